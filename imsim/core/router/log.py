@@ -38,7 +38,7 @@ class Entry:
 
     def __init__(self, message: Message, request: internal_frames.Up | None = None) -> None:
         self.message = message
-        self.requests = [request] if request else NO_LIST  # those that wait for the answer: the send and its retries
+        self.requests = [request] if request else NO_LIST  # waiting for the answer: the send and its retries
         self.stored = request is None
         self.fenced = False  # whether storage refused it at its seq
         self.audience: tuple[str, ...] = ()  # the users who may see it
@@ -95,8 +95,8 @@ class Log:
         self.members: tuple[str, ...] = ()
         self.member_set: Collection[str] = ()
         self.state: dict[str, Any] | None = None  # described in rules.groups.Group and rules.friends
-        self.epochs: dict[tuple[str, str], int] = NO_DICT  # of the latest session by (user, slot), in order of use
-        self.bucket: Bucket | None = None  # of a group with a rate limit
+        self.epochs: dict[tuple[str, str], int] = NO_DICT  # (user, slot) -> latest epoch, in order of use
+        self.bucket: Bucket | None = None  # set for a group with a rate limit
         self.recent: dict[tuple[str, str], Entry] = NO_DICT
         # Lists instead of deques: they are short or empty, and take a tenth of the memory.
         self.pending: list[Entry] = NO_LIST

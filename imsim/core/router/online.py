@@ -27,7 +27,7 @@ class OnlineState:
     def __init__(self, stored: ConversationState, unread: Unread, last_seq: int = 0, delivered_seq: int = 0) -> None:
         self.stored = stored
         self.unread = unread
-        self.last_seq = last_seq  # of the latest message that was pushed to the user's devices, or is in a login's sync
+        self.last_seq = last_seq  # the latest seq that was pushed to the user's devices, or is in a login's sync
         self.friends = False
         self.delivered_seq = delivered_seq  # the highest seq on any device that the other user knows or will know
 
@@ -47,7 +47,7 @@ class User:
 
     def __init__(self, id: str) -> None:
         self.id = id
-        self.epoch = 0  # of the latest session
+        self.epoch = 0  # the epoch of the latest session
         self.log = ""  # the name of the storage's data, see `storage.UserState`
         self.sessions: tuple[Session, ...] = ()  # at most one per device
         self.revoked_before = 0.0  # tokens issued before this wall time are void

@@ -18,7 +18,8 @@ class Storages:
     """The unanswered requests of a router.
 
     A request goes to the storage that owns its conversation or user. Its answer counts only while the request is
-    unanswered. A late answer to a failed request does not count, nor an answer to a crashed router in this position.
+    unanswered. A late answer to a failed request does not count. Nor does an answer to a crashed router whose position
+    this one has taken.
 
     While the link to a storage is broken, requests to it go to `refused`. The router lets them fail after the present
     call.

@@ -294,7 +294,7 @@ class Users:
             origin = frame.origin if message.sender == name else None
             for session in user.sessions:
                 if session == origin:
-                    continue  # but a later login of the same device gets it: the device may have lost its data
+                    continue  # a later login of the same device does get it, because the device may have lost its data
                 sessions = by_gateway.get(session.gateway)
                 if sessions is None:
                     by_gateway[session.gateway] = [session]

@@ -400,8 +400,8 @@ class MemoryStorage:
             return True
         if not request.doubted:
             return False
-        # The end of the whole log, not the end for this user: a user who is not a member knows the later seqs of their
-        # own applications and system messages.
+        # Compare with the end of the whole log. A user who is not a member knows seqs from the acknowledgements of
+        # their own applications and system messages.
         ends = {id: len(log.messages) for id in request.cursors if (log := self._logs.get(id))}
         return any(seq > ends.get(id, 0) for id, seq in request.cursors.items() if not is_chatroom(id))
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple, get_args
 from imsim.core.model import ConversationState, Message, Scene, Session, is_p2p, p2p_id
 from imsim.core.sizes import Room, utf8_bytes
 
-_ANY = 1 << 62  # bytes: stands for no bound
+_ANY = 1 << 62  # bytes; means that there is no bound
 
 # --- requests -------------------------------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class Missed:
     limit: int
     version: int = 0
     inbox: int = 0
-    number: int = 0  # of the client's request; storage does not read it
+    number: int = 0  # the number of the client's request; storage does not read it
     state_version: int = 0
     doubted: bool = False
     page_bytes: int = _ANY

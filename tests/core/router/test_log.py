@@ -173,7 +173,7 @@ def test_retry_replaces_the_waiting_send(writer):
         writer.send("2", "other words", after="1", resend=True)
         writer.send("2", after="1", resend=True, by=session(device="d1"))
     writer.send("2", resend=True, by=session(epoch=2))  # after a new login
-    writer.send("2", after="1", resend=True)  # of the old session, late
+    writer.send("2", after="1", resend=True)  # a late frame of the old session
     waiting = [(up.session.device, up.session.epoch, up.frame.content) for up, _ in writer.machine._open[AB].waiting]
     assert waiting == [
         ("d0", 1, "text"),

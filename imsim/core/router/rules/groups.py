@@ -93,7 +93,7 @@ class Limits:
 
 def decide(state: dict[str, Any] | None, members: Collection[str], change: Change, limits: Limits) -> Decision:
     """Decide about a change in a group with these members. Raises: RuleViolation."""
-    members = dict.fromkeys(members)  # keeps their order; a change may look up thousands of thousands
+    members = dict.fromkeys(members)  # keeps their order, and is searched fast in a large group
     rule = _RULES.get(change.event)
     if rule is None:
         raise RuleViolation(

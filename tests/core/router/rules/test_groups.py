@@ -471,7 +471,7 @@ class GroupStorm(RuleBasedStateMachine):
             assert group.owner in members
         assert set(group.admins) <= set(members) - {group.owner} or not members
         assert len(group.admins) == len(set(group.admins))
-        assert len(group.muted) == len(set(group.muted)) <= 4  # those who have left included
+        assert len(group.muted) == len(set(group.muted)) <= 4  # former members included
         assert not set(group.pending) & set(members)
 
     @invariant()
