@@ -155,7 +155,7 @@ class Conversations:
             return
         up, known = log.waiting.pop(0)
         if isinstance(result, storage.Failed):
-            answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not read what the request refers to")
+            answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not look up the data for this request")
         else:
             known.learn(request, result)
             if isinstance(request, storage.Find) and isinstance(result, Message):

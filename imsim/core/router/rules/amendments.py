@@ -35,10 +35,10 @@ def decide(change: Change, target: Message, *, rank: int, recall_window: int, ed
     own, age = target.sender == change.operator, change.time - target.time
     if change.event == "recall":
         if not (rank or (own and age <= recall_window)):
-            raise _refused(own, "recall", recall_window, "its sender or a group admin")
+            raise _refused(own, "recall", recall_window, "the sender or a group admin")
         return Decision(amended=recalled(target, change.seq))
     if not own or age > edit_window:
-        raise _refused(own, "edit", edit_window, "its sender")
+        raise _refused(own, "edit", edit_window, "the sender")
     content = change.data.get("content")
     if target.type != MessageType.TEXT or not isinstance(content, str) or not content:
         raise RuleViolation(

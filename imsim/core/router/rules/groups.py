@@ -111,11 +111,11 @@ def decide(state: dict[str, Any] | None, members: Collection[str], change: Chang
     decision = rule(group, members, change, limits)
     there = len(members) + len(decision.joined)
     if len(group.pending) > requests and there + len(group.pending) > limits.size:
-        raise RuleViolation(Code.TOO_LARGE, f"a group has at most {limits.size} members and open requests")
+        raise RuleViolation(Code.TOO_LARGE, f"a group can have at most {limits.size} members and open requests")
     left = frozenset(decision.left)
     group.admins = [admin for admin in group.admins if admin not in left]
     if decision.joined and there > limits.size:
-        raise RuleViolation(Code.TOO_LARGE, f"a group has at most {limits.size} members")
+        raise RuleViolation(Code.TOO_LARGE, f"a group can have at most {limits.size} members")
     decision.state = group.to_dict()
     return decision
 
@@ -278,7 +278,9 @@ def _mute(group: Group, members: Collection[str], change: Change, limits: Limits
     named = frozenset(users)
     group.muted = [user for user in group.muted if user not in named] + (list(users) if muted else [])
     if muted and len(group.muted) > limits.size:
-        raise RuleViolation(Code.TOO_LARGE, f"a group has at most {limits.size} muted users, former members included")
+        raise RuleViolation(
+            Code.TOO_LARGE, f"a group can have at most {limits.size} muted users (former members count)"
+        )
     return Decision()
 
 

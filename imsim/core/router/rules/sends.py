@@ -140,7 +140,7 @@ def _check_may_add(
         if added:
             raise RuleViolation(
                 Code.NOT_FRIENDS,
-                f"file.targets: you can add only friends to this group without consent (got {_named(added)})",
+                f"file.targets: without the group setting consent, you can add only friends (got {_named(added)})",
             )
 
 
@@ -161,7 +161,7 @@ def _check_may_send(
 ) -> None:
     if frame.scene == Scene.SYSTEM:
         if frame.type != MessageType.CUSTOM:
-            raise RuleViolation(Code.BAD_REQUEST, "type: a user can send only system messages of type custom")
+            raise RuleViolation(Code.BAD_REQUEST, "type: a user can send only type custom in the scene system")
         if frame.to == user or policies.strangers.may_write(are_friends=False):
             return
         if not known.between(conversation.id, user, (frame.to,)).friends:
