@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 from typing import Protocol
 
-from imsim.live.turn import TurnBudget
+from imsim.live.turn import PAUSE, TurnBudget
 
 PER_TURN = 8  # HTTP requests, handshakes and logins that the server handles in one turn of the event loop
 _BACKLOG = 32  # newcomers that wait, beyond which the server should not open more connections
@@ -34,7 +34,7 @@ class Admission:
     def __init__(self, per_turn: int = PER_TURN) -> None:
         self._logins: dict[Newcomer, None] = {}  # in the order of arrival
         self._requests: dict[Newcomer, None] = {}
-        self._turn = TurnBudget(per_turn, self._serve_waiting)
+        self._turn = TurnBudget(per_turn, self._serve_waiting, PAUSE)
 
     def __len__(self) -> int:
         return len(self._logins) + len(self._requests)

@@ -11,7 +11,7 @@ from ssl import SSLContext
 
 from imsim.live.admission import has_hung_up
 from imsim.live.log import LOGGER
-from imsim.live.turn import TurnBudget
+from imsim.live.turn import PAUSE, TurnBudget
 
 BACKLOG = 4096  # connections that may wait to be accepted: after a crash, all clients reconnect at the same time
 ACCEPTED_PER_TURN = 64
@@ -51,8 +51,8 @@ class Listener:
         self._servers: list[asyncio.Server] = []  # only in an event loop that cannot watch a socket
         self._accepted: deque[tuple[socket.socket, float]] = deque()  # not opened, with the time, the oldest first
         self._opening: set[asyncio.Task[object]] = set()
-        self._turn = TurnBudget(OPENED_PER_TURN_TLS if ssl else OPENED_PER_TURN, self._open_some)
-        self._retry: asyncio.TimerHandle | None = None
+        self._turn = TurnBudget(OPENED_PER_TURN_TLS if ssl else OPENED_PER_TURN, self._open_some, PAUSE)
+        self._retry: asyncio.TimerHandle | None = None  # of a pause
 
     async def bind(self, host: str, port: int) -> None:
         """Listen on `host` and `port`, but accept nothing yet. Port 0 stands for any free port.
@@ -112,6 +112,8 @@ class Listener:
                 self._run_out(error)
                 break
             self._accepted.append((accepted, now))
+        else:
+            self._pause(PAUSE)
         self._open_some()
 
     def _open_some(self) -> None:
@@ -151,8 +153,12 @@ class Listener:
         for accepted in oldest:
             accepted.close()
         if not oldest and not self._make_room():
-            self._stop_reading()
-            self._retry = asyncio.get_running_loop().call_later(_RETRY_AFTER, self._resume)
+            self._pause(_RETRY_AFTER)
+
+    def _pause(self, seconds: float) -> None:
+        """Accept nothing for some time."""
+        self._stop_reading()
+        self._retry = asyncio.get_running_loop().call_later(seconds, self._resume)
 
     def _stop_reading(self) -> None:
         for listening in self._sockets:

@@ -427,6 +427,8 @@ class _Connection(WebSocket):
 
     def serve(self, *, waited: bool) -> None:
         """Handle one request, message or slice of what a newcomer has sent."""
+        if self._transport.is_closing():
+            return
         self._steps_left -= 1
         if self._steps_left < 0:
             self._end_flood()
@@ -436,7 +438,15 @@ class _Connection(WebSocket):
         if (waited or self.id or self._unread.startswith(b"GET / ")) and self._peer_has_hung_up():
             self.abort()
             return
+        # The parser gets only the head of an HTTP request, so that the request is answered before the rest is parsed.
+        rest = b""
+        if not self.id:
+            head, separator, rest = self._unread.partition(b"\r\n\r\n")
+            self._unread = head + separator
         self.read(MESSAGE_WORK)
+        if rest and not self._is_deaf and not self.protocol.eof_sent:
+            self.keep_unread(rest)
+            self._server.admission.submit(self, is_open=self.id > 0)
 
     def read_later(self) -> None:
         if self._is_newcomer:
@@ -445,7 +455,7 @@ class _Connection(WebSocket):
             super().read_later()
 
     def eof_received(self) -> None:
-        if self._server.admission.withdraw(self):
+        if self._server.admission.withdraw(self) or (self._is_newcomer and self.id):
             self.abort()  # the client has given up
         else:
             super().eof_received()
@@ -456,12 +466,6 @@ class _Connection(WebSocket):
         self._server.admitted(self)
         if self._server.admission.withdraw(self):
             self.read_later()
-
-    def slice_end(self, start: int) -> int:
-        if self.protocol.state is State.CONNECTING:  # so that the request is answered before the next one is parsed
-            found = self._unread.find(b"\r\n\r\n", start)
-            return found + 4 if found >= 0 else len(self._unread)
-        return super().slice_end(start)
 
     def _has_request(self) -> bool:
         """Whether the whole head of an HTTP request has arrived, or something that cannot become one."""

@@ -23,6 +23,7 @@ from websockets.server import ServerProtocol
 
 from imsim.core.model import Code
 from imsim.live.log import LOGGER
+from imsim.live.turn import PAUSE
 
 CLOSE_TIMEOUT = 2.0  # seconds within which the peer must finish a closing handshake
 
@@ -161,8 +162,10 @@ class WebSocket(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        self.keep_unread(data)
-        if not self._is_paused:
+        if self._is_paused:
+            self.keep_unread(data)
+        else:
+            self._unread = data
             self.read()
 
     def keep_unread(self, data: bytes) -> None:
@@ -191,11 +194,11 @@ class WebSocket(asyncio.Protocol):
             self.read_later()
 
     def read_later(self) -> None:
-        """Call `read` in the next turn."""
+        """Call `read` after a pause."""
         if not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
-        asyncio.get_running_loop().call_soon(self.read)
+        asyncio.get_running_loop().call_later(PAUSE, self.read)
 
     def eof_received(self) -> None:
         self.forget_unread()
@@ -281,18 +284,15 @@ class WebSocket(asyncio.Protocol):
             self._collect()  # after the events, so that a pong follows the answers to the messages before its ping
             if self._is_deaf or protocol.eof_sent:  # the rest means nothing
                 self.forget_unread()
-            if self._position == len(self._unread):
-                self.forget_unread()
+            start = self._position
+            if start >= len(self._unread):
+                self._unread, self._position = b"", 0
                 return True
             if share <= 0:
                 return False
-            start, self._position = self._position, self.slice_end(self._position)
-            protocol.receive_data(self._unread[start : self._position])
+            self._position = start + _SLICE
+            protocol.receive_data(self._unread[start : start + _SLICE])
             events.extend(protocol.events_received())
-
-    def slice_end(self, start: int) -> int:
-        """Return where the part of `_unread` ends that the parser gets next."""
-        return min(start + _SLICE, len(self._unread))
 
     def _frame_received(self, frame: Frame) -> int:
         """Handle a frame, and return how much work it was."""

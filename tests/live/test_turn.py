@@ -21,6 +21,25 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.fixture(autouse=True)
+def without_pauses(monkeypatch):
+    """Without pauses, turns can be counted."""
+    monkeypatch.setattr("imsim.live.admission.PAUSE", 0.0)
+    monkeypatch.setattr("imsim.live.listener.PAUSE", 0.0)
+
+
+async def test_budget_has_a_pause_between_turns():
+    resumed = []
+    budget = TurnBudget(1, lambda: resumed.append(1), pause=0.01)
+    assert budget.take()
+    await turns(5)
+    assert resumed == []
+    assert not budget.take()
+    while not resumed:
+        await asyncio.sleep(0.005)
+    assert budget.take()
+
+
 async def test_budget_is_full_again_in_the_next_turn():
     resumed = []
     budget = TurnBudget(2, lambda: resumed.append(1))
