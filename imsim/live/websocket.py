@@ -288,8 +288,6 @@ class WebSocket(asyncio.Protocol):
             if start >= len(self._unread):
                 self._unread, self._position = b"", 0
                 return True
-            if share <= 0:
-                return False
             self._position = start + _SLICE
             protocol.receive_data(self._unread[start : start + _SLICE])
             events.extend(protocol.events_received())

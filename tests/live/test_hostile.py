@@ -170,6 +170,23 @@ def test_data_after_a_request_does_not_suppress_its_answer():
     assert answer.count(b"HTTP/1.1") == 1
 
 
+@pytest.mark.parametrize("rest", [b"\x88\x80\0\0\0\0", b"\0" * 100, HANDSHAKE])
+def test_data_after_a_revocation_does_not_suppress_its_answer(rest):
+    async def run() -> bytes:
+        server = Server(Policies(), MemoryStore(), key=KEY)
+        await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(f"POST /revoke?user=alice HTTP/1.1\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode() + rest)
+        answer = await reader.read()
+        writer.close()
+        await server.stop()
+        return answer
+
+    answer = asyncio.run(run())
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b'{"revoked": "alice"}')
+
+
 def test_request_with_a_large_head_is_answered_431():
     request = b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"x" * 8000) for n in range(20))
     assert exchange([request], "half-close").startswith(b"HTTP/1.1 431 ")
