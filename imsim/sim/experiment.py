@@ -228,7 +228,6 @@ class Experiment:
         client = self.clients[self._sender[intent] * len(plan.devices) + self._device[intent]]
         client.now = now = self.clock.now
         actor.send(client.machine, plan, str, IdClient(intent), now)
-        client.arm()
 
     def _act(self, number: int) -> None:
         """The same for what users do besides writing."""

@@ -38,11 +38,13 @@ class ConversationsPort(Protocol):
 class Conversations:
     """`epoch` is the wall time in seconds since 1970 at which this node's `now` was 0."""
 
-    def __init__(self, port: ConversationsPort, policies: Policies, epoch: float = 0.0) -> None:
+    def __init__(
+        self, port: ConversationsPort, policies: Policies, epoch: float = 0.0, timers: Timers | None = None
+    ) -> None:
         self._port = port
         self._policies = policies
         self._epoch = epoch
-        self.timers = Timers()
+        self.timers = timers or Timers()
         self._open: dict[str, Log] = {}
         #: Conversations that may hold messages that nobody has let out; each is opened again in a while.
         self._unresolved: dict[str, Timer] = {}

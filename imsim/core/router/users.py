@@ -35,10 +35,10 @@ class UsersPort(Protocol):
 
 
 class Users:
-    def __init__(self, port: UsersPort, policies: Policies) -> None:
+    def __init__(self, port: UsersPort, policies: Policies, timers: Timers | None = None) -> None:
         self._port = port
         self._policies = policies
-        self.timers = Timers()
+        self.timers = timers or Timers()
         self._users: dict[str, User] = {}
         self._revoking: dict[str, float] = {}  # user -> `before` of revocations that storage has not answered well
         self._presence = FriendPresence(port, self.timers, policies)
