@@ -99,18 +99,14 @@ class Streams:
     def __init__(self, draws: Draws, entities: npt.NDArray[np.integer]) -> None:
         self._states = (np.uint64(draws.key) + _words(entities) * np.uint64(_I)).data
 
-    def place(self, number: int) -> int:
-        """What stands for the number that `next` will give: to draw, from a `Draws`, more about the same thing."""
+    def draw(self, number: int) -> tuple[int, float]:
+        """The entity's next number, uniform in (0, 1), both ends excluded; before it, what stands for it: to draw, from
+        a `Draws`, more about the same thing."""
         place: int = self._states[number]
-        return place
-
-    def next(self, number: int) -> float:
-        """The entity's next number, uniform in (0, 1), both ends excluded."""
-        z = self._states[number]
-        self._states[number] = (z + _J) & _MASK
-        z = ((z ^ (z >> 30)) * _MIX_1) & _MASK
+        self._states[number] = (place + _J) & _MASK
+        z = ((place ^ (place >> 30)) * _MIX_1) & _MASK
         z = ((z ^ (z >> 27)) * _MIX_2) & _MASK
-        return (((z ^ (z >> 31)) >> 12) + 0.5) * _STEP
+        return place, (((z ^ (z >> 31)) >> 12) + 0.5) * _STEP
 
 
 def _words(numbers: npt.NDArray[np.integer] | int) -> npt.NDArray[np.uint64]:
