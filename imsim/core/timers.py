@@ -38,6 +38,8 @@ class Timers:
 
     def clear(self) -> None:
         """Nothing is waited for any more."""
+        for timer in self._heap:
+            timer.cancel()  # for its owner has it, and it has its owner
         self._heap.clear()
 
     def next_deadline(self) -> float | None:

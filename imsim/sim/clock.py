@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from itertools import chain
 from typing import Any, Protocol
 
 import simpy
@@ -105,6 +106,9 @@ class Clock(simpy.Environment):
 
     def clear(self) -> None:
         """Nothing is to happen any more."""
+        for timer in chain(*self._timers.values(), (entry[-1] for entry in self._queue)):
+            if type(timer) is Timer:
+                timer.cancel()  # for its owner has it, and it has its owner
         self._queue.clear()
         self._timers.clear()
 

@@ -95,7 +95,7 @@ class Client:
     def forget(self) -> None:
         """What this device knows is gone, and so is what it was about to do. It cannot be used any more."""
         self._receiver.reset()
-        self._connection.timers.clear()
+        self._connection.forget()
 
     # --- what the application asks for ------------------------------------------------------------------------------
 

@@ -165,6 +165,11 @@ class Gateway:
     def _is_lost(self, user: str) -> bool:
         return bool(self._lost) and self._placement.owner(user) in self._lost
 
+    def forget(self) -> None:
+        """All that it holds is gone. It cannot be used any more."""
+        self._timers.clear()
+        self._connections.clear()
+
     def shut_down(self) -> None:
         """End every connection, telling the clients to come back."""
         for connection in list(self._connections.values()):

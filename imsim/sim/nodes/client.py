@@ -39,6 +39,7 @@ class ClientNode(Node, ABC, Generic[C]):
     def forget(self) -> None:
         self.machine.forget()
         self.connection = None
+        del self.machine
 
     def act(self, action: Callable[[float], object]) -> None:
         """Have the machine do something on the application's behalf: `action(now)`."""

@@ -89,8 +89,8 @@ class GatewayNode(ServerNode, Generic[C]):
         return self.is_up or self._unnoticed is not None
 
     def forget(self) -> None:
-        if self._timers is not None:
-            self._timers.clear()
+        if self.machine is not None:
+            self.machine.forget()
         self.machine = self._unnoticed = None
         self.connections.clear()
         self.wire({})
