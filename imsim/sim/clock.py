@@ -89,20 +89,17 @@ class Clock(simpy.Environment):
         if timers is not None:
             timers.append(timer)
         elif slot * _SLOT <= self.now:
-            self._come_near(timer)
+            heappush(self._queue, (max(at, self.now), NORMAL, timer[1], ring.ring, timer))  # type: ignore[misc]
         else:
             self._timers[slot] = [timer]
-            heappush(self._queue, (slot * _SLOT, URGENT, next(self._eid), self._all_come_near, slot))  # type: ignore[misc]
+            heappush(self._queue, (slot * _SLOT, URGENT, next(self._eid), self._come_near, slot))  # type: ignore[misc]
         return timer
 
-    def _all_come_near(self, slot: float) -> None:
+    def _come_near(self, slot: float) -> None:
         for timer in self._timers.pop(slot):
-            if timer[2] is not None:
-                self._come_near(timer)
-
-    def _come_near(self, timer: Timer) -> None:
-        at, number, _, _, ring = timer
-        heappush(self._queue, (max(at, self.now), NORMAL, number, ring.ring, timer))  # type: ignore[misc]
+            at, number, callback, _, ring = timer
+            if callback is not None:
+                heappush(self._queue, (at, NORMAL, number, ring.ring, timer))  # type: ignore[misc]
 
     def clear(self) -> None:
         """Nothing is to happen any more."""

@@ -111,17 +111,20 @@ class Link:
     def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
         """Have `arrive(frame)` called when a frame arrives that leaves at the time `leaves`, in seconds."""
         medium = self._medium
-        if medium.is_plain and not self.loss and self._watch is None:
-            if medium.constant is not None:
+        if medium.is_plain and self._watch is None:
+            loss = self.loss
+            if not loss and medium.constant is not None:
                 # No frame can get ahead of another, whatever the order of the calls.
                 medium.clock.call_at(leaves + medium.constant, arrive, frame)
                 return
-            _, u = medium.streams.draw(self._number)
+            name, u = medium.streams.draw(self._number)
             at = leaves + medium.latency_of(u)
+            if loss and (u := medium.chances.at(name, _LOSS)) < loss:
+                at += self._lost(u, leaves)
         else:
             at = self._arrival(leaves, frame)
-            if at == math.inf:
-                return
+        if at == math.inf:
+            return
         if at < self._last:
             at = self._last
         self._last = at
@@ -143,15 +146,20 @@ class Link:
             at += medium.jitter.quantile(medium.chances.at(name, _JITTER))
         unspoilt = at
         if self.loss and (u := medium.chances.at(name, _LOSS)) < self.loss:
-            lost = int(math.log(u) / math.log(self.loss))  # geometric: each transmission is lost with this chance
-            if lost > medium.most:
-                if self.on_broken is not None:
-                    self.on_broken(sent + (medium.most + 1) * medium.retransmit)
-                return math.inf
-            at += lost * medium.retransmit
+            at += self._lost(u, sent)
         if self._watch is not None:
             self._parts = (begins, unspoilt, at)
         return at
+
+    def _lost(self, u: float, sent: float) -> float:
+        """By how much a frame is late that is lost at least once; infinity where the connection breaks."""
+        medium = self._medium
+        lost = int(math.log(u) / math.log(self.loss))  # geometric: each transmission is lost with this chance
+        if lost <= medium.most:
+            return lost * medium.retransmit
+        if self.on_broken is not None:
+            self.on_broken(sent + (medium.most + 1) * medium.retransmit)
+        return math.inf
 
 
 class FreeLink:
