@@ -69,7 +69,7 @@ class Draws:
 
 class Stream:
     """The numbers (entity, 0), (entity, 1), ... of a purpose, one by one. For what one entity does in its own order,
-    such as a client's reconnect jitter: `next` is the `draw()` that the core's machines take."""
+    such as a client's reconnect jitter: the stream is the `draw()` that the core's machines take."""
 
     __slots__ = ("_state",)
 
@@ -83,6 +83,8 @@ class Stream:
         z = ((z ^ (z >> 30)) * _MIX_1) & _MASK
         z = ((z ^ (z >> 27)) * _MIX_2) & _MASK
         return (((z ^ (z >> 31)) >> 12) + 0.5) * _STEP
+
+    __call__ = next
 
 
 def numbers(draws: Draws, entity: int) -> Iterator[float]:
