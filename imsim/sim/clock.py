@@ -80,9 +80,9 @@ class Clock(simpy.Environment):
         return call_at
 
     def timer_at(self, at: float, ring: Ring, callback: Any, argument: Any) -> Timer:
-        """Have `ring.ring` called with the timer that this returns, unless it is cancelled by then. For what is far
-        off, and likely to be cancelled, such as a retry: until shortly before, it does not stand in the queue, which is
-        the faster the shorter it is."""
+        """Have `ring.ring` called with the timer that this returns, unless it is cancelled by then; the ring is the
+        timer's last part. For what is far off, and likely to be cancelled, such as a retry: until shortly before, it
+        does not stand in the queue, which is the faster the shorter it is."""
         slot = at // _SLOT
         timer = Timer((at, next(self._eid), callback, argument, ring))
         timers = self._timers.get(slot)
