@@ -71,8 +71,8 @@ class Draws:
 class Stream:
     """The numbers (entity, 0), (entity, 1), ... of a purpose, one after another.
 
-    It is for values that one entity needs in its own order, such as a client's reconnect jitter. `next` is the `draw()`
-    that the core's machines take.
+    It is for values that one entity needs in its own order, such as a client's reconnect jitter. The stream itself is
+    the `draw()` that the core's machines take.
     """
 
     __slots__ = ("_state",)
@@ -87,6 +87,8 @@ class Stream:
         z = ((z ^ (z >> 30)) * _MIX_1) & _MASK
         z = ((z ^ (z >> 27)) * _MIX_2) & _MASK
         return (((z ^ (z >> 31)) >> 12) + 0.5) * _STEP
+
+    __call__ = next
 
 
 def numbers(draws: Draws, entity: int) -> Iterator[float]:
@@ -103,21 +105,16 @@ class Streams:
     def __init__(self, draws: Draws, entities: npt.NDArray[np.integer]) -> None:
         self._states = (np.uint64(draws.key) + _words(entities) * np.uint64(_I)).data
 
-    def place(self, number: int) -> int:
-        """Return a number that identifies the next result of `next`.
+    def draw(self, number: int) -> tuple[int, float]:
+        """Return a key of the entity's next number, and the number, uniform in (0, 1), without 0 and 1.
 
-        Use it as a key of a `Draws`, to draw more numbers about the same event.
+        Use the key with a `Draws`, to draw more numbers about the same event.
         """
         place: int = self._states[number]
-        return place
-
-    def next(self, number: int) -> float:
-        """Return the next number of the entity, uniform in (0, 1), without 0 and 1."""
-        z = self._states[number]
-        self._states[number] = (z + _J) & _MASK
-        z = ((z ^ (z >> 30)) * _MIX_1) & _MASK
+        self._states[number] = (place + _J) & _MASK
+        z = ((place ^ (place >> 30)) * _MIX_1) & _MASK
         z = ((z ^ (z >> 27)) * _MIX_2) & _MASK
-        return (((z ^ (z >> 31)) >> 12) + 0.5) * _STEP
+        return place, (((z ^ (z >> 31)) >> 12) + 0.5) * _STEP
 
 
 def _words(numbers: npt.NDArray[np.integer] | int) -> npt.NDArray[np.uint64]:

@@ -17,6 +17,7 @@ from run_rows import delivery_seconds
 
 import imsim
 from imsim.core import events, frames, internal_frames
+from imsim.core.client.client import Client
 from imsim.core.client.connection import State
 from imsim.core.client.conversations import LocalConversation
 from imsim.core.client.receiver import Receiver
@@ -24,6 +25,7 @@ from imsim.core.gateway import gateway
 from imsim.core.gateway.gateway import Gateway
 from imsim.core.gateway.pushes import Pushes
 from imsim.core.model import Code, Message, Scene
+from imsim.core.timers import Timer
 from imsim.results import Kind, assemble, digest
 from imsim.scenario import Scenario, plan
 from imsim.scenario.actor import IdClient
@@ -505,7 +507,7 @@ def test_an_experiment_lets_go_of_what_its_run_has_made(spans):
     """For its parts hold each other, and to find that out takes the garbage collector long."""
 
     def kept() -> int:
-        return sum(isinstance(thing, Message | LocalConversation) for thing in gc.get_objects())
+        return sum(isinstance(thing, Client | LocalConversation | Message | Timer) for thing in gc.get_objects())
 
     gc.collect()  # what other tests have left lying about
     experiment = Experiment(SCENARIO, plan(SCENARIO), spans=spans)

@@ -41,11 +41,13 @@ class Conversations:
     `epoch` is the wall time in seconds since 1970 at which this node's `now` was 0.
     """
 
-    def __init__(self, port: ConversationsPort, policies: Policies, epoch: float = 0.0) -> None:
+    def __init__(
+        self, port: ConversationsPort, policies: Policies, epoch: float = 0.0, timers: Timers | None = None
+    ) -> None:
         self._port = port
         self._policies = policies
         self._epoch = epoch
-        self.timers = Timers()
+        self.timers = timers or Timers()
         self._open: dict[str, Log] = {}
         #: Conversations with messages that may be stored but were not released. Each is opened again after a while.
         self._unresolved: dict[str, Timer] = {}

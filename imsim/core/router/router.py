@@ -21,6 +21,7 @@ from imsim.core.router.chatrooms import Chatrooms
 from imsim.core.router.conversations import Conversations
 from imsim.core.router.storages import Storages
 from imsim.core.router.users import Users
+from imsim.core.timers import Timers
 
 _LOST = storage.Failed("the link to the storage is broken")
 
@@ -67,31 +68,30 @@ class Router:
         placement: Placement = SINGLE,
         storages: Placement = SINGLE_STORAGE,
         epoch: float = 0.0,
+        timers: Timers | None = None,
     ) -> None:
+        """`timers`: the timers that hold its deadlines; by default its own."""
         self._charge = port.charge
         self._own: deque[tuple[ToRouter, Any]] = deque()  # frames for itself, each with the result of `port.keep`
         self._storages = Storages(port, storages)
         parts = _PartsPort(port, name, placement, self._own, self._storages.ask)
-        self._conversations = Conversations(parts, policies, epoch)
+        self._timers = timers or Timers()
+        self._conversations = Conversations(parts, policies, epoch, self._timers)
         self._chatrooms = Chatrooms(parts, policies, epoch)
-        self._users = Users(parts, policies)
+        self._users = Users(parts, policies, self._timers)
         self._answered = {
             kind: (answered, part)
             for part in (self._conversations, self._users)
             for kind, answered in part.answered.items()
         }
-        #: The timers that `next_deadline` reads, for a shell in which a call of it after each frame costs too much.
-        self.timers = (self._conversations.timers, self._users.timers)
 
     def next_deadline(self) -> float | None:
         """Return the time of the next timer, or None if there is none."""
-        one, other = (timers.next_deadline() for timers in self.timers)
-        return one if other is None or (one is not None and one < other) else other
+        return self._timers.next_deadline()
 
     def handle_timer(self, now: float) -> None:
         """Run the timers that are due at `now`."""
-        for timers in self.timers:
-            timers.handle(now)
+        self._timers.handle(now)
         self._run(now)
 
     def receive(self, frame: ToRouter, now: float) -> None:
@@ -104,7 +104,7 @@ class Router:
         own, refused = self._own, self._storages.refused
         while True:
             if refused:
-                self._conversations.timers.at(now, self._fail, tuple(refused))
+                self._timers.at(now, self._fail, tuple(refused))
                 refused.clear()
             if not own:
                 return

@@ -38,10 +38,10 @@ class UsersPort(Protocol):
 class Users:
     """The online users that one router node owns."""
 
-    def __init__(self, port: UsersPort, policies: Policies) -> None:
+    def __init__(self, port: UsersPort, policies: Policies, timers: Timers | None = None) -> None:
         self._port = port
         self._policies = policies
-        self.timers = Timers()
+        self.timers = timers or Timers()
         self._users: dict[str, User] = {}
         self._revoking: dict[str, float] = {}  # user -> `before` of revocations that storage has not confirmed
         self._presence = FriendPresence(port, self.timers, policies)
