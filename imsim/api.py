@@ -1,27 +1,21 @@
-"""The public API: what `import imsim` offers, for notebooks, scripts and the command line alike.
+"""The public API: the functions and classes of `import imsim`, for notebooks, scripts and the command line.
 
-Importing it loads no pandas, no matplotlib, no SimPy and no Locust.
+Importing this module loads no pandas, no matplotlib, no SimPy and no Locust. The arguments that several functions share
+are described once, in `help(imsim)`.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
-from imsim import experiments
-from imsim.analysis import (
-    Budget,
-    Metrics,
-    Run,
-    compare_table,
-    default_metrics,
-    open_run,
-    plot_cdf,
-    save_cdf,
-    theory,
-)
-from imsim.analysis.metrics import UTILISATIONS
+from imsim import experiments, theory
+from imsim.analysis import Budget, Metrics, Run, default_metrics, plot_cdf, read_run, run_table, save_cdf
+from imsim.analysis.kinds import UTILISATIONS, WAITS
+from imsim.analysis.run import listed_runs
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.experiments import Capacity, Comparison, FolderStore, Over, Precision, Replications, Sampling, Sweep
 from imsim.experiments.capacity import FEWEST_PER_LOAD, MOST_PER_LOAD
@@ -49,122 +43,108 @@ __all__ = [
     "capacity",
     "compare",
     "loadtest",
-    "open_run",
     "plot_cdf",
+    "read_run",
+    "replicate",
     "save_cdf",
     "schema",
     "serve",
     "simulate",
+    "summarize",
     "sweep",
     "theory",
 ]
 
-#: The key with which clients get tokens, unless another is given: for trials on your own machine.
+#: The server's default key, with which clients get tokens. It is public: use it on your own machine only.
 DEFAULT_KEY = "imsim"
 
+#: A scenario, the name of a preset, or the path of a TOML file.
+AnyScenario = Scenario | str | PathLike[str]
 
-@overload
-def simulate(
-    scenario: Scenario | str = ...,
-    *,
-    seed: int | None = ...,
-    duration: float | str | None = ...,
-    out: Path | str | None = ...,
-    progress: bool = ...,
-    spans: bool = ...,
-) -> Run: ...
-
-
-@overload
-def simulate(
-    scenario: Scenario | str = ...,
-    *,
-    seed: int | None = ...,
-    duration: float | str | None = ...,
-    progress: bool = ...,
-    replications: int,
-    precision: Precision | None = ...,
-    max_replications: int | None = ...,
-    jobs: int = ...,
-    metrics: Metrics = ...,
-    keep: Literal["summary", "runs"] = ...,
-) -> Replications: ...
-
-
-@overload
-def simulate(
-    scenario: Scenario | str = ...,
-    *,
-    seed: int | None = ...,
-    duration: float | str | None = ...,
-    progress: bool = ...,
-    precision: Precision,
-    max_replications: int | None = ...,
-    jobs: int = ...,
-    metrics: Metrics = ...,
-    keep: Literal["summary", "runs"] = ...,
-) -> Replications: ...
+AnyPath = str | PathLike[str]
 
 
 def simulate(
-    scenario: Scenario | str = "office",
+    scenario: AnyScenario = "office",
     *,
     seed: int | None = None,
     duration: float | str | None = None,
-    out: Path | str | None = None,
-    progress: bool = False,
     spans: bool = False,
+    out: AnyPath | None = None,
+    progress: bool = True,
+) -> Run:
+    """Run a scenario once in simulated time.
+
+    `help(imsim)` describes scenario, seed, duration, out and progress.
+
+    Args:
+        spans: also record where the time of each delivery went and how busy the nodes were, for `run.breakdown()` and
+            `run.nodes`. The other rows stay the same. The simulation takes about twice as long.
+
+    Returns:
+        The run. With `out`, its rows are also in a new folder there, `run.path`.
+
+    Raises:
+        UsageError: a value is wrong, or the folder cannot be made.
+
+    Example:
+        >>> run = imsim.simulate("office", seed=1, duration="1s")
+        >>> run.world, run.seed
+        ('sim', 1)
+        >>> run.summary().loc["delivery", "lost"]
+        np.int64(0)
+    """
+    given = _scenario(scenario)
+    chosen = _with(given, seed, duration)
+    left_out = given.left_out(chosen)
+    _make_folder(out)
+    with ProgressBar(progress) as bar:
+        label = f"simulating {chosen.name}"
+        run = experiments.simulate_once(
+            chosen, spans=spans, progress=lambda share: bar.show(label, share), warnings=left_out
+        )
+    if out is not None:
+        run.write(Path(out))
+    return run
+
+
+def replicate(
+    scenario: AnyScenario,
+    *,
     replications: int | None = None,
     precision: Precision | None = None,
     max_replications: int | None = None,
-    jobs: int = -1,
     metrics: Metrics = (),
     keep: Literal["summary", "runs"] = "summary",
-) -> Run | Replications:
-    """Run a scenario in simulated time, once or, with `replications` or `precision`, several times under other seeds.
+    seed: int | None = None,
+    duration: float | str | None = None,
+    jobs: int = -1,
+    progress: bool = True,
+) -> Replications:
+    """Run a scenario several times under different seeds, so that each number has a 95 % interval.
 
-    scenario: a Scenario, a preset's name or a TOML file's path.
-    seed, duration (seconds, or "5s"): in place of the scenario's own. The same seed gives the same rows, everywhere.
-        Faults, and moments of a replay, that would come after that duration are left out, and `run.warnings` says so.
-    out: where to make the run's folder; None: the run is in memory only, until `run.write("results")`.
-    progress: show a bar while it runs (on a terminal or in a notebook).
-    spans: record also where the time of each delivery went, and how busy the nodes were: `run.breakdown()`,
-        `run.nodes`. The other rows are the same; it takes about twice the time.
+    `help(imsim)` describes the other arguments. Without `replications` there are 20, or more if `precision` needs them,
+    up to `max_replications` (200).
 
-    replications: run it so often, and return what all of them say, with intervals. The first has `seed` itself, the
-        others seeds that follow from it.
-    precision: 0.05 goes on until delivery.p99 is known to 5 %, {"ack.p95": 0.02} until ack.p95 is to 2 %, or there
-        are `max_replications` (200): the sequential procedure of Law and Kelton (see `imsim.analysis.intervals`), which
-        starts with `replications` (20).
-    jobs: processes, -1 for one on each core. Changes no result. `with joblib.parallel_config("dask"):` runs it
-        elsewhere.
-    metrics: what to measure besides latencies, counts and costs (`imsim.analysis.default_metrics`): names
-        ("delivery.p99.9"), or functions of a run of your own; one whose name ends in "share" gives 0 to 1.
-    keep: "runs" keeps all rows of all replications in memory, "summary" only what was measured.
+    Args:
+        keep: "runs" keeps the rows of all runs in memory, as `replications.runs`; "summary" keeps only the metrics.
 
-    Raises: UsageError.
+    Returns:
+        The metrics of each replication, and their means with intervals.
+
+    Raises:
+        UsageError: a value is wrong.
+
+    Example:
+        >>> found = imsim.replicate("office", replications=3, duration="1s")
+        >>> len(found), found["messages"].low < found["messages"].value
+        (3, True)
     """
     given = _scenario(scenario)
-    scenario = _with(given, seed, duration)
-    left_out = given.left_out(scenario)
-    if replications is None and precision is None:
-        _check(out)
-        with ProgressBar(progress) as bar:
-            what = f"simulating {scenario.name}"
-            run = experiments.simulate_once(
-                scenario, spans=spans, progress=lambda share: bar.show(what, share), warnings=left_out
-            )
-        if out is not None:
-            run.write(out)
-        return run
-
-    if out is not None:
-        raise UsageError("out: replications make no folders; keep='runs' keeps the runs, and each can be written")
-    if spans:
-        raise UsageError("spans: of one run only; leave replications and precision out")
+    chosen = _with(given, seed, duration)
     sampling = Sampling.of(
         metrics,
-        also=default_metrics(scenario),
+        also=default_metrics(chosen),
         replications=replications,
         precision=precision,
         most=max_replications,
@@ -172,123 +152,107 @@ def simulate(
         keep=keep,
         series=True,
     )
-    for line in left_out:
-        warnings.warn(line, stacklevel=2)
+    _warn(given.left_out(chosen))
     with ProgressBar(progress) as bar:
-        return experiments.replicate([scenario], sampling, progress=bar.show)[0]
-
-
-def loadtest(
-    scenario: Scenario | str,
-    url: str,
-    *,
-    duration: float | str | None = None,
-    seed: int | None = None,
-    key: str = DEFAULT_KEY,
-    out: Path | str | None = None,
-    progress: bool = False,
-) -> Run:
-    """Drive real load from the scenario's plan against the server at `url` (ws:// or wss://), with Locust in a
-    process of its own, and return the run once everything has arrived or the scenario's drain is over.
-
-    scenario, duration, seed, out, progress: as for `simulate`, and the same plan. key: the server's.
-    Raises: UsageError; RunError if there is no such server, or the run failed.
-    """
-    given = _scenario(scenario)
-    scenario = _with(given, seed, duration)
-    left_out = given.left_out(scenario, live=True)
-    _check(out)
-    with ProgressBar(progress) as bar:
-        return launch.loadtest(scenario, url, key=key, out=out, warnings=left_out, progress=bar.show)
-
-
-def serve(
-    scenario: Scenario | str = "office",
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    db: str | Path | None = None,
-    key: str = DEFAULT_KEY,
-) -> Served:
-    """Serve the core over WebSockets, in a process of its own, so that a busy notebook does not stall it.
-
-        with imsim.serve("office") as server:
-            run = imsim.loadtest("office", server.url, duration=10)
-
-    scenario: where policies and limits come from. port: 0 finds a free one. db: a SQLite file (None: in memory only).
-    Raises: UsageError; RunError if the server does not start.
-    """
-    return Served(_scenario(scenario), host, port, db, key)
-
-
-@overload
-def compare(*what: Run) -> pd.DataFrame: ...
-
-
-@overload
-def compare(
-    *what: Scenario | str | Replications,
-    replications: int | None = ...,
-    precision: Precision | None = ...,
-    max_replications: int | None = ...,
-    metrics: Metrics = ...,
-    seed: int | None = ...,
-    jobs: int = ...,
-    progress: bool = ...,
-) -> Comparison: ...
+        return experiments.replicate([chosen], sampling, progress=bar.show)[0]
 
 
 def compare(
-    *what: Run | Scenario | str | Replications,
+    a: AnyScenario | Replications,
+    b: AnyScenario | Replications,
+    *,
     replications: int | None = None,
     precision: Precision | None = None,
     max_replications: int | None = None,
     metrics: Metrics = (),
     seed: int | None = None,
+    duration: float | str | None = None,
     jobs: int = -1,
-    progress: bool = False,
-) -> pd.DataFrame | Comparison:
-    """By how much one design beats another; or, of runs, what they say side by side.
+    progress: bool = True,
+) -> Comparison:
+    """Compare two designs, replication by replication, under the same seeds.
 
-    Two scenarios (or names, or files), or the `Replications` of two: a `Comparison`, which holds the two replication by
-    replication under the same seeds, with the interval of the paired difference. Scenarios are simulated for it:
-    `replications` (20), `precision` (of each design), `metrics`, `jobs` as for `simulate`; `seed` in place of both's
-    own.
+    Two scenarios are simulated; two `Replications` are compared as they are. `help(imsim)` describes the other
+    arguments, which are for scenarios only. Without `replications` there are 20 of each design.
 
-    Runs, two or more, simulated or live: a table of what was sent, delivered and lost, and the latencies in ms. One run
-    each says nothing about chance.
+    Args:
+        a: a scenario, or the replications of one.
+        b: a scenario, or the replications of one, as `a` is.
 
-    Raises: UsageError, also for one alone, and if the two were not run under the same seeds.
+    Returns:
+        Each metric of both designs, and the difference with its 95 % interval.
+
+    Raises:
+        UsageError: a value is wrong, or the two do not have the same seeds. A `Run` is refused: one run of each design
+            cannot tell a difference from chance. `imsim.summarize([a, b])` shows runs next to each other.
+
+    Example:
+        >>> office = imsim.Scenario.load("office", {"duration": "2s"})
+        >>> slow = office.replace({"topology.storage.service.append": "80ms"})
+        >>> imsim.compare(office, slow, replications=3)["ack.p50"].better
+        'A'
     """
-    runs = [one for one in what if isinstance(one, Run)]
-    given = [one for one in what if isinstance(one, Replications)]
-    scenarios = [one for one in what if isinstance(one, Scenario | str)]
-    if not (len(what) == 2 in (len(given), len(scenarios)) or len(what) == len(runs) > 1):
-        found = ", ".join(type(one).__name__ for one in what) or "nothing"
-        alone = "; of one alone, summary() has the numbers" if len(what) == len(runs) + len(given) == 1 else ""
-        raise UsageError(f"compare: expected two scenarios, two Replications, or two runs or more, got {found}{alone}")
-    if not scenarios:
+    for one in (a, b):
+        if isinstance(one, Run):
+            raise UsageError(
+                "compare: one run of each design cannot tell a difference from chance: give two scenarios or two "
+                "Replications, or see runs next to each other with imsim.summarize([a, b])"
+            )
+    if isinstance(a, Replications) and isinstance(b, Replications):
         options: dict[str, object] = {"replications": replications, "precision": precision, "seed": seed}
-        options |= {"max_replications": max_replications, "metrics": metrics or None}
+        options |= {"max_replications": max_replications, "metrics": metrics or None, "duration": duration}
         if ignored := [name for name, value in options.items() if value is not None]:
-            raise UsageError(f"compare: {', '.join(ignored)}: for scenarios only; what was run already stays as it is")
-        return Comparison(*given) if given else compare_table(runs)
-
-    a, b = (_with(_scenario(one), seed, None) for one in scenarios)
+            raise UsageError(f"compare: {', '.join(ignored)}: for scenarios only; Replications have been run already")
+        return Comparison(a, b)
+    if isinstance(a, Replications) or isinstance(b, Replications):
+        raise UsageError("compare: expected two scenarios or two Replications (got one of each)")
+    given = [_scenario(a), _scenario(b)]
+    first, second = (_with(one, seed, duration) for one in given)
     sampling = Sampling.of(
         metrics,
-        also=default_metrics(a, b),
+        also=default_metrics(first, second),
         replications=replications,
         precision=precision,
         most=max_replications,
         jobs=jobs,
     )
+    _warn(line for one, short in zip(given, (first, second), strict=True) for line in one.left_out(short))
     with ProgressBar(progress) as bar:
-        return experiments.compare(a, b, sampling, progress=bar.show)
+        return experiments.compare(first, second, sampling, progress=bar.show)
+
+
+def summarize(runs: Run | Iterable[Run]) -> pd.DataFrame:
+    """Make a table with one row for each run, simulated or live.
+
+    One run of each design says nothing about chance: use `imsim.compare` to decide which design is better. The warnings
+    of the runs are passed on as Python warnings.
+
+    Args:
+        runs: a run, or several.
+
+    Returns:
+        A frame whose index (`run`) names each run by what distinguishes it: world, scenario, differing fields, seed.
+        The columns are counts (`messages`, `delivered`, `lost`, `duplicates`) and latencies in ms (`delivery.p50` ...),
+        NaN where a latency falls among messages that never arrived. The columns `absent`, `recalled`, `shed`,
+        `shed_share`, `received_lost`, `last.*` and `confirmed.*` exist if some run has such messages.
+
+    Raises:
+        UsageError: an argument is not a run.
+
+    Example:
+        >>> runs = [imsim.simulate("office", seed=seed, duration="1s") for seed in (1, 2)]
+        >>> imsim.summarize(runs)["lost"].to_dict()
+        {'seed 1': 0, 'seed 2': 0}
+    """
+    found = listed_runs(runs, "summarize")
+    table = run_table(found)
+    for label, run in zip(table.index, found, strict=True):
+        _warn(f"{label}: {line}" for line in run.warnings)
+    return table
 
 
 def sweep(
-    scenario: Scenario | str,
+    scenario: AnyScenario,
     over: Over,
     *,
     replications: int | None = None,
@@ -296,33 +260,40 @@ def sweep(
     max_replications: int | None = None,
     metrics: Metrics = (),
     seed: int | None = None,
+    duration: float | str | None = None,
     jobs: int = -1,
-    out: Path | str | None = None,
+    out: AnyPath | None = None,
     progress: bool = True,
 ) -> Sweep:
-    """Many designs under the same seeds: a row for each, with intervals.
+    """Simulate many designs under the same seeds.
 
-        over = {"topology.routers": [1, 2, 4], "workload.rate": [0.3, 3.0]}
-        sweep = imsim.sweep("office", over, out="results/routers")
-        sweep.frame
-        sweep.plot()
+    `help(imsim)` describes the other arguments. Without `replications` there are 20 of each design.
 
-    over: dotted paths with their values, of which every combination is a design. Values may be Python objects; a
-        mapping gives them names: {"topology.storage.service.append": {"fast": "1ms", "slow": "5ms"}}. Or a list of
-        designs, each a mapping of paths to values, a scenario, or a function that makes a scenario from `scenario`.
-    replications (20), precision (of each design), max_replications, metrics, jobs: as for `simulate`.
-    seed: in place of the scenario's own; all designs have the same.
-    out: a folder in which each replication of each design is kept as soon as it is finished: a sweep that was
-        interrupted, or has grown, runs only what is missing. Another program, design or seed is not mixed up with it:
-        custom parts and metrics count by their code and by all that it refers to (globals, closures, classes, helpers
-        in your own modules, arrays by their content), installed packages by their versions. Not looked into are files
-        that are read, environment variables, and names put together at run time; a warning says what else it cannot
-        compare, and then nothing is kept. At the end, `sweep.csv` there is the frame.
-    progress: show a bar (on a terminal or in a notebook).
+    Args:
+        over: the designs, in one of two forms. A mapping of dotted paths to values stands for every combination of the
+            values. Values may be a list, a range, a NumPy array, a pandas Series, or a mapping that names them:
+            {"topology.storage.service.append": {"fast": "1ms", "slow": "5ms"}}. A list of designs has an entry for
+            each: a mapping of paths to values, a scenario, or a function that makes a scenario from `scenario`.
+        out: a folder that keeps each finished replication. If the sweep is interrupted or extended, the next call runs
+            only the missing replications. Results of other code, designs or seeds are never reused: custom parts and
+            metrics count by their code and everything it refers to (`imsim.experiments.fingerprint` says how). A
+            warning names parts that cannot be compared; then nothing is kept. At the end the folder also has the frame,
+            as `sweep.csv`.
 
-    Raises: UsageError, before anything is run.
+    Returns:
+        The metrics of each design, with intervals.
+
+    Raises:
+        UsageError: a value is wrong; raised before anything is run.
+
+    Example:
+        >>> over = {"topology.routers": [1, 2], "topology.storages": [1, 2]}
+        >>> found = imsim.sweep("office", over, replications=1, duration="1s")
+        >>> found.frame[["topology.routers", "topology.storages", "lost"]].shape
+        (4, 3)
     """
-    base = _with(_scenario(scenario), seed, None)
+    given = _scenario(scenario)
+    base = _with(given, seed, duration)
     designs = experiments.variants(base, over)
     sampling = Sampling.of(
         metrics,
@@ -332,7 +303,8 @@ def sweep(
         most=max_replications,
         jobs=jobs,
     )
-    store = None if out is None else FolderStore(Path(out), sampling.measures)
+    store = None if out is None else FolderStore(_path(out, "out"), sampling.measures)
+    _warn(given.left_out(base))
     with ProgressBar(progress) as bar:
         found = experiments.sweep(base, designs, sampling, store=store, progress=bar.show)
     if out is not None:
@@ -341,7 +313,7 @@ def sweep(
 
 
 def capacity(
-    scenario: Scenario | str,
+    scenario: AnyScenario,
     budget: Budget | str,
     *,
     over: str = "workload.rate",
@@ -352,31 +324,45 @@ def capacity(
     max_replications: int | None = None,
     metrics: Metrics = (),
     seed: int | None = None,
+    duration: float | str | None = None,
     jobs: int = -1,
-    out: Path | str | None = None,
+    out: AnyPath | None = None,
     progress: bool = True,
 ) -> Capacity:
-    """The highest load that keeps a budget: imsim.capacity("office", "delivery.p99 < 200ms").
+    """Find the highest load at which a design keeps a budget.
 
-    It starts at the scenario's own load, doubles or halves it until the budget is kept at one load and broken at
-    another (not beyond `low` and `high`, or 64 times either way), and bisects until they are `tolerance` apart. More
-    load is taken to be never better. At each load there are `replications` (5, and no fewer) at first, and up to
-    `max_replications` (40) where the interval of their mean does not decide whether the budget is kept; where it still
-    does not, the load is reported as undecided. The result names the tier that gives way, `bottleneck`: the busiest one
-    at the lowest load that breaks the budget.
+    The search starts at the scenario's own load. It doubles or halves the load until the budget is kept at one load and
+    broken at another, and then bisects. It assumes that more load is never better. Each load gets 5 replications (or
+    more, as `replications` says), and up to `max_replications` (40) if their interval does not decide. A load that is
+    still undecided is reported as such. `help(imsim)` describes the other arguments.
 
-    budget: a `Budget` or its text; its metric may be one of your own `metrics`.
-    metrics: what to measure besides, as for `simulate`; `frame` has all of it for each load that was tried.
-    over: the dotted path of the load.
-    seed, jobs, out, progress: as for `sweep`.
+    Args:
+        budget: a `Budget` or its text. Its metric may be one of your own `metrics`.
+        over: the dotted path of the load, a number above 0.
+        low: the lowest load to try. None means 1/64 of the scenario's own.
+        high: the highest load to try. None means 64 times the scenario's own.
+        tolerance: how far apart the two loads may be at the end, as a share.
+        out: a folder that keeps each finished replication, as in `imsim.sweep`.
 
-    Raises: UsageError.
+    Returns:
+        The two loads, and the tier that gives way (`bottleneck`): messages wait longest there at the lowest load that
+        breaks the budget.
+
+    Raises:
+        UsageError: a value is wrong, or a run has nothing to measure the budget by.
+
+    Example:
+        >>> imsim.capacity("office", "delivery.mean < 1s", high=0.3, duration="1s").keeps
+        0.3
     """
+    if not isinstance(budget, Budget | str):
+        raise UsageError(f"budget: expected a Budget or a text such as 'delivery.p99 < 200ms' (got {budget!r})")
     chosen = Budget(budget) if isinstance(budget, str) else budget
-    base = _with(_scenario(scenario), seed, None)
+    given = _scenario(scenario)
+    base = _with(given, seed, duration)
     sampling = Sampling.of(
         metrics,
-        also=(*default_metrics(base), *UTILISATIONS),
+        also=(*default_metrics(base), *UTILISATIONS, *WAITS),
         needs=(chosen.metric,),
         replications=replications,
         most=max_replications,
@@ -384,7 +370,8 @@ def capacity(
         first=FEWEST_PER_LOAD,
         limit=MOST_PER_LOAD,
     )
-    store = None if out is None else FolderStore(Path(out), sampling.measures)
+    store = None if out is None else FolderStore(_path(out, "out"), sampling.measures)
+    _warn(given.left_out(base))
     with ProgressBar(progress) as bar:
         return experiments.capacity(
             base,
@@ -399,40 +386,163 @@ def capacity(
         )
 
 
+def serve(
+    scenario: AnyScenario = "office",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    db: AnyPath | None = None,
+    key: str = DEFAULT_KEY,
+) -> Served:
+    """Start the server in a process of its own, so that a busy notebook does not delay it.
+
+    Args:
+        scenario: the policies and limits come from here; `help(imsim)` describes the forms it may have.
+        host: the address to listen on.
+        port: the port to listen on; 0 finds a free one.
+        db: a SQLite file for the data. None keeps the data in memory only.
+        key: the key with which clients get tokens.
+
+    Returns:
+        The running server: its address is `server.url`. `server.stop()`, the end of a `with` block or the end of this
+        process stops it.
+
+    Raises:
+        UsageError: a value is wrong.
+        RunError: the server does not start.
+
+    Example:
+        >>> with imsim.serve("office") as server:
+        ...     server.url.rpartition(":")[0]
+        'ws://127.0.0.1'
+    """
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise UsageError(f"port: expected a whole number from 0 to 65535 (got {port!r})")
+    return Served(_scenario(scenario), _text(host, "host"), port, db if db is None else _path(db, "db"), key)
+
+
+def loadtest(
+    scenario: AnyScenario,
+    url: str,
+    *,
+    key: str = DEFAULT_KEY,
+    seed: int | None = None,
+    duration: float | str | None = None,
+    out: AnyPath | None = None,
+    progress: bool = True,
+) -> Run:
+    """Send a scenario's messages to a server in real time, with Locust in a process of its own.
+
+    The messages and their times are the same as in `imsim.simulate`. The test ends when everything has arrived, or when
+    the scenario's `drain` is over. `help(imsim)` describes the other arguments.
+
+    Args:
+        url: the server's address, ws://host:port or wss://host:port.
+        key: the server's key for tokens.
+
+    Returns:
+        The run. With `out`, its rows are also in a new folder there, `run.path`.
+
+    Raises:
+        UsageError: a value is wrong.
+        RunError: no server answers at `url`, or the run failed.
+
+    Example:
+        >>> with imsim.serve("office") as server:
+        ...     run = imsim.loadtest("office", server.url, duration="1s")
+        >>> run.world
+        'live'
+    """
+    given = _scenario(scenario)
+    if not isinstance(url, str):
+        raise UsageError(f"url: expected the server's address, such as 'ws://127.0.0.1:8765' (got {url!r})")
+    chosen = _with(given, seed, duration)
+    left_out = given.left_out(chosen, live=True)
+    _make_folder(out)
+    with ProgressBar(progress) as bar:
+        return launch.loadtest(
+            chosen,
+            url,
+            key=_text(key, "key"),
+            out=None if out is None else Path(out),
+            warnings=left_out,
+            progress=bar.show,
+        )
+
+
 def schema(*, asyncapi: bool = False) -> dict[str, Any]:
-    """The wire protocol, for programs in other languages: the JSON Schema (2020-12) of every frame between clients and
-    server, or the server's AsyncAPI (3.0) document."""
+    """Return a description of the wire protocol, for programs in other languages.
+
+    Args:
+        asyncapi: return the AsyncAPI 3.0 document of the whole server.
+
+    Returns:
+        The JSON Schema (2020-12) of every frame between clients and server, or the AsyncAPI document.
+
+    Example:
+        >>> imsim.schema(asyncapi=True)["asyncapi"]
+        '3.0.0'
+    """
     from imsim.wire import schema as documents
 
     return documents.asyncapi() if asyncapi else documents.json_schema()
 
 
-def _scenario(scenario: Scenario | str) -> Scenario:
-    return scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
+def _scenario(scenario: AnyScenario) -> Scenario:
+    if isinstance(scenario, Scenario):
+        return scenario
+    if isinstance(scenario, str | PathLike):
+        return Scenario.load(scenario)
+    raise UsageError(
+        f"scenario: expected a Scenario, the name of a preset or the path of a TOML file (got {_shown(scenario)})"
+    )
 
 
 def _with(scenario: Scenario, seed: int | None, duration: float | str | None) -> Scenario:
-    """The scenario as it is run, so that what a run folder holds is what was run."""
+    """Return the scenario as it is run, so that a run folder contains the scenario that was run."""
     if seed is not None:
-        scenario = scenario.with_({"seed": seed})
+        scenario = scenario.replace({"seed": seed})
     return scenario if duration is None else scenario.lasting(duration)
 
 
-def _check(out: Path | str | None) -> None:
-    """Better now than when the run is done."""
+def _make_folder(out: AnyPath | None) -> None:
+    """Make the folder before the run starts, so that an error comes early."""
     if out is not None:
+        folder = _path(out, "out")
         try:
-            Path(out).mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"out: cannot make the folder {out}: {error.strerror}") from None
+            raise UsageError(f"out: cannot make the folder {folder}: {error.strerror}") from None
+
+
+def _path(path: AnyPath, name: str) -> Path:
+    if not isinstance(path, str | PathLike):
+        raise UsageError(f"{name}: expected a path (got {_shown(path)})")
+    return Path(path)
+
+
+def _text(value: str, name: str) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{name}: expected a text (got {_shown(value)})")
+    return value
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else type(value).__name__
+
+
+def _warn(lines: Iterable[str]) -> None:
+    for line in dict.fromkeys(lines):
+        warnings.warn(line, stacklevel=3)
 
 
 class ProgressBar:
-    """Shows progress and leaves nothing behind; silent unless `shown`, and without a terminal."""
+    """A progress bar that leaves nothing behind. It is silent without a terminal, and if `shown` is false."""
 
     def __init__(self, shown: bool) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tqdm, about notebook widgets that are not installed
+            warnings.simplefilter("ignore")  # tqdm warns if the notebook widgets are not installed
             from tqdm.auto import tqdm
 
         form = "{desc}{percentage:3.0f}% |{bar}| {elapsed}"
@@ -442,6 +552,7 @@ class ProgressBar:
         return self
 
     def show(self, what: str, share: float) -> None:
+        """Show the activity and the share of it that is done."""
         self._bar.set_description(what, refresh=False)
         self._bar.update(share - self._bar.n)
 

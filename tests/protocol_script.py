@@ -85,7 +85,7 @@ class Stage:
     """A server in a thread of its own, and the clients that are connected to it."""
 
     def __init__(self, settings: dict[str, object]) -> None:
-        scenario = Scenario().with_({"policies.push_timeout": 1000.0, **settings})
+        scenario = Scenario().replace({"policies.push_timeout": 1000.0, **settings})
         self._policies = scenario.core_policies()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)

@@ -1,4 +1,4 @@
-"""The `imsim` command, as a user types it."""
+"""The `imsim` command as a user types it: output, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import imsim
-from imsim.scenario import Scenario
+from imsim.scenario import Constant, Scenario
 
 JSON_KEYS = [
     "run", "world", "scenario", "seed", "digest", "messages", "deliveries", "delivered", "lost", "absent",
@@ -25,36 +25,36 @@ JSON_KEYS = [
 
 
 def fails(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    """With this exit code, nothing on stdout, and one line on stderr with these words."""
+    """Check the exit code, an empty stdout, and one line on stderr that contains these words."""
     assert (result.returncode, result.stdout) == (code, "")
     assert len(result.stderr.splitlines()) == 1, result.stderr
     for word in words:
         assert word in result.stderr
 
 
-def test_what_was_dropped_is_said(command):
+def test_simulate_warns_about_dropped_jobs(command):
     gateway = ("--set=topology.gateway.workers=1", "--set=topology.gateway.queue=1")
     crowded = (*gateway, "--set=topology.gateway.service.send=1s", "--set=duration=5s")
     result = command("simulate", "office", "--json", *crowded)
-    told = json.loads(result.stdout)["warnings"]
-    assert [line.split()[1:4] for line in told] == [["dropped", "at", "gateway0,"], ["dropped", "at", "gateway1,"]]
-    assert result.stderr.splitlines() == [f"imsim: warning: {line}" for line in told]
+    found = json.loads(result.stdout)["warnings"]
+    assert [line.split()[:2] for line in found] == [["gateway0", "dropped"], ["gateway1", "dropped"]]
+    assert result.stderr.splitlines() == [f"imsim: warning: {line}" for line in found]
 
 
 def test_simulate_writes_a_run_and_prints_a_table(command, tmp_path):
     result = command("simulate", "--set", "duration=2s")
     assert result.returncode == 0, result.stderr
     folder = re.search(r"^run +(\S+)$", result.stdout, re.MULTILINE)[1]
-    run = imsim.open_run(tmp_path / folder)
+    run = imsim.read_run(tmp_path / folder)
     assert run.digest in result.stdout
     assert str(len(run.messages)) in result.stdout
     assert run.scenario.duration == 2.0
-    assert "no intervals: --replications 20 gives them" in result.stdout
+    assert "`imsim replicate` runs it under several seeds" in result.stdout
     behind = (run.messages.intended_at >= run.scenario.warmup * 1e9).sum()
-    assert f"ack.p99 stands on {behind} latencies, of 1,000 that it takes: lengthen `duration`" in result.stdout
+    assert f"ack.p99 is based on {behind} latencies and needs 1,000: lengthen `duration`" in result.stdout
 
 
-def test_json_is_one_object_and_nothing_else(command, tmp_path):
+def test_simulate_json_has_documented_keys(command, tmp_path):
     result = command("simulate", "office", "--seed", "7", "--set", "duration=2", "--json", "--out", "here")
     printed = json.loads(result.stdout)
     assert list(printed) == JSON_KEYS
@@ -65,7 +65,7 @@ def test_json_is_one_object_and_nothing_else(command, tmp_path):
     assert Path(printed["run"]).parent == Path("here")
 
 
-def test_a_scenario_file_is_named_after_its_file(command, tmp_path):
+def test_scenario_is_named_after_file(command, tmp_path):
     (tmp_path / "mine.toml").write_text('duration = "2s"\n[population]\nusers = 5\n')
     assert json.loads(command("simulate", "mine.toml", "--json").stdout)["scenario"] == "mine"
 
@@ -90,14 +90,15 @@ def test_schema_prints_the_protocol_or_writes_it(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["schema", "--out", "no/such/folder/wire.json"], ["out", "no/such/folder/wire.json"]),
+        (["schema", "--out", "no/such/folder/wire.json"], ["--out", "no/such/folder/wire.json"]),
         (["simulate", "ofice"], ["ofice", "office"]),
         (["simulate", "missing.toml"], ["missing.toml"]),
         (["simulate", "--set", "policies.ack=never"], ["policies.ack", "after_store", "never"]),
         (["simulate", "--set", "topology.router=4"], ["topology.router"]),
         (["simulate", "--set", "nonsense"], ["nonsense"]),
         (["simulate", "--seed", "minus one"], ["--seed"]),
-        (["simulate", "--precision", "high"], ["--precision", "high", "0.05"]),
+        (["replicate", "office", "--precision", "high"], ["--precision", "high", "0.05"]),
+        (["simulate", "--duration", "5 parsecs"], ["duration", "5 parsecs"]),
         (["simulat"], ["simulat", "simulate"]),
         (["load", "office"], ["--url"]),
         (["load", "office", "--url", "http://127.0.0.1:1"], ["ws://"]),
@@ -107,33 +108,33 @@ def test_schema_prints_the_protocol_or_writes_it(command, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
-def test_what_was_asked_wrongly_is_one_line_and_exit_code_2(command, arguments, words):
+def test_usage_error_is_one_line_and_exit_code_2(command, arguments, words):
     fails(command(*arguments), 2, *words)
 
 
-def test_a_broken_scenario_file_names_the_line(command, tmp_path):
+def test_broken_scenario_file_names_line(command, tmp_path):
     (tmp_path / "broken.toml").write_text("[population]\nusers = \n")
     fails(command("simulate", "broken.toml"), 2, "broken", "line 2")
 
 
-def test_a_server_that_is_not_there_is_exit_code_1(command):
-    with socket.socket() as taken:  # bound but not listening: nobody else gets the port, nobody answers there
+def test_missing_server_is_exit_code_1(command):
+    with socket.socket() as taken:  # bound but not listening: no other process gets the port, and no server answers
         taken.bind(("127.0.0.1", 0))
         url = f"ws://127.0.0.1:{taken.getsockname()[1]}"
         fails(command("load", "office", "--url", url), 1, url, "imsim serve")
 
 
-def test_a_port_that_is_taken_is_exit_code_1(command):
+def test_used_port_is_exit_code_1(command):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         result = command("serve", "--port", str(taken.getsockname()[1]))
     assert result.returncode == 1
-    assert "taken" in result.stderr.splitlines()[-1]
+    assert "is in use" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
 
 
-def test_a_database_that_is_none_is_exit_code_2(command, tmp_path):
+def test_wrong_database_file_is_exit_code_2(command, tmp_path):
     (tmp_path / "notes.txt").write_text("not a database, " * 100)
     result = command("serve", "--port", "0", "--db", "notes.txt")
     assert result.returncode == 2
@@ -141,16 +142,16 @@ def test_a_database_that_is_none_is_exit_code_2(command, tmp_path):
     assert (tmp_path / "notes.txt").read_text().startswith("not a database")
 
 
-def test_a_server_has_limits_whatever_the_workload(command):
-    """The office has groups of more than two; a server has none until somebody makes one."""
+def test_serve_ignores_workload_that_exceeds_limits(command):
+    """The groups of the office exceed this limit, but a server starts without groups."""
     result = command("serve", "--port", "0", "--db", "notes.txt/x", "--set", "limits.group_size=2")
     assert "group_size" not in result.stderr
-    assert "notes.txt" in result.stderr  # it got as far as that
+    assert "notes.txt" in result.stderr  # the error is about the database, not the workload
 
 
 def test_tls_from_end_to_end(command, monkeypatch):
-    """Tokens over https, messages over wss, and nothing for who does not trust the certificate."""
-    certificate = str(Path(__file__).parent / "load" / "localhost.pem")  # holds its key, too
+    """Tokens go over https and messages over wss. A client that does not trust the certificate is refused."""
+    certificate = str(Path(__file__).parent / "load" / "localhost.pem")  # the file also holds its key
     arguments = ["serve", "office", "--port", "0", "--tls-cert", certificate, "--tls-key", certificate]
     with subprocess.Popen([sys.executable, "-m", "imsim", *arguments], stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -166,7 +167,7 @@ def test_tls_from_end_to_end(command, monkeypatch):
     assert server.returncode == 0
 
 
-def test_tls_needs_both_files_and_good_ones(command, tmp_path):
+def test_tls_needs_both_files(command, tmp_path):
     (tmp_path / "empty.pem").touch()
     result = command("serve", "--port", "0", "--tls-cert", "empty.pem")
     assert (result.returncode, "--tls-key" in result.stderr) == (2, True)
@@ -175,14 +176,14 @@ def test_tls_needs_both_files_and_good_ones(command, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_ending_a_load_ends_locust_and_leaves_nothing(number, tmp_path):
+def test_stopped_load_ends_locust_and_removes_folder(number, tmp_path):
     few = ("--set=population.users=10", "--duration=60", "--key=right")
     with imsim.serve("office", key="right") as server:
         command = [sys.executable, "-m", "imsim", "load", "office", "--url", server.url, *few]
         environment = {**os.environ, "TMPDIR": str(tmp_path)}
         with subprocess.Popen(command, cwd=tmp_path, env=environment) as process:
             while connections(server.url) < 10:
-                with pytest.raises(subprocess.TimeoutExpired):  # it goes on
+                with pytest.raises(subprocess.TimeoutExpired):  # the process is still running
                     process.wait(timeout=0.05)
             process.send_signal(number)
         assert process.returncode == (143 if number == signal.SIGTERM else -number)
@@ -198,41 +199,41 @@ def connections(url: str) -> int:
         return json.load(answer)["connections"]
 
 
-def test_alone_it_shows_help(command):
+def test_command_without_arguments_shows_help(command):
     result = command()
     assert (result.returncode, result.stderr) == (0, "")
     assert "simulate" in result.stdout
 
 
-def test_nothing_to_tell_is_a_dash(command):
+def test_undefined_latency_is_printed_as_dash(command):
     result = command("simulate", "--set", "workload.rate=1e-6")
     assert re.search(r"^ *delivery +0 +0( +-){5}$", result.stdout, re.MULTILINE)
 
 
-def test_a_run_is_told_by_its_summary(command):
-    """As in Python: with what came by push and by sync."""
+def test_simulate_prints_summary_of_run(command):
+    """The rows are those of `run.summary()`."""
     result = command("simulate", "mobile", "--set", "duration=3s", "--set", "warmup=0")
-    for row in ("delivery", "delivery by push", "delivery by sync", "last recipient", "ack"):
+    for row in ("delivery", "delivery_push", "delivery_sync", "last", "ack"):
         assert re.search(rf"^ *{row} +\d+ +\d+", result.stdout, re.MULTILINE), row
     assert re.search(r"^[\d,]+ messages, [\d,]+ deliveries: .* lost, [\d,]+ absent", result.stdout)
 
 
 def test_debug_shows_the_traceback():
-    """In a process of its own, whose exit code is what a shell sees."""
+    """The command runs in a new process, whose exit code a shell would see."""
     command = [sys.executable, "-m", "imsim", "simulate", "nothing", "--debug"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
     assert "Traceback" in result.stderr
 
 
-def test_help_is_light():
+def test_help_imports_no_heavy_module():
     program = "import sys, imsim.cli\ntry: imsim.cli.main(['--help'])\nexcept SystemExit: print(*sys.modules)"
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert not {"pandas", "numpy", "pydantic", "locust", "simpy"} & set(output.split())
 
 
-def test_demo_shows_both_worlds_side_by_side(command, monkeypatch, tmp_path):
-    office = Scenario.load("office", {"duration": "2s", "population.users": 30})  # of its ten, and of its hundred
+def test_demo_compares_both_worlds(command, monkeypatch, tmp_path):
+    office = Scenario.load("office", {"duration": "2s", "population.users": 30})  # instead of 10 s and 100 users
     monkeypatch.setattr(Scenario, "load", lambda name: {"office": office}[name])
     result = command("demo")
     assert result.returncode == 0, result.stderr
@@ -240,10 +241,13 @@ def test_demo_shows_both_worlds_side_by_side(command, monkeypatch, tmp_path):
     picture = re.search(r"^picture +(\S+)$", result.stdout, re.MULTILINE)[1]
     assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     simulated, live = (
-        imsim.open_run(tmp_path / re.search(rf"^{which} run +(\S+)$", result.stdout, re.MULTILINE)[1])
+        imsim.read_run(tmp_path / re.search(rf"^{which} run +(\S+)$", result.stdout, re.MULTILINE)[1])
         for which in ("simulated", "live")
     )
     planned = ["intent", "sender", "device", "conversation", "scene", "type", "size", "intended_at"]
     assert simulated.messages[planned].equals(live.messages[planned])
+    network = simulated.scenario.network  # that of the loopback interface
+    assert network.client.latency == network.backend.latency == Constant(value=5e-5)
+    assert network.client.loss == 0
     for run in (simulated, live):
         assert run.to_json_dict()["lost"] == 0

@@ -21,10 +21,13 @@ FEWER = {
     ],
     "03_designs": [
         ('duration="40s"', 'duration="4s"'),
-        ("simulate(chat, replications=20)", "simulate(chat, replications=5)"),
+        ("replicate(chat, replications=20)", "replicate(chat, replications=5)"),
         ("replications=20, precision={", "replications=5, max_replications=5, precision={"),
         ("replications=8\n", "replications=3\n"),
-        ("tolerance=0.3, max_replications=12", "tolerance=1, max_replications=5, high=9"),
+        (
+            '"delivery.p99 < 300ms", tolerance=0.3, max_replications=12',
+            '"delivery.mean < 300ms", tolerance=1, max_replications=5, high=9',
+        ),
     ],
 }
 

@@ -1,4 +1,4 @@
-"""Where the time of deliveries went, and how busy the nodes were: of runs that recorded it (`spans=True`)."""
+"""Where the time of deliveries went and how busy the nodes were, for runs that recorded spans (`spans=True`)."""
 
 from __future__ import annotations
 
@@ -17,27 +17,32 @@ if TYPE_CHECKING:
 
 
 _BY = ("where", "node", "op", "policy")
-_SAME = 1.0  # ms: a retry of this length more or less is the timeout's
+_SAME = 1.0  # ms: a retry whose length differs from the timeout by less than this was caused by the timeout
 
 
 def breakdown(run: RunData, by: str = "where") -> pd.DataFrame:
-    """Where the time of the deliveries to recipients went, after the warm-up: one row for each kind and node of
-    spans.
+    """Return where the time of the deliveries to recipients went, after the warm-up.
 
-    `by`: "where" (tiers and links), "node" (each node by itself), "op" (tiers, by operation) or "policy" (the field of
-    the scenario that sets the length of a wait, see `policy_of`). Columns: `mean`, `p50`, `p99` and `max` in ms over
-    all these deliveries, those that had none of it included; `share` of all their time. The means add up to the mean
-    latency of `summary()` (of what was delivered); percentiles do not add up. Ordered by the mean.
+    The frame has a row for each kind and place of spans, ordered by the mean. Its columns are `mean`, `p50`, `p99` and
+    `max` in ms, and `share`, the part of the total time. They cover all deliveries; a delivery without such a span
+    counts with 0. The means add up to the mean latency of the delivered messages in `summary()`. Percentiles do not add
+    up.
 
-    As there, the time of a device that was offline by plan begins with its return. What is left of the spans' `offline`
-    is split: `left`, if the device left by plan with the message on its way, and `disconnected`.
+    The time of a device that was offline by plan begins with its return, as in `summary()`. The rest of a span
+    `offline` is called `left` if the device left by plan while the message was on its way, and else `disconnected`.
 
-    Raises: UsageError if the run recorded no spans; ValueError for another `by`.
+    Args:
+        run: a simulated run with spans.
+        by: "where" (tiers and links), "node" (single nodes), "op" (tiers, by operation) or "policy" (the field of the
+            scenario that sets the length of a wait, see `policy_of`).
+
+    Raises:
+        UsageError: the run recorded no spans, or `by` has another value.
     """
     import pandas as pd
 
     if by not in _BY:
-        raise ValueError(f"by: expected one of {', '.join(map(repr, _BY))}, got {by!r}")
+        raise UsageError(f"by: expected one of {', '.join(map(repr, _BY))} (got {by!r})")
     spans, count = counted_spans(run)
     where = spans["where"] if by == "node" else tier_of(spans["where"])
     keys = {"kind": spans["kind"], "where": where, **({"op": spans["op"]} if by == "op" else {})}
@@ -58,9 +63,10 @@ def breakdown(run: RunData, by: str = "where") -> pd.DataFrame:
 
 
 def stages(run: RunData) -> pd.DataFrame:
-    """Where the time of the deliveries went by the stages of their way, in ms on average: of all deliveries to
-    recipients after the warm-up, of the half in the middle (a quarter on either side of the median) and of the slowest
-    hundredth, by the latency that is reported.
+    """Return the mean time of each stage of a delivery, in ms, for three groups of deliveries to recipients.
+
+    The groups are `all` deliveries after the warm-up, the `middle_half` by latency (a quarter on either side of the
+    median) and the `slowest_hundredth`.
 
     Raises: UsageError if the run recorded no spans.
     """
@@ -71,23 +77,23 @@ def stages(run: RunData) -> pd.DataFrame:
     order = table.sum(axis=1).sort_values().index
     groups = {
         "all": order,
-        "middle half": order[count // 4 : max(count - count // 4, count // 4 + 1)],
-        "slowest 1 %": order[-max(count // 100, 1) :],
+        "middle_half": order[count // 4 : max(count - count // 4, count // 4 + 1)],
+        "slowest_hundredth": order[-max(count // 100, 1) :],
     }
     return pd.DataFrame({name: table.loc[members].mean() for name, members in groups.items()}).T
 
 
 def policy_of(run: RunData, spans: pd.DataFrame) -> pd.Series[str]:
-    """The field of the scenario that sets how long each wait lasts, empty where none does (links and nodes):
+    """Return the field of the scenario that sets the length of each wait; "" for links and nodes.
 
-    - `policies.send_timeout`: the sender had no answer for so long, and sent the message again.
-    - `policies.reconnect_min`: a device was without a connection. Each failed try doubles the back-off up to
-      `reconnect_max`, so a long wait is that field's. A message that a new connection sends again before `send_timeout`
-      is over waited for the connection, too.
-    - `policies.push_timeout`: the gateway pushed it again.
-    - `policies.gap_wait`: the device held it back because one before it was missing.
+    - `policies.send_timeout`: the sender got no answer for this long, and sent the message again.
+    - `policies.reconnect_min`: a device had no connection. Each failed attempt doubles the backoff, up to
+      `reconnect_max`; so a long wait depends on that field. A message that a new connection resends before
+      `send_timeout` is over also waited for the connection.
+    - `policies.push_timeout`: the gateway pushed the message again.
+    - `policies.gap_wait`: the device held the message back because an earlier one was missing.
 
-    spans: of `counted_spans`.
+    spans: as `counted_spans` returns them.
     """
     import pandas as pd
 
@@ -106,8 +112,7 @@ def policy_of(run: RunData, spans: pd.DataFrame) -> pd.Series[str]:
 
 
 def stage_of(spans: pd.DataFrame) -> pd.Series[str]:
-    """The stage that a span belongs to: what its kind or its tier is called, and `backend` for the links between
-    servers."""
+    """Return the stage of each span: the name of its kind or tier, or `backend` for links between servers."""
     tier, kind = tier_of(spans["where"]), spans["kind"]
     stage = kind.where(~kind.isin(["queue", "service"]), tier + " " + kind)
     is_client = tier.isin(["uplink", "downlink"])
@@ -118,19 +123,22 @@ def stage_of(spans: pd.DataFrame) -> pd.Series[str]:
 
 
 def utilisation(run: RunData) -> pd.DataFrame:
-    """How busy each node was: `busy`, the share of its workers' time between the end of the warm-up and `duration`, the
-    window of the latencies. `jobs` and `drops`, how many it took on and dropped, are counts, and so of the whole run,
-    drain included. Where spans were recorded, also `queue` (jobs that waited, on average over that window) and `peak`
-    (the busiest hundredth of the run).
+    """Return how busy each node was: a row for each.
 
-    Raises: UsageError for a run without figures of its nodes (a live one).
+    `busy` is the share of the workers' time between the end of the warm-up and `duration`, the window of the latencies.
+    `waited_seconds` is the total time that operations which arrived in this window waited for a worker. `jobs` and
+    `drops` count the accepted and the dropped jobs of the whole run, drain included. If spans were recorded,
+    `queue` is the mean number of waiting jobs over the window, and `peak` is `busy` in the busiest hundredth of the
+    run.
+
+    Raises: UsageError for a live run, which has no data about nodes.
     """
     import pandas as pd
 
     if "utilisation" not in run.manifest:
-        raise UsageError(f"run {run.id} tells nothing of its nodes: only simulated runs do")
+        raise UsageError(f"run {run.id} has no data about nodes: only simulated runs have")
     table = pd.DataFrame.from_dict(run.manifest["utilisation"], orient="index").rename_axis("node")
-    table = table.astype({"jobs": int, "drops": int})
+    table = table.astype({"jobs": int, "drops": int}).rename(columns={"waited": "waited_seconds"})
     table.insert(0, "tier", table.index.str.rstrip("0123456789"))
     if run.tables.nodes is not None:
         table["peak"] = run.nodes.groupby("node")["busy"].max()
@@ -138,15 +146,31 @@ def utilisation(run: RunData) -> pd.DataFrame:
 
 
 def tier_utilisation(run: RunData, tier: str) -> float:
-    """How busy the busiest node of a tier was, in the same window, from 0 to 1; nan of a live run. A tier gives way as
-    soon as one of its nodes does: what belongs to that node cannot go to another."""
+    """Return the utilisation of the busiest node of a tier, 0 to 1; nan for a live run.
+
+    The window is that of `utilisation`. The busiest node limits its tier, because its work cannot move to another node.
+    """
     nodes = run.manifest.get("utilisation", {})
     return max((of["busy"] for node, of in nodes.items() if node.rstrip("0123456789") == tier), default=math.nan)
 
 
+def tier_wait(run: RunData, tier: str) -> float:
+    """Return how long the operations of a message waited for workers of a tier, all together: ms, on average over the
+    messages that were intended in the window of `utilisation`; nan of a live run and if there were no messages."""
+    waits = [
+        node["waited"]
+        for name, node in run.manifest.get("utilisation", {}).items()
+        if name.rstrip("0123456789") == tier and "waited" in node
+    ]
+    count = int((run.messages["intended_at"] >= round(run.scenario.warmup * 1e9)).sum())
+    return 1000 * float(sum(waits)) / count if waits and count else math.nan
+
+
 def counted_spans(run: RunData) -> tuple[pd.DataFrame, int]:
-    """The spans that count, as far as they are in the latency, with `delivery` (its number), `ms`, and `began` (the
-    start of what is not in it, too); and how many deliveries there are."""
+    """Return the parts of spans that belong to a latency, and the number of deliveries.
+
+    The frame has three more columns: `delivery` (its number), `ms`, and `began`, the start of the whole span.
+    """
     spans = run.spans
     rows = counted_deliveries(run)
     rows = rows[rows["delivered_at"].notna()][["intent", "recipient", "device", "since"]].reset_index(drop=True)
@@ -161,8 +185,7 @@ def counted_spans(run: RunData) -> tuple[pd.DataFrame, int]:
 
 
 def _kinds(run: RunData, spans: pd.DataFrame) -> pd.Series[str]:
-    """The kinds, of which `offline` becomes `left` or `disconnected`. It is the sender that was offline, or the
-    recipient."""
+    """Return the kinds of the spans; `offline`, of a sender or a recipient, becomes `left` or `disconnected`."""
     senders = spans[["intent"]].merge(run.messages[["intent", "sender", "device"]], on="intent")
     is_sender = spans["op"] == "send"
     users = spans["recipient"].where(~is_sender, senders["sender"])
@@ -180,4 +203,5 @@ def _kinds(run: RunData, spans: pd.DataFrame) -> pd.Series[str]:
 
 
 def tier_of(where: pd.Series[str]) -> pd.Series[str]:
+    """Return the tier or link of each place: `gateway` for gateway1."""
     return where.str.rstrip("0123456789")

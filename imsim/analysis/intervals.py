@@ -1,8 +1,8 @@
-"""How well a number is known: an interval over replications, and how many of them a wanted precision takes.
+"""Intervals over replications, and the number of replications that a precision needs.
 
-A run's messages wait in the same queues, so they are not independent, and an interval from the messages of one run is
-far too narrow. What is independent is one run of another seed: each replication gives one number (a mean, a p99, a
-count), and the interval is Student's t over those numbers.
+The messages of a run wait in the same queues. They are not independent, so an interval from the messages of one run is
+far too narrow. Runs under different seeds are independent: each replication gives one number (a mean, a p99, a count),
+and the interval is Student's t over these numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import lru_cache
 
 CONFIDENCE = 0.95
 
-#: With fewer replications than this, an interval leans on the statistic being normal from run to run.
+#: With fewer replications than this, an interval is right only if the statistic is about normally distributed.
 ENOUGH = 20
 
 
@@ -23,10 +23,10 @@ ENOUGH = 20
 class Estimate:
     """The mean of a statistic over replications with its 95 % t-interval.
 
-    `value` is None if the statistic is not defined in some replication, because it falls among what never came or there
-    was nothing to measure: then no mean is. `undefined` counts these replications. `low` and `high` are None
-    without `value`, and for one replication. They end where the statistic does: `low` at 0 for what is never negative,
-    and `high` at 1 for a share.
+    `value` is None if the statistic is undefined in some replication, because it falls among messages that never
+    arrived or there was nothing to measure. `undefined` counts these replications. `low` and `high` are None if `value`
+    is, and for one replication. They stay within the statistic's range: `low` is at least 0 for a latency or a count,
+    `high` at most 1 for a share.
     """
 
     value: float | None
@@ -37,14 +37,14 @@ class Estimate:
 
     @property
     def half(self) -> float | None:
-        """Half the interval's width, before anything was cut off."""
+        """Half the width of the interval, before it was cut to the statistic's range."""
         if self.value is None or self.low is None or self.high is None:
             return None
         return max(self.high - self.value, self.value - self.low)
 
     @property
     def relative(self) -> float | None:
-        """Half the interval's width as a share of the value; 0 where both are 0."""
+        """Half the width of the interval as a share of the value; 0 if both are 0."""
         if self.value is None or self.half is None:
             return None
         return 0.0 if self.half == 0 else self.half / abs(self.value) if self.value else math.inf
@@ -57,8 +57,11 @@ class Estimate:
 
 
 def estimate(values: Sequence[float], least: float = -math.inf, most: float = math.inf) -> Estimate:
-    """From one number of each replication; infinite or nan where the statistic is not defined there. `least`, `most`:
-    what no such number can be below or above, and so no mean."""
+    """Return the mean of one number per replication, with its interval.
+
+    A number is infinite or nan if the statistic is undefined in that replication. No number can be below `least` or
+    above `most`, so the interval is cut there.
+    """
     count = len(values)
     undefined = sum(not math.isfinite(value) for value in values)
     if undefined or not count:
@@ -72,27 +75,27 @@ def estimate(values: Sequence[float], least: float = -math.inf, most: float = ma
 
 @lru_cache(maxsize=1024)
 def t_quantile(probability: float, degrees: int) -> float:
-    """Student's t."""
+    """Return the quantile of Student's t distribution."""
     from scipy.special import stdtrit  # not scipy.stats, which takes twice as long to import
 
     return float(stdtrit(degrees, probability))
 
 
 def is_precise(found: Estimate, precision: float) -> bool:
-    """Whether the estimate's error is at most `precision` of the true value (with the interval's confidence).
+    """Return whether the error is at most `precision` of the true value, with the interval's confidence.
 
-    Half the interval's width is held against gamma / (1 + gamma) of the *estimate*, so that the error relative to the
-    *true* value, which is what was asked, is at most gamma. This is the stopping rule of the sequential procedure in
-    A. M. Law and W. D. Kelton, Simulation Modeling and Analysis, 3rd ed. (2000), section 9.4.1.
+    Half the interval's width must be at most gamma / (1 + gamma) of the *estimate*. Then the error relative to the
+    *true* value is at most gamma. This is the stopping rule of the sequential procedure in A. M. Law and W. D. Kelton,
+    Simulation Modeling and Analysis, 3rd ed. (2000), section 9.4.1.
     """
     relative = found.relative
     return relative is not None and relative <= precision / (1 + precision)
 
 
 def next_count(count: int, most: int) -> int:
-    """How many replications to have before the rule is asked again: a quarter more, and at least four.
+    """Return the number of replications before the rule is applied again: a quarter more, and at least four more.
 
-    Law and Kelton ask after each one. Larger steps keep all cores busy, and as they do not depend on how many there
-    are, neither does the result; a few more replications than needed are no loss.
+    Law and Kelton apply the rule after each replication. Larger steps keep all cores busy. They do not depend on the
+    number of cores, so the result does not either.
     """
     return min(most, count + max(4, count // 4))

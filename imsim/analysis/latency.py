@@ -1,16 +1,17 @@
-"""How late messages were, and how many never came.
+"""Latencies of messages, and the number of messages that never arrived.
 
-Three rules, kept everywhere:
+Three rules hold everywhere:
 
-- Latency counts from `intended_at`, so that a late generator cannot hide waiting. A device that was offline then, by
-  plan, waits from its return on; one that is offline at the end for nothing (outcome absent).
-- What never came is infinitely late. It takes part in every statistic; one that would be infinite is None. Only what
-  nobody waits for by declared policy (outcomes absent, recalled and shed) is left out, and counted apart.
-- The p-th percentile of n latencies has the rank (n + 1/3) p / 100 + 1/3 among them, if need be between two: the
-  median-unbiased quantile, 8th in R. J. Hyndman and Y. Fan, "Sample quantiles in statistical packages" (1996). Between
-  a latency and one that never came it is infinite. The nearest rank would be a latency that was seen, but as a p99 it
-  is too small on average, and so are intervals over replications: of an M/M/1 with 2,000 messages by 0.6 %, with a
-  coverage of 92 % in place of 93 %; with 300 messages by 9 % in place of 6 %.
+- Latency counts from `intended_at`, so that a late generator cannot hide waiting. If a device was offline by plan at
+  that time, its latency counts from its return. A device that is offline at the end waits for nothing (outcome absent).
+- A message that never arrived is infinitely late. It takes part in every statistic, and an infinite statistic is None.
+  Only messages that nobody waits for by a declared policy (outcomes absent, recalled and shed) are left out and counted
+  separately.
+- The p-th percentile of n latencies has the rank (n + 1/3) p / 100 + 1/3, interpolated between two latencies: the
+  median-unbiased quantile, the 8th in R. J. Hyndman and Y. Fan, "Sample quantiles in statistical packages" (1996).
+  Between a latency and a message that never arrived it is infinite. The nearest rank would be an observed latency, but
+  its p99 is too small on average, and intervals over replications miss more often: for an M/M/1 queue with 2,000
+  messages p99 is 0.6 % too small, with a coverage of 92 % instead of 93 %; with 300 messages 9 % instead of 6 %.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -36,18 +37,16 @@ if TYPE_CHECKING:
 
 _NS_PER_MS = 1_000_000
 _THIRD = Fraction(1, 3)
-_APART = (
-    "absent",
-    "recalled",
-    "shed",
-    "shed share",
-    "received_lost",
-)  # rows of a comparison, where there is anything to say
+#: Columns of `run_table` that exist only if some run has a value other than 0.
+_APART = ("absent", "recalled", "shed", "shed_share", "received_lost")
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds, to the nanosecond; None where it falls among what never came (or there is nothing at all)."""
+    """Statistics of latencies in ms, to the nanosecond.
+
+    A statistic is None if it falls among messages that never arrived, or if there are no latencies.
+    """
 
     p50: float | None
     p95: float | None
@@ -57,7 +56,7 @@ class Latency:
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> Latency:
-        """Of latencies in ms in ascending order, inf for what never came."""
+        """Return the statistics of latencies in ms, ascending; inf for messages that never arrived."""
         return cls(
             p50=percentile(values, 50),
             p95=percentile(values, 95),
@@ -69,38 +68,38 @@ class Latency:
 
 @dataclass(frozen=True)
 class Counts:
-    """Of all rows, those of the warm-up included."""
+    """The counts of all rows of a run, its warm-up included."""
 
     messages: int  # intended
     stored: int
     deliveries: int  # (message, entitled device) pairs, except for messages that were rejected
     delivered: int
-    lost: int  # not there when the run ended
+    lost: int  # not delivered when the run ended
     duplicates: int  # arrivals beyond the first
-    absent: int = 0  # not there as a device was offline when the run ended; neither lost nor late, as those below
-    recalled: int = 0  # taken back before the device had shown it
-    received_lost: int = 0  # messages that their senders were told the router has, and that were never stored
+    absent: int = 0  # not delivered because the device was offline at the end of the run; not lost, like those below
+    recalled: int = 0  # recalled before the device had shown it
+    received_lost: int = 0  # messages that the router acknowledged as received, but that were never stored
     shed: int = 0  # left out on purpose by a server under load (chatrooms only)
 
     @property
     def shed_share(self) -> float:
-        """Of all deliveries."""
+        """The share of all deliveries that was shed, 0 to 1."""
         return self.shed / self.deliveries if self.shed else 0.0
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summarize` finds."""
+    """The counts and latencies of a run, as `summarize` returns them."""
 
     counts: Counts
     delivery_ms: Latency
     ack_ms: Latency
     confirmed_ms: Latency
-    last_ms: Latency  # of messages to groups and chatrooms: until the last recipient has it
+    last_ms: Latency  # of messages to groups and chatrooms, until the last recipient has the message
 
 
 def summarize(run: RunData) -> Summary:
-    """Counts over all rows; latencies (see `LATENCIES`) after the warm-up."""
+    """Return the counts of all rows, and the latencies (see `LATENCIES`) after the warm-up."""
     messages, deliveries = run.messages, run.deliveries
     return Summary(
         Counts(
@@ -123,13 +122,15 @@ def summarize(run: RunData) -> Summary:
 
 
 def counted_deliveries(run: RunData, *, since: int | None = None, until: int | None = None) -> pd.DataFrame:
-    """The rows of `run.deliveries` that latencies are of, with two more columns, ns from the run's start: `intended_at`
-    of the message, and `since`, from when on the device waited for it.
+    """Return the rows of `run.deliveries` that have a latency.
 
-    That is: for each device of each other member (the sender's own devices excepted) and each message that was intended
-    after the warm-up, those rejected excepted. A device that was offline at the intended time waits from its return on.
-    What is absent, recalled or shed is left out. `since`, `until`: only what was intended from then on, and before then
-    (ns), in place of the warm-up's end and the run's."""
+    Two more columns are in ns from the run's start: the message's `intended_at`, and `since`, when the device began to
+    wait for it. The rows cover each message that was intended after the warm-up and not rejected, and each device of
+    each other member. A device that was offline at the intended time waits from its return on. Deliveries that are
+    absent, recalled or shed are left out.
+
+    since, until: bounds of the intended time in ns, instead of the end of the warm-up and the end of the run.
+    """
     intents = run.messages["intent"].to_numpy(np.int64)
     intended = run.messages["intended_at"].to_numpy(np.int64)
     waited_for = run.deliveries["outcome"].isin([DeliveryOutcome.DELIVERED, DeliveryOutcome.LOST])
@@ -142,9 +143,12 @@ def counted_deliveries(run: RunData, *, since: int | None = None, until: int | N
 def delivery_latencies(
     run: RunData, route: str | None = None, *, since: int | None = None, until: int | None = None
 ) -> NDArray[np.float64]:
-    """Of the deliveries that count, from when the device waited (the intended time, unless it was offline by plan) to
-    shown, in ms, ascending, inf where it never was. `route`: only of what came by push, or by sync. `since`, `until`:
-    as of `counted_deliveries`."""
+    """Return the latencies of deliveries in ms, ascending; inf for messages that were never shown.
+
+    A latency lasts from the time at which the device began to wait until the device shows the message.
+
+    route: only deliveries by push, or by sync. since, until: as for `counted_deliveries`.
+    """
     rows = counted_deliveries(run, since=since, until=until)
     if route is not None:
         rows = rows[(rows["route"] == route).fillna(False)]
@@ -152,9 +156,11 @@ def delivery_latencies(
 
 
 def last_latencies(run: RunData, *, since: int | None = None, until: int | None = None) -> NDArray[np.float64]:
-    """Until the last recipient has it: for each message to a group or a chatroom the longest of its deliveries that
-    count, in ms, ascending, inf where one never came. Devices that were offline by plan at the intended time are not
-    waited for. `since`, `until`: as of `counted_deliveries`."""
+    """Return the longest latency of each message to a group or a chatroom: until the last recipient has it.
+
+    In ms, ascending; inf if a delivery never arrived. Devices that were offline by plan at the intended time do not
+    count. since, until: as for `counted_deliveries`.
+    """
     rows = counted_deliveries(run, since=since, until=until)
     to_many = run.messages["intent"][run.messages["scene"] != Scene.P2P]
     rows = rows[(rows["since"] == rows["intended_at"]) & rows["intent"].isin(to_many)]
@@ -164,15 +170,22 @@ def last_latencies(run: RunData, *, since: int | None = None, until: int | None 
 
 
 def ack_latencies(run: RunData, *, since: int | None = None, until: int | None = None) -> NDArray[np.float64]:
-    """From intended to the stored-ack at the sender, in ms, ascending, inf where it never came: for each message that
-    was intended after the warm-up, those never sent included, those rejected excepted (they were answered), and those
-    without an answer whose sender was offline at the end. `since`, `until`: as of `counted_deliveries`."""
+    """Return the times from the intended time to the stored-ack at the sender, in ms, ascending.
+
+    They cover each message that was intended after the warm-up, sent or not; inf if no ack arrived. Rejected messages
+    do not count, because they were answered. Neither do messages without an answer whose sender was offline at the end.
+
+    since, until: as for `counted_deliveries`.
+    """
     return _answer_latencies(run, run.messages["acked_at"], since, until)
 
 
 def confirmed_latencies(run: RunData, *, since: int | None = None, until: int | None = None) -> NDArray[np.float64]:
-    """The same to whatever the sender takes for success, and so comparable across ack policies: the stored-ack, or
-    under `after_receive` the word that the router has it, if that comes first."""
+    """Return the times from the intended time until the sender sees success, in ms, ascending.
+
+    Success is the stored-ack or, under the policy `after_receive`, the frame `received` if it arrives first. So these
+    latencies can be compared across ack policies. Otherwise they are as `ack_latencies`.
+    """
     first = run.messages[["received_at", "acked_at"]].min(axis=1)
     return _answer_latencies(run, first, since, until)
 
@@ -189,11 +202,11 @@ def _answer_latencies(
 
 
 def has_early_acks(run: RunData) -> bool:
-    """Whether senders heard of messages that were not stored yet: else `confirmed` is `ack`."""
+    """Return whether senders got `received` for messages; if not, `confirmed` equals `ack`."""
     return bool(run.messages["received_at"].notna().any())
 
 
-#: Which there are, by name. `last` is of nothing where all messages are p2p.
+#: The kinds of latency by name. `last` has no values if all messages are p2p.
 LATENCIES = {
     "delivery": delivery_latencies,
     "last": last_latencies,
@@ -202,54 +215,52 @@ LATENCIES = {
 }
 
 
-#: What is asked of latencies.
+#: The statistics of latencies.
 STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d{1,4})?)")
 
 
 def is_latency(metric: str) -> bool:
-    """Whether this is the name of a latency's metric, which is in ms: delivery.p99."""
+    """Return whether this is the name of a latency metric, such as delivery.p99, which is in ms."""
     what, _, statistic = metric.partition(".")
     return what in LATENCIES and STATISTIC.fullmatch(statistic) is not None
 
 
-def is_share(metric: str) -> bool:
-    """Whether the metric is a share, from 0 to 1: a function of the user's whose name ends so, as in `late_share`."""
-    return metric.endswith("share")
-
-
-#: The rows of a summary.
+#: The rows of a summary by name.
 ROWS: dict[str, Callable[[RunData], NDArray[np.float64]]] = {
     "delivery": delivery_latencies,
-    **{f"delivery by {route}": partial(delivery_latencies, route=route) for route in Route},
-    "last recipient": last_latencies,
+    **{f"delivery_{route}": partial(delivery_latencies, route=route) for route in Route},
+    "last": last_latencies,
     "confirmed": confirmed_latencies,
     "ack": ack_latencies,
 }
 
 
 def rows_of(run: RunData) -> list[str]:
-    """Those that say something about this run. Push and sync have rows of their own where devices come and leave,
-    or where each brought one in a hundred, as after a broken connection."""
+    """Return the names of the rows that a summary of this run has.
+
+    Push and sync have separate rows if devices go offline by plan, or if each carried at least one delivery in a
+    hundred, as after broken connections.
+    """
     names = ["delivery"]
     routes = run.deliveries["route"].value_counts()
     if run.scenario.population.sessions is not None or min(routes.get(route, 0) for route in Route) * 100 >= max(
         len(run.deliveries), 1
     ):
-        names += [f"delivery by {route}" for route in Route]
+        names += [f"delivery_{route}" for route in Route]
     if (run.messages["scene"] != Scene.P2P).any():
-        names.append("last recipient")
+        names.append("last")
     if has_early_acks(run):
         names.append("confirmed")
     return [*names, "ack"]
 
 
 def percentile(values: NDArray[np.float64], percent: int) -> float | None:
-    """The percentile of `values` (ascending, inf for what never came); None if infinite or of nothing."""
+    """Return a percentile of ascending values, or None if it is infinite or there are no values."""
     return _finite(quantile(values, percent)) if len(values) else None
 
 
 def quantile(values: NDArray[np.float64], percent: int | Fraction) -> float:
-    """The same of one value or more, and infinite where it is."""
+    """Return a percentile of one or more ascending values; it may be infinite."""
     rank = ((len(values) + _THIRD) * percent / 100) + _THIRD  # from 1, and exact: 0.07 * 100 is not 7
     below = min(max(math.floor(rank), 1), len(values))
     value = float(values[below - 1])
@@ -260,7 +271,7 @@ def quantile(values: NDArray[np.float64], percent: int | Fraction) -> float:
 
 
 def to_json_dict(run: RunData) -> dict[str, Any]:
-    """What `--json` prints: plain values, None where a statistic is not defined."""
+    """Return the object that `--json` prints: plain values, None for an undefined statistic."""
     summary = summarize(run)
     counts = summary.counts
     return {
@@ -287,13 +298,13 @@ def to_json_dict(run: RunData) -> dict[str, Any]:
 
 
 def summary_table(run: RunData) -> pd.DataFrame:
-    """Rows `delivery` and `ack`, `last recipient` where messages went to groups or chatrooms, and `confirmed` where
-    senders heard of messages before they were stored; latencies in ms, NaN
-    where not defined.
+    """Return a row for each kind of latency, in ms, NaN if a statistic is undefined.
 
-    `count` is the number of latencies (after the warm-up), `lost` how many of them are infinite. Where anything was
-    shed, which has no latency, `shed` is how many deliveries that is on top of `count`, and `shed share` their share of
-    both. See `rows_of` for what else has rows of its own.
+    There are rows `delivery` and `ack`; `last` if messages went to groups or chatrooms; `confirmed` if senders got
+    `received` before messages were stored; `delivery_push` and `delivery_sync` as in `rows_of`.
+
+    `count` is the number of latencies after the warm-up, `lost` the number of infinite ones. If deliveries were shed,
+    `shed` is their number in addition to `count`, and `shed_share` their share of both.
     """
     import pandas as pd
 
@@ -313,12 +324,13 @@ def summary_table(run: RunData) -> pd.DataFrame:
     table = pd.DataFrame.from_dict(rows, orient="index")
     if shed := _shed_of_recipients(run):
         table.insert(2, "shed", [shed, *[0] * (len(table) - 1)])
-        table.insert(3, "shed share", table["shed"] / (table["count"] + table["shed"]).clip(lower=1))
+        table.insert(3, "shed_share", table["shed"] / (table["count"] + table["shed"]).clip(lower=1))
+    table = table.rename_axis("latency")
     return table.astype(dict.fromkeys(("mean", "p50", "p95", "p99", "max"), float))
 
 
 def totals(run: RunData) -> str:
-    """How many there were, in one line."""
+    """Return the counts of a run in one line."""
     counts = summarize(run).counts
     return (
         f"{counts.messages:,} messages, {counts.deliveries:,} deliveries: {counts.delivered:,} delivered, "
@@ -330,44 +342,49 @@ def totals(run: RunData) -> str:
     )
 
 
-def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
-    """Runs side by side, a column each: counts, then latencies in ms, to the microsecond (None where not defined).
+def run_table(runs: Sequence[RunData]) -> pd.DataFrame:
+    """Return a row for each run: counts, then latencies in ms, to the microsecond; NaN if undefined.
 
-    Columns hold objects, so that counts stay whole numbers. There is a row `absent`, `recalled`, or `shed` (and its
-    share of all deliveries), where anything was, and rows `last` where messages went to groups or chatrooms.
+    The index has the labels of the runs. The columns `absent`, `recalled`, `shed`, `shed_share` and `received_lost`
+    exist if some run has a value other than 0; the columns `last.*` if messages went to groups or chatrooms; the
+    columns `confirmed.*` if senders got `received` before messages were stored.
     """
     import pandas as pd
 
-    latencies = [f"{name} {field.name} (ms)" for name in LATENCIES for field in fields(Latency)]
-    columns: dict[str, list[object]] = {}
-    for label, run in zip(run_labels(runs), runs, strict=True):
+    rows: list[dict[str, float]] = []
+    for run in runs:
         summary = summarize(run)
         counts = summary.counts
-        values = [value for name in LATENCIES for value in astuple(getattr(summary, f"{name}_ms"))]
-        columns[label] = [
-            counts.messages,
-            counts.delivered,
-            counts.lost,
-            counts.absent,
-            counts.recalled,
-            counts.shed,
-            round(counts.shed_share, 4),
-            counts.received_lost,
-            counts.duplicates,
-            *(None if value is None else round(value, 3) for value in values),
-        ]
-    index = ["messages", "delivered", "lost", *_APART, "duplicates", *latencies]
-    table = pd.DataFrame(columns, index=index, dtype=object)
-    unused = [name for name in _APART if not table.loc[name].any()]
+        row: dict[str, float] = {
+            "messages": counts.messages,
+            "delivered": counts.delivered,
+            "lost": counts.lost,
+            **{name: getattr(counts, name) for name in _APART},
+            "duplicates": counts.duplicates,
+        }
+        row["shed_share"] = round(row["shed_share"], 4)
+        for name in LATENCIES:
+            for statistic, value in asdict(getattr(summary, f"{name}_ms")).items():
+                row[f"{name}.{statistic}"] = math.nan if value is None else round(value, 3)
+        rows.append(row)
+    table = pd.DataFrame(rows, index=pd.Index(run_labels(runs), name="run"))
+    unused = [name for name in _APART if not table[name].any()]
     if not any((run.messages["scene"] != Scene.P2P).any() for run in runs):
-        unused += [name for name in latencies if name.startswith("last ")]
+        unused += [name for name in rows[0] if name.startswith("last.")]
     if not any(map(has_early_acks, runs)):
-        unused += [name for name in latencies if name.startswith("confirmed ")]
-    return table.drop(index=unused)
+        unused += [name for name in rows[0] if name.startswith("confirmed.")]
+    return table.drop(columns=unused)
+
+
+def table_text(table: pd.DataFrame) -> str:
+    """Return what `run_table` returns as a text with a column for each run, "-" for an undefined value."""
+    cells = table.map(lambda value: "-" if value != value else f"{value:,.10g}")
+    text: str = cells.T.rename_axis(columns=None).to_string()
+    return text
 
 
 def _shed_of_recipients(run: RunData) -> int:
-    """After the warm-up, as the latencies are."""
+    """Return the number of deliveries to recipients that were shed after the warm-up."""
     rows = run.deliveries[run.deliveries["outcome"] == DeliveryOutcome.SHED]
     rows = rows[rows["role"] == Role.RECIPIENT]
     intended = run.messages.set_index("intent")["intended_at"]
@@ -380,10 +397,10 @@ def _counts(run: RunData, meant: NDArray[np.int64], since: int | None, until: in
 
 
 def _latencies(since: NDArray[np.int64], until: pd.Series[int]) -> NDArray[np.float64]:
-    """until - since, subtracted as integers, in ms, ascending; inf where `until` is null."""
+    """Return until - since in ms, ascending; inf if `until` is null. The difference is taken between integers."""
     return np.sort((until - since).to_numpy(np.float64, na_value=np.inf) / _NS_PER_MS)
 
 
 def _finite(value: float) -> float | None:
-    """`value`, to the nanosecond where it is in ms; None for infinity."""
+    """Return the value in ms, rounded to the nanosecond; None for infinity."""
     return round(value, 6) if math.isfinite(value) else None

@@ -1,7 +1,7 @@
-"""Numbers of a run by name: `delivery.p99`, `ack.mean`, `last.p50`, `cost.per_hour`, or a function of the user's.
+"""The numbers of a run by name: `delivery.p99`, `ack.mean`, `last.p50`, `cost.per_hour`, or a function of the user.
 
-Within imsim a number that falls among what never came is infinite, and one of nothing at all is nan; both are null to
-those who read them.
+Within imsim, a number is infinite if it falls among deliveries that never arrived, and nan if there was nothing to
+measure. In tables and JSON both are null.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from imsim.analysis.breakdown import tier_utilisation
+from imsim.analysis.breakdown import tier_utilisation, tier_wait
 from imsim.analysis.cost import cost_of
-from imsim.analysis.latency import LATENCIES, STATISTIC, is_latency, is_share, quantile, summarize
+from imsim.analysis.kinds import KINDS, RECOVERY, SHARE, kind_of
+from imsim.analysis.latency import LATENCIES, STATISTIC, is_latency, quantile, summarize
 from imsim.analysis.recovery import recovery_time
 from imsim.analysis.run import Run
 from imsim.core.exceptions import ImsimError, UsageError
@@ -26,77 +27,76 @@ from imsim.core.policies import Ack
 from imsim.results import RunData
 from imsim.scenario import Scenario
 from imsim.scenario.custom_parts import broken
-from imsim.scenario.sections.faults import TIERS
+from imsim.scenario.sections.topology import TIERS
 
-#: A number of a run. None and nan mean that there was nothing to measure, infinity that it never came.
+#: A function that returns a number of a run. None and nan mean that there was nothing to measure, infinity that the
+#: number falls among deliveries that never arrived.
 MetricFunction = Callable[[Run], float | None]
 
-#: Metrics as they are asked for: names, functions (named as they are), or a mapping of names to functions.
+#: The metrics that a user requests: names, functions (by their own names), or a mapping of names to functions.
 Metrics = str | MetricFunction | Sequence[str | MetricFunction] | Mapping[str, MetricFunction]
 
-_COUNTS = (
-    "messages",
-    "stored",
-    "deliveries",
-    "delivered",
-    "lost",
-    "absent",
-    "recalled",
-    "shed",
-    "duplicates",
-    "received_lost",
-)
-_COSTS = ("cost.per_hour", "cost.per_million")
-_PER_MONTH = "cost.per_month"
-IN_SECONDS = ("recovery.time",)  # see `imsim.analysis.recovery`
-#: How busy the busiest node of a tier was (`imsim.analysis.breakdown`), 0 to 1; nan in a live run.
-UTILISATIONS = tuple(f"utilisation.{tier}" for tier in TIERS)
-_OTHERS = (*_COUNTS, *_COSTS, _PER_MONTH, *IN_SECONDS, *UTILISATIONS)  # than latencies
+
+_COSTS = tuple(name for name, kind in KINDS.items() if kind.unit == "money")
 _AT_THE_END = re.compile(rf"(.*?)[._ -]?({STATISTIC.pattern})", re.IGNORECASE)
-_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack., confirmed. and last. with the same; " + ", ".join(_OTHERS)
+_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack., confirmed. and last. with the same; " + ", ".join(KINDS)
 
 LATENCY_METRICS = tuple(f"{name}.{what}" for name in LATENCIES for what in ("mean", "p50", "p95", "p99", "max"))
 
-_USUAL = ("messages", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
+_USUAL = ("messages", "delivered", "lost", "absent", "recalled", "shed", "duplicates", "received_lost")
 
 
 def default_metrics(*scenarios: Scenario) -> tuple[str, ...]:
-    """What is measured unless something else is asked for: the last recipient only where messages go to several, and
-    costs only where there are prices, recovery only where there are faults, in all of the scenarios; when senders see
-    success, and what was lost after it, where one of them acknowledges early."""
+    """Return the metrics that are measured if the user requests no others: latencies, counts, and in all of the
+    scenarios: costs if there are prices, the recovery time if there are faults, the last recipient if messages go to
+    several."""
     to_many = all(scenario.conversations.p2p_share < 1 for scenario in scenarios)
-    early = any(scenario.policies.ack is Ack.AFTER_RECEIVE for scenario in scenarios)
-    left_out = (*(() if to_many else ("last.",)), *(() if early else ("confirmed.",)))
-    latencies = [name for name in LATENCY_METRICS if not name.startswith(left_out)]
-    counts = (*_USUAL, "received_lost") if early else _USUAL
+    latencies = [name for name in LATENCY_METRICS if to_many or not name.startswith("last.")]
     costs = _COSTS if all(scenario.cost.is_given for scenario in scenarios) else ()
-    return (*latencies, *counts, *costs, *(IN_SECONDS if all(scenario.faults for scenario in scenarios) else ()))
+    return (*latencies, *_USUAL, *costs, *((RECOVERY,) if all(scenario.faults for scenario in scenarios) else ()))
+
+
+def printed(names: Iterable[str], scenarios: Iterable[Scenario], asked: Iterable[str] = ()) -> list[str]:
+    """Return the metrics that printed tables and notes contain.
+
+    Where the sender gets no early acknowledgement, `confirmed` is the same as `ack`, and `received_lost` is 0: they are
+    left out, except for those that the user requested (`asked`).
+    """
+    if any(scenario.policies.ack is Ack.AFTER_RECEIVE for scenario in scenarios):
+        return list(names)
+    return [name for name in names if name in asked or not name.startswith(("confirmed.", "received_lost"))]
 
 
 def is_known(name: str) -> bool:
-    """Whether every run has a metric of this name."""
-    return is_latency(name) or name in _OTHERS
+    """Return whether every run has a metric of this name."""
+    return is_latency(name) or name in KINDS
 
 
 def check_name(name: str, own: Iterable[str] = ()) -> str:
-    """The name of a metric that every run has. `own`: names of the user's functions, which may have been meant.
-    Raises: UsageError, which names the nearest and all that there are."""
+    """Return the name of a metric that every run has. `own`: the names of the user's functions, for the error.
+    Raises: UsageError, with the nearest names and all known ones."""
+    if not isinstance(name, str):
+        raise UsageError(f"metrics: expected a name or a function, got {name!r}")
     if not is_known(name):
-        raise UsageError(f"metric {name!r}: there is none of this name{did_you_mean(name, own)}; known: {_KNOWN}")
+        raise UsageError(f"unknown metric {name!r}{did_you_mean(name, own)}; known: {_KNOWN}")
     return name
 
 
 def check_measured(name: str, measured: Sequence[str]) -> str:
-    """The name of a metric that was measured. Raises: UsageError, which says how it would have been."""
-    if name not in measured:
-        how = "name it in metrics=[...]" if is_known(name) else f"there is none of this name{did_you_mean(name)}"
-        raise UsageError(f"metric {name!r} was not measured: {how}. Measured: {', '.join(measured)}")
-    return name
+    """Return the name of a metric that was measured. Raises: UsageError, with the measured ones and the remedy."""
+    if name in measured:
+        return name
+    known = ", ".join(measured)
+    if not is_known(name):
+        raise UsageError(f"unknown metric {name!r}{did_you_mean(name)}; measured: {known}")
+    raise UsageError(f"metric {name!r} was not measured: name it in metrics=[...]; measured: {known}")
 
 
 def did_you_mean(name: str, own: Iterable[str] = ()) -> str:
-    """ " (did you mean 'delivery.p99' or 'ack.p99'?)" where metrics, or names in `own`, are near, else nothing."""
-    near = difflib.get_close_matches(name, [*own, *_OTHERS, *LATENCY_METRICS], n=3, cutoff=0.7)
+    """Return " (did you mean 'delivery.p99' or 'ack.p99'?)" if metrics, or names in `own`, are near; else ""."""
+    near = difflib.get_close_matches(name, [*own, *KINDS, *LATENCY_METRICS], n=3, cutoff=0.7)
+    if tiers := difflib.get_close_matches(name.lower(), TIERS, n=1, cutoff=0.8):
+        near = [f"utilisation.{tiers[0]}"]
     if match := _AT_THE_END.fullmatch(name):
         family, statistic = match[1].lower(), match[2].lower()
         families = difflib.get_close_matches(family, LATENCIES, n=1) or LATENCIES
@@ -107,27 +107,22 @@ def did_you_mean(name: str, own: Iterable[str] = ()) -> str:
     return f" (did you mean {names + ' or ' if names else ''}{near[-1]!r}?)"
 
 
-def limits_of(name: str) -> tuple[float, float]:
-    """What the metric is never below, and never above: 0 for latencies, counts, costs and times, 0 and 1 for shares; of
-    the user's other functions nothing is known."""
-    has_most = is_share(name) or name in UTILISATIONS
-    return (0.0 if is_known(name) or is_share(name) else -math.inf, 1.0 if has_most else math.inf)
-
-
 @dataclass(frozen=True)
 class Measures:
-    """What is measured in each replication: metrics by name, and functions of the user's own."""
+    """The metrics to measure in each replication: names, and functions of the user."""
 
     names: tuple[str, ...]
     functions: dict[str, MetricFunction] = field(default_factory=dict)
 
     @classmethod
     def of(cls, metrics: Metrics, *, also: Sequence[str] = ()) -> Measures:
-        """The metrics that a user asked for, behind those in `also`. Raises: UsageError."""
+        """Return the metrics in `also`, followed by those that the user requested. Raises: UsageError."""
         functions: dict[str, MetricFunction] = {}
         asked: list[str] = []
         if isinstance(metrics, str) or callable(metrics):
             metrics = [metrics]
+        if not isinstance(metrics, Iterable):
+            raise UsageError(f"metrics: expected names, functions, or a mapping of names to them, got {metrics!r}")
         if isinstance(metrics, Mapping):
             functions.update(metrics)
         else:
@@ -139,9 +134,9 @@ class Measures:
         names = [check_name(name, functions) for name in (*also, *asked)]
         for name, function in functions.items():
             if not callable(function):
-                raise UsageError(f"metric {name!r}: expected a function of a run, got {function!r}")
+                raise UsageError(f"metric {name!r}: expected a function that takes a run, got {function!r}")
             if name in names:
-                raise UsageError(f"metric {name!r}: there is one of this name already; call yours something else")
+                raise UsageError(f"metric {name!r}: imsim has a metric of this name; give your function another name")
         return cls(tuple(dict.fromkeys(names)), functions)
 
     @property
@@ -159,19 +154,22 @@ class Measures:
             except Exception as error:
                 raise broken(f"metric {name!r}: the function", error) from error
             number = values[name] = _number(name, value)
-            if is_share(name) and not 0 <= number <= 1 and not math.isnan(number):
-                raise UsageError(f"metric {name!r}: by its name a share, from 0 to 1, got {value!r}; call it otherwise")
+            if kind_of(name) is SHARE and not 0 <= number <= 1 and not math.isnan(number):
+                raise UsageError(
+                    f"metric {name!r}: expected a number from 0 to 1, as the name ends in 'share', got {value!r}; "
+                    "give it another name"
+                )
         return values
 
 
 def value_of(run: RunData, name: str) -> float:
-    """One metric of one run: ms, a count, money, seconds (recovery.time) or a share (utilisation); infinite where it
-    falls among what never came, nan of nothing."""
+    """Return one metric of one run, in the unit of its kind; infinite if it falls among deliveries that never arrived,
+    nan if there was nothing to measure."""
     return _Numbers(run).value(check_name(name))
 
 
 class _Numbers:
-    """The metrics of one run; what several have in common is worked out once."""
+    """The metrics of one run. Latencies and counts are computed once."""
 
     def __init__(self, run: RunData) -> None:
         self._run = run
@@ -188,17 +186,19 @@ class _Numbers:
             cost = cost_of(self._run)
             value: float | None = getattr(cost, statistic)
             return math.nan if value is None else value
-        if name == "recovery.time":
+        if name == RECOVERY:
             return recovery_time(self._run)
         if what == "utilisation":
             return tier_utilisation(self._run, statistic)
+        if what == "wait":
+            return tier_wait(self._run, statistic)
         if not self._counts:
             self._counts = vars(summarize(self._run).counts)
         return float(self._counts[name])
 
 
 def _statistic(values: np.ndarray[Any, np.dtype[np.float64]], name: str) -> float:
-    """Of latencies in ascending order."""
+    """Return a statistic of latencies in ascending order."""
     if not len(values):
         return math.nan
     if name == "mean":
@@ -212,4 +212,4 @@ def _number(name: str, value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise UsageError(f"metric {name!r}: expected a number of each run, got {value!r}") from None
+        raise UsageError(f"metric {name!r}: expected a number for each run, got {value!r}") from None

@@ -1,19 +1,25 @@
-"""How long after a fault deliveries are as fast again as before it.
+"""The recovery time of a fault: how long until deliveries are as fast as before it.
 
-Recovery time runs from the *start* of the fault, as an operator counts an incident: the outage itself is part of it. It
-ends where the p95 of the delivery latency over a sliding window is within a factor of its level before:
+The recovery time runs from the *start* of the fault, as an operator counts an incident: it contains the outage itself.
+It ends when the p95 of the delivery latency over a sliding window is within a factor of its level before:
 
-- The level before is the p95 of the deliveries that began to wait between the warm-up's end and the first fault, and
-  had come by then.
-- A window begins at each moment after the fault's start. It holds every delivery that is under way at some time in it.
-  So a message that waits to be sent again delays the recovery until it has come, and messages that were never hit do
-  not hide it. A message that never comes counts only where its wait began: it is lost, and `lost` counts it.
-- The recovery is the first window within the limit behind all that exceed it while the fault lasts. A window ends where
-  the next fault begins or nobody sends any more; below half of its length it says nothing.
+- The level before is a p95, too: of the deliveries that began to wait after the warm-up and arrived before the first
+  fault.
+- Windows begin at every moment after the fault's start. A window holds each delivery that is under way at some time in
+  it. So a message that waits to be sent again delays the recovery until it arrives, and messages that the fault never
+  hit do not hide it. A message that never arrives counts only where its wait began: `lost` counts it.
+- A window ends early where the next fault begins or the run's duration ends. A window shorter than half of the usual
+  length does not count.
+- While the fault lasts, windows that exceed the limit may follow windows that do not. The recovery is the first window
+  within the limit after all of those that exceed it.
 
-The time is 0 where no window exceeds the limit, and infinite where none is back within it before the run's duration
-ends. Faults are the scenario's in a simulated run; a live run has those in its manifest's entry `faults`, a list of
-[since, until, name] (seconds), as a scenario's faults happen in the simulation only.
+The time is 0 if no window exceeds the limit, and infinite if deliveries are still slow when the run ends. It is nan
+(unknown) if too few deliveries arrived before the first fault, and if the run ends too soon after the fault: no window
+that counts is within the limit, but either none begins after the fault's end, or the run's last 20 deliveries or more
+were fast.
+
+The faults of a simulated run are its scenario's. A live run has them in its manifest, in the entry `faults`: a list of
+[since, until, name] in seconds. The faults of its scenario happen in the simulation only.
 """
 
 from __future__ import annotations
@@ -30,129 +36,173 @@ from imsim.analysis import breakdown
 from imsim.analysis.latency import counted_deliveries, quantile
 from imsim.core.exceptions import UsageError
 from imsim.results import RunData, World
+from imsim.scenario import Scenario
+from imsim.scenario.quantities import parse_duration, shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: When a fault began, when it was over (seconds from the run's start), and its name.
+#: The start and the end of a fault (seconds from the run's start), and its name.
 Fault = tuple[float, float, str]
 
 FACTOR = 2.0
 _PERCENT = 95
-_MESSAGES = 60  # sent in a window, on average, unless it would be longer than this share of the run
-_LONGEST = 0.1
-_LEAST_BEFORE = 20  # deliveries; fewer have no p95
+_MESSAGES = 60  # planned in a window, on average
+_LONGEST = 0.1  # share of the duration that a window has at most
+_ENOUGH = 20  # deliveries; fewer have no p95
 
-#: In place of a policy: no wait outlasted the fault by more than the limit.
+#: `Recovery.waited_for` if no wait outlasted the fault by more than the limit.
 THE_FAULT = "the fault itself"
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """Of one fault. Times in seconds from the run's start, latencies in ms."""
+    """The recovery from one fault. Times are in seconds from the run's start, latencies in ms.
+
+    before: the p95 before the first fault. limit: a delivery that takes longer is slow. time: seconds from `at`; see
+    the module for 0, infinity and nan. slow: the number of slow deliveries that were under way between `at` and the
+    recovery. waited_for: the longest wait of these after the fault's end (a policy, a stage, or `THE_FAULT`); None
+    if that is not known. waits: ms, the mean over the slow deliveries of each wait, the longest first.
+    """
 
     name: str
     at: float
     until: float
-    before: float  # p95
+    before: float
     limit: float
-    time: float  # seconds from `at`; infinite if it never recovered, nan without a level before the fault
-    slow: int  # deliveries beyond the limit that were under way between `at` and the recovery
-    waits: Mapping[str, float] = field(default_factory=dict)  # ms, each slow delivery's mean; the longest first
+    time: float
+    slow: int
+    waited_for: str | None = None
+    waits: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def recovered_at(self) -> float:
         return self.at + self.time
 
     @property
-    def waited_for(self) -> str | None:
-        """What the slow deliveries waited for longest once the fault was over; None if nothing shows it."""
-        return next(iter(self.waits), None)
-
-    @property
     def outcome(self) -> str:
         if math.isnan(self.time):
             return "recovery unknown"
+        if not self.time:
+            return f"delivery p95 stayed within {self.limit:,.3g} ms"
         return "not recovered" if math.isinf(self.time) else f"recovered after {self.time:.3g} s"
 
     def __str__(self) -> str:
         text = f"{self.name} at {self.at:g} s: {self.outcome}"
+        if math.isnan(self.before):
+            return f"{text}: too few deliveries arrived before the first fault"
         if math.isnan(self.time):
-            return f"{text}, as too few deliveries came before it"
+            return f"{text}: the run ends too soon after the fault"
+        if not self.time:
+            return f"{text} (before {self.before:,.3g} ms)"
         text += f" (delivery p95 within {self.limit:,.3g} ms, before {self.before:,.3g} ms)"
-        if self.waited_for is None or not self.slow:
+        if self.waited_for is None:
             return text
-        ms = self.waits[self.waited_for]
-        each = "" if math.isnan(ms) else f", {ms:,.0f} of {sum(self.waits.values()):,.0f} ms on average"
-        return f"{text}; {self.slow:,} slow deliveries waited for {self.waited_for}{each}"
+        text += f"; {self.slow:,} slow deliveries waited for {self.waited_for}"
+        if self.waited_for in self.waits:
+            ms, total = self.waits[self.waited_for], sum(self.waits.values())
+            text += f", {ms:,.0f} of {total:,.0f} ms on average"
+        return text
 
 
 def faults_of(run: RunData) -> list[Fault]:
-    """In the order of time."""
+    """Return the faults of a run, in the order of time."""
     if run.world == World.LIVE:
-        return sorted((float(since), float(until), str(name)) for since, until, name in run.manifest.get("faults", ()))
+        return _checked(run.manifest.get("faults", ()), "faults of the manifest")
     return sorted((fault.at, fault.at + getattr(fault, "duration", 0.0), _name(fault)) for fault in run.scenario.faults)
 
 
 def recoveries(
-    run: RunData, *, window: float | None = None, factor: float = FACTOR, faults: Sequence[Fault] | None = None
+    run: RunData, *, window: object = None, factor: float = FACTOR, faults: Sequence[Fault] | None = None
 ) -> list[Recovery]:
-    """Of each fault, in the order of time. See `Run.recovery`."""
-    if not factor > 1 or not math.isfinite(factor):
-        raise UsageError(f"factor: expected a number above 1, as in {FACTOR:g}, got {factor!r}")
-    if window is not None and not 0 < window < math.inf:
-        raise UsageError(f"window: expected a number of seconds above 0, got {window!r}")
-    faults = faults_of(run) if faults is None else sorted(faults)
+    """Return the recovery from each fault, in the order of time. See `Run.recovery`."""
+    is_number = isinstance(factor, int | float) and not isinstance(factor, bool)
+    if not is_number or not 1 < factor < math.inf:
+        raise UsageError(f"factor: expected a number above 1, as in {FACTOR:g}, got {shown(factor)}")
+    seconds = None if window is None else _seconds("window", window)
+    if seconds == 0:
+        raise UsageError("window: expected a duration above 0, as in '2s', got 0")
+    faults = faults_of(run) if faults is None else _checked(faults, "faults")
     if not faults:
         return []
     waits = _Waits.of(run)
     before = waits.level(_ns(faults[0][0]))
     limit = factor * before
-    width = _ns(_width(run, faults[0][0]) if window is None else window)
+    width = _ns(_width(run.scenario, faults[0][0]) if seconds is None else seconds)
     duration = _ns(run.scenario.duration)
     ends = np.array(sorted({duration, *(at for at in (_ns(fault[0]) for fault in faults) if at < duration)}), np.int64)
     found = []
     for at, until, name in faults:
         back = waits.back(_ns(at), _ns(until), limit, width, ends)
         time = (back - _ns(at)) / 1e9
-        slow = waits.between(_ns(at), back, limit) if time else np.zeros(len(waits.ms), bool)
-        why = _why(run, waits.number[slow], at, until, at + time, limit) if slow.any() else {}
-        found.append(Recovery(name, at, until, before, limit, time, int(slow.sum()), why))
+        is_slow = waits.between(_ns(at), math.inf if math.isnan(back) else back, limit)
+        count = int(is_slow.sum()) if time else 0
+        why, of_policies = _why(run, waits.number[is_slow], at, until, at + time, limit) if count else (None, {})
+        found.append(Recovery(name, at, until, before, limit, time, count, why, of_policies))
     return found
 
 
 def recovery_time(run: RunData) -> float:
-    """The longest of all faults, in seconds; nan without faults, or if the level before is unknown."""
-    return max((one.time for one in recoveries(run)), default=math.nan)
+    """Return the longest recovery time of all faults, in seconds; nan without faults, or if one is unknown and none
+    infinite."""
+    times = [one.time for one in recoveries(run)]
+    if math.inf in times:
+        return math.inf
+    return math.nan if any(map(math.isnan, times)) else max(times, default=math.nan)
 
 
 def frame(found: Sequence[Recovery]) -> pd.DataFrame:
-    """A row for each fault."""
+    """Return a table with a row for each fault."""
     import pandas as pd
 
-    columns = ("at", "until", "before", "limit", "time", "slow", "waited_for")
-    rows = [{"fault": one.name, **{column: getattr(one, column) for column in columns}} for one in found]
-    return pd.DataFrame(rows, columns=["fault", *columns]).astype({"slow": int, "waited_for": object})
+    rows = [_row(one) for one in found]
+    return pd.DataFrame(rows, columns=list(_COLUMNS)).astype({"slow": int, "waited_for": object})
+
+
+_COLUMNS = (
+    "fault", "at_seconds", "until_seconds", "before_ms", "limit_ms", "recovery_seconds", "slow", "waited_for",
+)  # fmt: skip
+
+
+def _row(one: Recovery) -> dict[str, object]:
+    values = (one.name, one.at, one.until, one.before, one.limit, one.time, one.slow, one.waited_for)
+    return dict(zip(_COLUMNS, values, strict=True))
 
 
 def to_json(one: Recovery) -> dict[str, object]:
-    """Plain values; None for a time that is infinite or not known."""
-    return {
-        "fault": one.name,
-        "at": one.at,
-        "until": one.until,
-        "before_ms": _finite(one.before),
-        "limit_ms": _finite(one.limit),
-        "time": _finite(one.time),
-        "slow": one.slow,
-        "waited_for": one.waited_for,
-    }
+    """Return plain values; None for a time that is infinite or unknown."""
+    return {name: _finite(value) if isinstance(value, float) else value for name, value in _row(one).items()}
+
+
+def _checked(faults: object, name: str) -> list[Fault]:
+    """Return the faults that a user gave, in the order of time. Raises: UsageError."""
+    if isinstance(faults, str) or not isinstance(faults, Sequence):
+        raise UsageError(f"{name}: expected a list of (since, until, name), got {shown(faults)}")
+    found = []
+    for number, fault in enumerate(faults):
+        if isinstance(fault, str) or not isinstance(fault, Sequence) or len(fault) != 3:
+            raise UsageError(f"{name}[{number}]: expected (since, until, name), as in (5, 8, 'restart'), got {fault!r}")
+        since, until = (_seconds(f"{name}[{number}]", time) for time in fault[:2])
+        if until < since:
+            raise UsageError(f"{name}[{number}]: expected since <= until, got {since:g} s and {until:g} s")
+        found.append((since, until, str(fault[2])))
+    return sorted(found)
+
+
+def _seconds(name: str, value: object) -> float:
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from None
 
 
 @dataclass(frozen=True)
 class _Waits:
-    """The deliveries that count: when each began to wait and when it came (ns; one that never did, where it began),
-    its latency (ms, infinite), and its number among those that came."""
+    """The deliveries that count, a row each.
+
+    since: when the wait began (ns). came: when it arrived (ns); `since` if it never did. ms: the latency; infinite if
+    it never arrived. number: its number among those that arrived.
+    """
 
     since: NDArray[np.int64]
     came: NDArray[np.int64]
@@ -169,13 +219,15 @@ class _Waits:
         return cls(since, came, ms, np.cumsum(has_come) - 1)
 
     def level(self, until: int) -> float:
-        """The p95 of what had come by then."""
+        """Return the p95 of the deliveries that arrived before a time (ns); nan of too few."""
         ms = np.sort(self.ms[(self.came < until) & np.isfinite(self.ms)])
-        return quantile(ms, _PERCENT) if len(ms) >= _LEAST_BEFORE else math.nan
+        return quantile(ms, _PERCENT) if len(ms) >= _ENOUGH else math.nan
 
     def back(self, at: int, until: int, limit: float, width: int, ends: NDArray[np.int64]) -> float:
-        """When the windows that begin from `at` on are back within the limit (ns). `ends`: none goes beyond the next
-        of these."""
+        """Return when the first window is back within the limit (ns); infinity if none is, nan if that is unknown.
+
+        at, until: of the fault. ends: a window ends at the next of these moments, or before.
+        """
         if math.isnan(limit):
             return math.nan
         # Windows change only where a delivery leaves or enters them.
@@ -183,58 +235,67 @@ class _Waits:
         starts = starts[(starts >= at) & (starts < ends[-1])]
         following = ends[np.searchsorted(ends, starts, "right")]
         end = np.minimum(starts + width, following)
-        says = end - starts >= width / 2
-        starts, end, following = starts[says], end[says], following[says]
+        counts = end - starts >= width / 2
+        starts, end, following = starts[counts], end[counts], following[counts]
         is_slow = self.ms > limit
         slow = _under_way(self.since[is_slow], self.came[is_slow], starts, end)
         every = _under_way(self.since, self.came, starts, end)
-        # Counted so, p95 is the least latency that 95 in 100 do not exceed.
+        # The p95 here is the least latency that 95 in 100 do not exceed.
         is_beyond = slow * 100 > every * (100 - _PERCENT)
         lasts = (starts <= until) & (following == following[:1])
         first = int(np.max(np.nonzero(is_beyond & lasts)[0], initial=-1)) + 1
         found = starts[first:][(~is_beyond & (every > 0))[first:]]
-        return float(found[0]) if len(found) else math.inf
+        if len(found):
+            return float(found[0])
+        fast_at_the_end = self.since > np.max(self.since[is_slow], initial=at)
+        is_known = bool((starts >= until).any()) and int(fast_at_the_end.sum()) < _ENOUGH
+        return math.inf if is_known else math.nan
 
     def between(self, at: int, back: float, limit: float) -> NDArray[np.bool_]:
-        """Which came later than the limit and were under way at some time between the two."""
+        """Return which deliveries arrived after the limit and were under way at some time between the two (ns)."""
         return np.isfinite(self.ms) & (self.ms > limit) & (self.came >= at) & (self.since < back)
 
 
 def _under_way(
     since: NDArray[np.int64], came: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The number of waits in each window: all that begin before its end, less those that are over before its start."""
+    """Return the number of waits in each window: those that begin before its end, less those that end before its
+    start."""
     begun: NDArray[np.int64] = np.searchsorted(np.sort(since), ends)
     return begun - np.searchsorted(np.sort(came), starts)
 
 
 def _why(
     run: RunData, numbers: NDArray[np.int64], at: float, until: float, recovered: float, limit: float
-) -> dict[str, float]:
-    """What these slow deliveries waited for, in ms on average: from the fault's end on or, if they recovered before it,
-    from its start. Each wait is named by the policy field that sets its length, or else by its stage."""
+) -> tuple[str | None, dict[str, float]]:
+    """Return `Recovery.waited_for` and `Recovery.waits` of these slow deliveries.
+
+    A wait counts from the fault's end, or from its start if the recovery came before its end. Its name is the policy
+    field that sets its length, or else its stage.
+    """
     if until <= recovered <= until + limit / 1000:
-        return {THE_FAULT: math.nan}
+        return THE_FAULT, {}
     if run.tables.spans is None:
-        return {}
-    since = until if recovered > until else at
+        return None, {}
+    since = at if recovered <= until else until
     spans, _ = breakdown.counted_spans(run)
     spans = spans[spans["delivery"].isin(numbers)]
     ms = (spans["end"] - spans["start"].clip(lower=_ns(since))).clip(lower=0) / 1e6
     policy = breakdown.policy_of(run, spans)
     sums = ms.groupby(policy.where(policy != "", breakdown.stage_of(spans))).sum() / len(numbers)
-    return {str(name): float(value) for name, value in sums.sort_values(ascending=False).items() if value > 0}
+    waits = {str(name): float(value) for name, value in sums.sort_values(ascending=False).items() if value > 0}
+    return next(iter(waits), None), waits
 
 
-def _width(run: RunData, until: float) -> float:
-    """A round number of seconds in which 60 messages were sent on average before the first fault."""
-    duration = float(run.scenario.duration)
-    sent = int((run.messages["intended_at"] < _ns(until)).sum())
-    least = _LONGEST * duration
-    if until:
-        least = min(_MESSAGES * until / max(sent, 1), least)
-    power = 10.0 ** math.floor(math.log10(least))
-    return min(next(power * step for step in (1, 2, 5, 10) if power * step >= least * (1 - 1e-9)), duration / 5)
+def _width(scenario: Scenario, until: float) -> float:
+    """Return a round number of seconds for which the scenario plans 60 messages or a little less, by its average rate
+    up to a time; at most a tenth of the duration."""
+    longest = _LONGEST * float(scenario.duration)
+    rate = scenario.population.users * scenario.workload.rate
+    planned = scenario.workload.arrivals.expected(until, rate)
+    width = min(_MESSAGES * until / planned, longest) if planned else longest
+    power = 10.0 ** math.floor(math.log10(width))
+    return max(power * step for step in (1, 2, 5) if step == 1 or power * step <= width * (1 + 1e-9))
 
 
 def _name(fault: object) -> str:

@@ -1,10 +1,11 @@
-"""`Run`: the rows with everything that can be asked of them, at home in a notebook."""
+"""`Run`: the rows of a run with all their tables, numbers and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from html import escape
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,80 +21,155 @@ if TYPE_CHECKING:
 
 
 class Run(RunData):
-    """One run of a scenario, simulated or live: `messages` and `deliveries` (DataFrames), `summary()`, `plot.cdf()`."""
+    """One run of a scenario, simulated or live.
+
+    `imsim.simulate` and `imsim.loadtest` make runs, `imsim.read_run` reads one.
+
+    Attributes:
+        scenario: the scenario that was run.
+        seed: the seed that was used.
+        world: "sim" or "live".
+        id: the name of the run and of its folder.
+        path: the run's folder; None if the run is in memory only.
+        digest: a hash of the rows: runs with equal digests have equal rows.
+        manifest: where the rows come from: versions, machine, times.
+        messages: a DataFrame with one row for each intended message.
+        deliveries: a DataFrame with one row for each message and receiving device.
+        spans: a DataFrame of where the time went; only with `spans=True`.
+        nodes: a DataFrame of how busy the nodes were; only with `spans=True`.
+        plot: the pictures of the run, such as `run.plot.cdf()`.
+
+    Example:
+        >>> run = imsim.simulate("office", seed=1, duration="1s")
+        >>> run.scenario.name, run.messages.index.is_unique
+        ('office', True)
+        >>> run.summary().columns.tolist()
+        ['count', 'lost', 'mean', 'p50', 'p95', 'p99', 'max']
+    """
+
+    def __dir__(self) -> list[str]:
+        return [
+            "breakdown", "cost", "deliveries", "digest", "id", "manifest", "messages", "nodes", "path", "plot",
+            "recovery", "save_plot", "scenario", "seed", "spans", "storage", "summary", "to_json_dict", "utilisation",
+            "warnings", "world", "write",
+        ]  # fmt: skip
 
     @property
     def warnings(self) -> list[str]:
-        """What to know before these numbers are used, a line each: of a live run what stood in its way, of a simulated
-        one odd relations between fields of its scenario, nodes that dropped operations, and whether the measured part
-        begins in steady state."""
+        """Facts to know before the numbers are used, one sentence each.
+
+        A live run reports what disturbed it. A simulated run reports unusual relations between fields of its scenario,
+        and nodes that dropped operations. Both report a service that cannot keep up, and a measured part that does not
+        begin in steady state.
+        """
         return [*super().warnings, *self._unsteady]
 
     @cached_property
     def _unsteady(self) -> list[str]:
-        overload = warmup.overload_note(warmup.Beginning.of_lost(self))
-        return overload or warmup.unsteady_note(warmup.Beginning.of(self))
+        return warmup.notes([warmup.Steadiness.of(self)], has_faults=bool(recovery.faults_of(self)))
 
     def summary(self) -> pd.DataFrame:
-        """Rows `delivery` and `ack`: count, lost, mean, p50, p95, p99, max in ms, after the warm-up; NaN where the
-        statistic falls among what never came. Rows of their own for what came by push and by sync where devices come
-        and leave, and for the last recipient of each message to a group or a chatroom."""
+        """Return the latencies after the warm-up: a row for each kind, in ms.
+
+        Returns:
+            A frame with the rows `delivery` and `ack`; `delivery_push` and `delivery_sync` if devices go offline by
+            plan; `last` (until the last recipient has the message) if messages went to groups or chatrooms; `confirmed`
+            if senders got `received` before messages were stored. Columns: `count`, `lost`, `mean`, `p50`, `p95`,
+            `p99`, `max`; also `shed` and `shed_share` if deliveries were shed. A statistic that falls among messages
+            that never arrived is NaN.
+        """
         return latency.summary_table(self)
 
     def breakdown(self, by: str = "where") -> pd.DataFrame:
-        """Where the time of deliveries went: mean, p50, p99, max (ms) and share, by kind and node of spans. Needs
-        `simulate(..., spans=True)`; see `imsim.analysis.breakdown`."""
+        """Return where the time of deliveries went, for a run with `spans=True`.
+
+        Args:
+            by: "where" (tiers and links), "node", "op" or "policy".
+
+        Returns:
+            A frame with a row for each kind and place of spans: `mean`, `p50`, `p99`, `max` in ms, and `share`. See
+            `imsim.analysis.breakdown`.
+
+        Raises:
+            UsageError: the run recorded no spans, or `by` has another value.
+        """
         return breakdown.breakdown(self, by)
 
     def utilisation(self) -> pd.DataFrame:
-        """How busy each node of a simulated run was between warm-up and `duration`, and what it took on and dropped;
-        with `simulate(..., spans=True)` also its queue and its peak. See `imsim.analysis.breakdown`."""
+        """Return how busy each node of a simulated run was between the end of the warm-up and `duration`.
+
+        Returns:
+            A frame with a row for each node: `tier`, `busy` (share of its workers' time), `jobs` and `drops`; with
+            `spans=True` also `queue` and `peak`. See `imsim.analysis.breakdown`.
+
+        Raises:
+            UsageError: the run is live.
+        """
         return breakdown.utilisation(self)
 
     def recovery(
         self,
         *,
-        window: float | None = None,
+        window: float | str | None = None,
         factor: float = recovery.FACTOR,
         faults: Sequence[recovery.Fault] | None = None,
     ) -> pd.DataFrame:
-        """How long after each fault deliveries were as fast again as before it: a row for each, in the order of time.
+        """Return how long after each fault deliveries were as fast as before it.
 
-        window: seconds over which the p95 is taken; None: a round number in which 60 messages were sent on average,
-            but at most about a tenth of the duration.
-        factor: a window has recovered if its p95 is at most this factor times the p95 before the first fault.
-        faults: [(since, until, name)] in seconds from the run's start, in place of the run's own: for a live run.
+        Args:
+            window: the seconds over which the p95 is taken, or a duration such as "2s". None means a round number of
+                seconds for which the scenario plans 60 messages or a little less, but at most a tenth of the duration.
+            factor: a window has recovered if its p95 is at most this factor times the p95 before the first fault.
+            faults: [(since, until, name)], in seconds or durations from the run's start, instead of the run's own
+                faults; for a live run.
 
-        Columns: `fault`, `at` and `until` (s), `before` and `limit` (p95, ms), `time` (s from `at`; infinite if it
-        never recovered, nan if too few deliveries came before it), `slow` (deliveries beyond the limit until the
-        recovery), `waited_for` (what they waited for longest once the fault was over: the policy that set it, as in
-        `breakdown("policy")`, or a stage; None without spans). The definition is in `imsim.analysis.recovery`; the
-        metric `recovery.time` is the longest. Raises: UsageError for a window or factor out of range.
+        Returns:
+            A frame with a row for each fault, in the order of time: `fault`, `at_seconds`, `until_seconds`, `before_ms`
+            and `limit_ms` (of p95), `recovery_seconds` (from `at_seconds`; infinite if the run never recovered, NaN if
+            too few deliveries arrived before the fault or the run ends too soon after it), `slow` (the number of
+            deliveries beyond the limit until the recovery) and `waited_for` (their longest wait after the fault: a
+            policy, as in `breakdown("policy")`, or a stage; None without spans). `imsim.analysis.recovery` has the
+            definition. The metric `recovery.time` is the longest recovery.
+
+        Raises:
+            UsageError: the window, the factor or a fault is wrong.
         """
         return recovery.frame(recovery.recoveries(self, window=window, factor=factor, faults=faults))
 
     def __str__(self) -> str:
-        """What `imsim simulate` prints: how many there were, the summary, and the recovery from each fault."""
+        """Return what `imsim simulate` prints: the counts, the summary, and the recovery from each fault."""
         table = self.summary().round(3).astype(object)
         text = table.where(table.notna(), "-").rename_axis("ms after warm-up").reset_index().to_string(index=False)
         return "\n".join([latency.totals(self), "", text, *map(str, recovery.recoveries(self))])
 
     def to_json_dict(self) -> dict[str, Any]:
-        """What `imsim simulate --json` prints."""
+        """Return the object that `imsim simulate --json` prints."""
         found = [recovery.to_json(one) for one in recovery.recoveries(self)]
         return latency.to_json_dict(self) | ({"recovery": found} if found else {})
 
     def cost(self) -> Cost:
-        """What the service costs at this load and by the month, by the prices of the scenario's section `cost`."""
+        """Return the cost of the service per hour, per million messages and per month.
+
+        Raises:
+            UsageError: the scenario's section `cost` has no prices.
+        """
         return cost_of(self)
 
     def storage(self) -> Storage:
-        """How many bytes a day storage grows by, and how large it becomes with `cost.retention_days`."""
+        """Return how fast stored data grow, and how large they become with `cost.retention_days`."""
         return storage_of(self)
 
-    def save_plot(self, path: Path | str) -> Path:
-        """The pictures of this run in one file, whose suffix chooses the format (.png, .svg, .pdf): latencies, and over
-        time; with spans also where the time went, and the nodes. Raises: UsageError if it cannot be written."""
+    def save_plot(self, path: str | PathLike[str]) -> Path:
+        """Write the pictures of this run to one file and return its path.
+
+        The file shows latencies and their course over time; with spans also where the time went, and the nodes.
+
+        Args:
+            path: the file; its suffix chooses the format (.png, .svg, .pdf).
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
         from imsim.analysis import plots
 
         rows = [(self.plot.cdf, self.plot.timeline)]
@@ -103,7 +179,7 @@ class Run(RunData):
 
     @property
     def plot(self) -> Plots:
-        """Pictures of this run: `run.plot.cdf()`."""
+        """The pictures of this run: `run.plot.cdf()`, `.timeline()`, `.breakdown()` and `.nodes()`."""
         return Plots(self)
 
     def _repr_html_(self) -> str:
@@ -122,18 +198,23 @@ class Run(RunData):
 
 
 class Plots:
-    """The pictures of one run; `plot_cdf` draws several in one."""
+    """The pictures of one run. Each is drawn in a new figure, or in the given axes."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
 
+    def __dir__(self) -> list[str]:
+        return ["breakdown", "cdf", "nodes", "timeline"]
+
     def cdf(self, ax: Axes | None = None) -> Axes:
-        """Delivery and ack latencies as shares of all that were due, in a new figure or in `ax`."""
+        """Draw the cumulative distribution of delivery and ack latencies."""
         return plot_cdf(self._run, ax=ax)
 
     def timeline(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
-        """Over time: delivery latency (p50, p95, max), and messages offered and delivered a second, in a new figure or
-        in two `axes`; with each fault, and when the run recovered from it."""
+        """Draw delivery latencies (p50, p95, max) over time, above the offered and delivered messages per second.
+
+        Faults and the recovery from them are marked.
+        """
         from imsim.analysis import plots
 
         time = timeline.TimeAxis.of(self._run)
@@ -141,15 +222,14 @@ class Plots:
         return plots.timeline(windows, time, axes, title=self._title("Latency and load over time"))
 
     def breakdown(self, ax: Axes | None = None) -> Axes:
-        """Where the time of deliveries went, as stacked bars: all, the middle half, the slowest hundredth."""
+        """Draw where the time of deliveries went, as bars: all, the middle half, the slowest hundredth."""
         from imsim.analysis import plots
 
         title = self._title("Where the time of a delivery goes")
         return plots.breakdown(breakdown.stages(self._run), ax, title=title)
 
     def nodes(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
-        """Over time: how busy the nodes were, and how many jobs waited and were dropped, in a new figure or in two
-        `axes`."""
+        """Draw how busy the nodes were over time, above the numbers of waiting and dropped jobs."""
         from imsim.analysis import plots
 
         time = timeline.TimeAxis.of(self._run)
@@ -159,14 +239,38 @@ class Plots:
         return title_of_all(text, [self._run.scenario], f"seed {self._run.seed}")
 
 
-def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:
-    """The latency CDFs of several runs in one picture: of one run all that `summary()` has, of several deliveries and
-    acks. In a new figure or in `ax`. Raises: UsageError if an argument is not a run."""
+def listed_runs(runs: Run | Iterable[Run], function: str) -> list[Run]:
+    """Return one run or several as a list. Raises: UsageError for anything else, in the function's name."""
+    if isinstance(runs, Run):
+        return [runs]
+    found = list(runs) if isinstance(runs, Iterable) and not isinstance(runs, str) else [runs]
+    if not found or not all(isinstance(run, Run) for run in found):
+        names = ", ".join(type(run).__name__ for run in found) or "nothing"
+        raise UsageError(f"{function}: expected a run or several, such as {function}([run, other]) (got {names})")
+    return found
+
+
+def plot_cdf(runs: Run | Iterable[Run], *, ax: Axes | None = None) -> Axes:
+    """Draw the cumulative distribution of the latencies of one or more runs.
+
+    One run shows every kind of latency that `summary()` has; several runs show deliveries and acks, and
+    `confirmed` if one of them acknowledged a message before it was stored.
+
+    Args:
+        runs: a run, or several.
+        ax: the axes to draw in; None makes a new figure.
+
+    Raises:
+        UsageError: an argument is not a run.
+
+    Example:
+        >>> runs = [imsim.simulate("office", seed=seed, duration="1s") for seed in (1, 2)]
+        >>> imsim.plot_cdf(runs).get_ylabel()
+        'share of all due messages'
+    """
     from imsim.analysis import plots
 
-    if not runs or not all(isinstance(run, Run) for run in runs):
-        found = ", ".join(type(run).__name__ for run in runs) or "nothing"
-        raise UsageError(f"plot_cdf: expected runs, as in plot_cdf(run, other), got {found}")
+    runs = listed_runs(runs, "plot_cdf")
     several = ["delivery", *(["confirmed"] if any(map(latency.has_early_acks, runs)) else []), "ack"]
     kinds = latency.rows_of(runs[0]) if len(runs) == 1 else several
     latencies = {
@@ -177,20 +281,51 @@ def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:
     seed = f"seed {runs[0].seed}" if len(seeds) == 1 else ""
     title = title_of_all("Latency", [run.scenario for run in runs], seed)
     comes_back = any(run.scenario.population.sessions is not None for run in runs)
-    since = "the intended time, or since the device was back" if comes_back else "the intended time"
+    since = "the intended time, or the device's return" if comes_back else "the intended time"
     return plots.cdf(latencies, ax, title=title, since=since)
 
 
-def save_cdf(runs: Sequence[Run], path: Path | str) -> Path:
-    """The same as a file, whose suffix chooses the format (.png, .svg, .pdf). Raises: UsageError if it cannot be
-    written."""
+def save_cdf(runs: Run | Iterable[Run], path: str | PathLike[str]) -> Path:
+    """Write the picture that `plot_cdf` draws to a file and return its path.
+
+    Args:
+        runs: a run, or several.
+        path: the file; its suffix chooses the format (.png, .svg, .pdf).
+
+    Raises:
+        UsageError: an argument is not a run, or the file cannot be written.
+
+    Example:
+        >>> imsim.save_cdf(imsim.simulate("office", duration="1s"), "latency.png").name
+        'latency.png'
+    """
     from imsim.analysis import plots
 
-    return plots.save(lambda ax: plot_cdf(*runs, ax=ax), path)
+    found = listed_runs(runs, "save_cdf")
+    return plots.save(lambda ax: plot_cdf(found, ax=ax), path)
 
 
 make_run = Run.make
-open_run = Run.open
+
+
+def read_run(folder: str | PathLike[str], *, verify: bool = False) -> Run:
+    """Read a run from its folder.
+
+    Args:
+        folder: the folder that `out=` or `run.write(...)` made.
+        verify: compute the digest of the rows again and compare it (about a second for a million rows).
+
+    Raises:
+        UsageError: the folder or one of its files is missing or broken, or has another schema version or digest.
+
+    Example:
+        >>> run = imsim.simulate("office", duration="1s", out="results")
+        >>> imsim.read_run(run.path).digest == run.digest
+        True
+    """
+    if not isinstance(folder, str | PathLike):
+        raise UsageError(f"read_run: expected the path of a run's folder (got {type(folder).__name__})")
+    return Run.open(Path(folder), verify=verify)
 
 
 def _row(tag: str, cells: list[str]) -> str:
@@ -198,7 +333,7 @@ def _row(tag: str, cells: list[str]) -> str:
 
 
 def _cell(column: str, value: float) -> str:
-    if column == "shed share":
+    if column == "shed_share":
         return f"{value:.1%}"
     return f"{value:,.0f}" if column in ("count", "lost", "shed") else _ms(value)
 

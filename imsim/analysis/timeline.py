@@ -1,4 +1,4 @@
-"""How a run went over its time: latency and load in windows, and what is special when."""
+"""The course of a run over time: latency and load in windows, and its warm-up and faults."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from imsim.results import DeliveryOutcome, Role, RunData
 if TYPE_CHECKING:
     import pandas as pd
 
-#: The columns of latencies that `windows` gives, and which percentiles they are.
+#: The columns of latencies that `windows` returns, and their percentiles.
 PERCENTS = {"p50": 50, "p95": 95, "max": 100}
 
-_WINDOWS = 100  # at most, while people send
-_MESSAGES = 3  # in each, on average, if that leaves ten windows
+_WINDOWS = 100  # the largest number of windows while messages are sent
+_MESSAGES = 3  # the mean number of messages in a window, if that leaves ten windows
 
 
 @dataclass(frozen=True)
 class TimeAxis:
-    """Seconds from the run's start: until when messages are sent, until when anything arrives, what is special in
-    between (since, until, its name), in the order of time, and when the run recovered from its faults."""
+    """The times to mark in a picture, in seconds from the run's start.
+
+    `duration` is the end of sending, `end` the last arrival. `special` has the warm-up and the faults (since, until,
+    name) in the order of time.
+    """
 
     duration: float
     end: float
@@ -48,13 +51,14 @@ def _special(run: RunData) -> list[Fault]:
 
 
 def windows(run: RunData, end: float) -> pd.DataFrame:
-    """One row for each window of time up to `end`, with the columns:
+    """Return one row for each window of time up to `end`, with these columns.
 
     - `since`, `until`: seconds.
-    - `PERCENTS`: the delivery latencies (ms) of what began to wait in it, at its intended time or, to a device that was
-      offline, at its return. Infinite where they fall among what never came, null where there are none.
-    - `offered`, `delivered`: messages a second, by their intended times and by when they were shown; of a message to
-      many each device is a part.
+    - The names in `PERCENTS`: latencies (ms) of the deliveries whose wait began in the window: at the intended time or,
+      if the device was offline, at its return. Infinite if they fall among messages that never arrived, null if there
+      are none.
+    - `offered`, `delivered`: messages per second, by the intended times and by the times at which they were shown. A
+      message to several devices counts in equal parts.
     """
     import pandas as pd
 
@@ -92,7 +96,7 @@ def windows(run: RunData, end: float) -> pd.DataFrame:
 
 
 def _width(run: RunData) -> float:
-    """The width of a window in seconds, a round number."""
+    """Return the width of a window in seconds, a round number."""
     duration = run.scenario.duration
     fair = min(_MESSAGES / max(len(run.messages), 1), 0.1) * duration
     least = max(duration / _WINDOWS, fair)

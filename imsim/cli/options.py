@@ -1,4 +1,4 @@
-"""What several commands have in common: options, and how their values are read."""
+"""Options that several commands share, and the functions that read their values."""
 
 from __future__ import annotations
 
@@ -10,63 +10,78 @@ import click
 from imsim.core.exceptions import UsageError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from imsim.scenario import Scenario
 
-SET = click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a field of the scenario.")
+PICTURES = (".png", ".svg", ".pdf")
 
 
-def _picture(_context: click.Context, _option: click.Parameter, path: str | None) -> str | None:
-    """Refused before anything is run, which may take long."""
+def _check_picture(_context: click.Context, _option: click.Parameter, path: str | None) -> str | None:
+    """Refuse a wrong file name before a long run starts."""
     if path is not None and not path.endswith(PICTURES):
         raise UsageError(f"--plot {path}: expected a name that ends in one of {', '.join(PICTURES)}")
     if path is not None and not Path(path).absolute().parent.is_dir():
-        raise UsageError(f"--plot {path}: there is no such folder; make it first")
+        raise UsageError(f"--plot {path}: the folder does not exist; make it first")
     return path
 
 
-PICTURES = (".png", ".svg", ".pdf")
+def _read_duration(_context: click.Context, _option: click.Parameter, text: str | None) -> float | str | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text  # a text with a unit, which the scenario reads
+
+
+SET = click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a field of the scenario.")
+SEED = click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Replace the scenario's seed.")
+DURATION = click.option(
+    "--duration", callback=_read_duration, metavar="TIME", help="Replace the scenario's duration: 5s, or seconds."
+)
+OUT = click.option("--out", default="results", show_default=True, metavar="DIR", help="Make the run's folder here.")
 PLOT = click.option(
     "--plot",
     type=click.Path(dir_okay=False),
-    callback=_picture,
+    callback=_check_picture,
     metavar="FILE",
-    help="A picture of what is reported, as .png, .svg or .pdf.",
+    help="Write a picture of the result (.png, .svg or .pdf).",
 )
-SEED = click.option("--seed", type=click.IntRange(min=0), help="In place of the scenario's own.")
-OUT = click.option("--out", default="results", show_default=True, metavar="DIR", help="Where the run's folder goes.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
 REPLICATIONS = click.option(
-    "--replications",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Run it so often, under seeds that follow from --seed.",
+    "--replications", type=click.IntRange(min=1), metavar="N", help="Number of runs of each design."
 )
 PRECISION = click.option(
     "--precision",
     multiple=True,
     metavar="SHARE",
-    help="Go on until delivery.p99 is known to this share, as in 0.05; or another metric: ack.p95=0.02.",
+    help="Run until delivery.p99 is this precise: 0.05; or ack.p95=0.02.",
 )
-MOST = click.option("--max-replications", type=click.IntRange(min=1), metavar="N", help="Not more than so many.")
-METRIC = click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Measure this, too: delivery.p99.9.")
+MOST = click.option(
+    "--max-replications", type=click.IntRange(min=1), metavar="N", help="Largest number of runs of each design."
+)
+METRIC = click.option(
+    "--metric", "metrics", multiple=True, metavar="NAME", help="Measure this metric, too: delivery.p99.9."
+)
 JOBS = click.option(
-    "--jobs", default=-1, metavar="N", help="Processes (default: one for each core). Changes no result."
+    "--jobs", default=-1, metavar="N", help="Number of processes; default: one for each core. Changes no result."
 )
 KEY = click.option(
-    "--key", envvar="IMSIM_KEY", default="imsim", metavar="KEY", help="The server's key, for tokens. [env: IMSIM_KEY]"
+    "--key", envvar="IMSIM_KEY", default="imsim", metavar="KEY", help="The server's key for tokens. [env: IMSIM_KEY]"
 )
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help: examples of its use, one on each line."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
 def load(scenario: str, overrides: tuple[str, ...], seed: int | None) -> Scenario:
+    """Return the scenario that a command line names, with its changes."""
     from imsim.scenario import Scenario
 
     return Scenario.load(scenario, overrides, seed=seed)
 
 
 def precision_of(texts: tuple[str, ...]) -> dict[str, float] | None:
-    """From `0.05` or `ack.p95=0.02`, several times."""
+    """Return the precision that the texts `0.05` or `ack.p95=0.02` describe; None without texts."""
     from imsim.experiments import PRECISE
 
     wanted = {}
@@ -75,9 +90,5 @@ def precision_of(texts: tuple[str, ...]) -> dict[str, float] | None:
         try:
             wanted[metric if equals else PRECISE] = float(share)
         except ValueError:
-            raise UsageError(f"--precision {text}: expected a share, as in 0.05, or ack.p95=0.02") from None
+            raise UsageError(f"--precision {text}: expected a share such as 0.05, or ack.p95=0.02") from None
     return wanted or None
-
-
-def text(table: pd.DataFrame) -> str:
-    return table.astype(object).where(table.notna(), "-").to_string()

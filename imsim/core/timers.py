@@ -6,8 +6,6 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
-_NEVER = float("inf")
-
 
 class Timer(list[Any]):
     """One pending call, as it stands in the heap: deadline, number, callback, argument. `cancel` makes it never
@@ -21,17 +19,13 @@ class Timer(list[Any]):
 
 class Timers:
     """Calls `callback(argument, now)` once the time given to `handle` has reached a timer's deadline; equal deadlines
-    in the order in which they were set.
+    in the order in which they were set."""
 
-    No deadline is before `soonest`: whoever is to be woken no earlier than that need not ask for the next deadline.
-    """
-
-    __slots__ = ("_count", "_heap", "soonest")
+    __slots__ = ("_count", "_heap")
 
     def __init__(self) -> None:
         self._heap: list[Timer] = []
         self._count = 0
-        self.soonest = _NEVER
 
     def at(self, deadline: float, callback: Callable[[Any, float], None], argument: Any = None) -> Timer:
         heap = self._heap
@@ -40,14 +34,13 @@ class Timers:
         self._count += 1
         timer = Timer((deadline, self._count, callback, argument))
         heappush(heap, timer)
-        if deadline < self.soonest:
-            self.soonest = deadline
         return timer
 
     def clear(self) -> None:
         """Nothing is waited for any more."""
+        for timer in self._heap:
+            timer.cancel()  # for its owner has it, and it has its owner
         self._heap.clear()
-        self.soonest = _NEVER
 
     def next_deadline(self) -> float | None:
         heap = self._heap
@@ -55,10 +48,8 @@ class Timers:
             deadline: float
             deadline, _, callback, _ = heap[0]
             if callback is not None:
-                self.soonest = deadline
                 return deadline
             heappop(heap)
-        self.soonest = _NEVER
         return None
 
     def handle(self, now: float) -> None:
@@ -68,4 +59,3 @@ class Timers:
             if callback is not None:
                 timer.cancel()
                 callback(argument, now)
-        self.soonest = heap[0][0] if heap else _NEVER

@@ -1,8 +1,8 @@
-"""Experiments: many simulated runs as one question. Each module has a search and its result side by side.
+"""Experiments: many simulated runs that answer one question. Each module has the procedure and its result.
 
-Read in this order: `replicate` (one design under several seeds, through which all others run), `comparison` (two
-designs), `sweep` (many), `capacity` (how much load one bears), `store` (finished replications, kept in a folder) and
-`fingerprint` (whether a design is the same as one that was run before).
+Read in this order: `replicate` (one design under several seeds; the others are built on it), `comparison` (two
+designs), `sweep` (many designs), `capacity` (the highest load of a design), `store` (finished replications in a folder)
+and `fingerprint` (whether a design is the same as in an earlier process).
 """
 
 from imsim.experiments.capacity import Capacity, capacity

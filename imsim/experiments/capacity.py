@@ -1,9 +1,9 @@
-"""How much load a design bears: the highest load that keeps a budget, as a bracket.
+"""The highest load at which a design keeps a budget, as a bracket of two loads.
 
-Found by doubling or halving until one load keeps the budget and another breaks it, and by bisection between the two.
-This takes it that more load is never better; `notes` say so if what was measured contradicts it. At each load the
-budget is judged by the interval over replications, of which there are more where it does not decide; a load that stays
-undecided is reported as such, and lies inside the bracket.
+The search doubles or halves the load until one load keeps the budget and another breaks it, and bisects between them.
+It assumes that more load is never better; a note says so if what was measured contradicts it. At each load, the
+interval over replications judges the budget. An undecided load gets more replications; a load that stays undecided lies
+inside the bracket, and is reported.
 """
 
 from __future__ import annotations
@@ -12,28 +12,32 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis.budgets import Budget, Verdict
+from imsim.analysis.kinds import RECOVERY
 from imsim.analysis.labels import title_of
-from imsim.analysis.metrics import UTILISATIONS
+from imsim.analysis.run_length import flaw
 from imsim.core.exceptions import UsageError
 from imsim.experiments.replicate import Progress, Replications, Sample, Sampling, Store, flaw_notes, replicate, to_json
 from imsim.scenario import Scenario
+from imsim.scenario.sections.topology import TIERS
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-#: A few replications suffice far from the budget; near to it there are more and more. Fewer than these say nothing.
+#: Far from the budget a few replications suffice; near it a load gets more. An interval from fewer than these is not
+#: reliable.
 FEWEST_PER_LOAD = 5
 MOST_PER_LOAD = 40
 
-#: A tier less busy than this has hardly any queues: an M/M/1 job waits as long as it is served.
+#: A tier that is less busy has hardly any queues: at this share, an M/M/1 job waits as long as it is served.
 _BUSY = 0.5
 
-#: How many times above or below the first load the search gives up.
+#: The search gives up at this many times the first load, and at this part of it.
 WIDEST = 64.0
 
 
@@ -49,26 +53,36 @@ def capacity(
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> Capacity:
-    """See `imsim.capacity`. `sampling` measures the budget's metric and `UTILISATIONS`."""
+    """See `imsim.capacity`. `sampling` measures the budget's metric, `UTILISATIONS` and `WAITS`."""
     if sampling.replications < FEWEST_PER_LOAD:
         raise UsageError(
-            f"replications: a load is judged by the interval of {FEWEST_PER_LOAD} or more, got {sampling.replications}"
+            f"replications: expected {FEWEST_PER_LOAD} or more, as their interval judges a load, "
+            f"got {sampling.replications}"
         )
+    if budget.metric == RECOVERY and not scenario.faults:
+        raise UsageError(f"capacity: the scenario has no faults, so there is no {RECOVERY}; add one to its [[faults]]")
     start, whole = load_of(scenario, over)
-    if not 0 < tolerance <= 1:
+    if not isinstance(tolerance, int | float) or not 0 < tolerance <= 1:
         raise UsageError(f"tolerance: expected a share above 0 and up to 1, as in 0.05, got {tolerance!r}")
     for name, value in (("low", lowest), ("high", highest)):
-        if value is not None and not 0 < value < math.inf:
+        if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
             raise UsageError(f"{name}: expected a number above 0, got {value!r}")
+    if lowest is not None and highest is not None and lowest > highest:
+        raise UsageError(f"low: must not exceed high, got {lowest:g} and {highest:g}")
     start = min(max(start, lowest or start), highest or start)
     tried: dict[float, Replications] = {}
 
+    def is_too_short(load: float) -> bool:
+        return tried[load].flaw(budget.metric) is not None
+
     def is_undecided(samples: Sequence[Sample]) -> bool:
         values = [sample.values[budget.metric] for sample in samples]
-        return budget.judge(values) == "undecided" and not any(map(math.isnan, values))
+        # More replications do not mend a percentile of runs that are too short.
+        is_flawed = flaw(budget.metric, values, [sample.behind for sample in samples]) is not None
+        return budget.judge(values) == "undecided" and not is_flawed and not any(map(math.isnan, values))
 
     def judge(load: float) -> Verdict:
-        design = scenario.with_({over: round(load) if whole else load})
+        design = scenario.replace({over: round(load) if whole else load})
 
         def report(what: str, share: float) -> None:
             if progress:
@@ -78,19 +92,21 @@ def capacity(
         values = found.values(budget.metric)
         if any(map(math.isnan, values)):
             raise UsageError(
-                f"capacity: at {over} = {load:.4g} there is a run with nothing to measure {budget.metric} by; make the "
+                f"capacity: at {over} = {load:.4g} a run has nothing to measure {budget.metric} by; make the "
                 "scenario's duration longer, or start from a higher load"
             )
         tried[load] = found
-        return budget.judge(values)
+        return budget.judge(values, found[budget.metric])
 
-    bracket = search(judge, start, tolerance=tolerance, whole=whole, lowest=lowest, highest=highest)
+    bracket = search(
+        judge, start, tolerance=tolerance, whole=whole, lowest=lowest, highest=highest, is_too_short=is_too_short
+    )
     return Capacity(scenario, budget, over, bracket, tried)
 
 
 @dataclass
 class Bracket:
-    """The loads that were tried so far, each with its verdict on the budget."""
+    """The loads that were tried so far, each with the verdict on the budget."""
 
     verdicts: dict[float, Verdict] = field(default_factory=dict)
 
@@ -101,7 +117,7 @@ class Bracket:
 
     @property
     def keeps(self) -> float | None:
-        """The highest load that keeps it, below any that breaks it."""
+        """The highest load that keeps the budget, below every load that breaks it."""
         limit = math.inf if self.breaks is None else self.breaks
         return max(
             (load for load, verdict in self.verdicts.items() if verdict == "keeps" and load < limit), default=None
@@ -109,23 +125,23 @@ class Bracket:
 
     @property
     def undecided(self) -> list[float]:
-        """Ascending, between the two."""
+        """The undecided loads between `keeps` and `breaks`, ascending."""
         low, high = self.keeps or 0.0, math.inf if self.breaks is None else self.breaks
         return sorted(load for load, verdict in self.verdicts.items() if verdict == "undecided" and low < load < high)
 
     @property
     def is_monotone(self) -> bool:
-        """Whether no load keeps the budget above one that breaks it."""
+        """Whether every load that keeps the budget is below all that break it."""
         return self.breaks is None or not any(
             verdict == "keeps" and load > self.breaks for load, verdict in self.verdicts.items()
         )
 
     def next(self, tolerance: float, whole: bool) -> float | None:
-        """The load to ask about next; None once both sides are known well enough."""
+        """Return the load to try next; None if the bracket is narrow enough, or one side is not known."""
         keeps, breaks = self.keeps, self.breaks
         if keeps is None or breaks is None:
             return None
-        # An undecided load stays undecided: the search goes on between it and each of the two sides.
+        # An undecided load stays undecided, so the search goes on between it and each of the two sides.
         edges = [keeps, *self.undecided, breaks]
         for low, high in {(edges[0], edges[1]), (edges[-2], edges[-1])}:
             middle = math.sqrt(low * high)
@@ -144,61 +160,80 @@ def search(
     whole: bool = False,
     lowest: float | None = None,
     highest: float | None = None,
+    is_too_short: Callable[[float], bool] = lambda load: False,
 ) -> Bracket:
-    """Ask `judge` about loads until the bracket is no wider than `tolerance` (a share), except for what is undecided
-    in it; `whole` if a load is a whole number."""
+    """Try loads until the bracket, without the undecided loads inside it, is no wider than `tolerance` (a share).
+
+    judge: returns the verdict on a load. whole: loads are whole numbers. is_too_short: returns whether the runs at a
+        load that was tried are too short to keep the budget. A lower load has still fewer messages, so the search for
+        one ends there.
+    """
     lowest = start / WIDEST if lowest is None else lowest
     highest = start * WIDEST if highest is None else highest
     bracket = Bracket()
 
-    def ask(load: float) -> None:
+    def attempt(load: float) -> None:
         bracket.verdicts[load] = judge(load)
 
-    ask(start)
+    attempt(start)
     load = start
     while bracket.breaks is None and load < highest:
         load = min(load * 2, highest)
-        ask(load)
+        attempt(load)
     load = start
-    while bracket.keeps is None and load > lowest:
+    while (
+        bracket.keeps is None and load > lowest and not (bracket.verdicts[load] == "undecided" and is_too_short(load))
+    ):
         load = max(load / 2, lowest)
         if whole:
             load = float(max(math.floor(load), 1))
         if load in bracket.verdicts:
             break
-        ask(load)
+        attempt(load)
     while (middle := bracket.next(tolerance, whole)) is not None:
-        ask(middle)
+        attempt(middle)
     return bracket
 
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """The busiest tier at a load: `utilisation` is the share of its workers' time, 0 to 1, of its busiest node.
-    `tiers`: the same of each."""
+    """The tier where messages wait longest at a load.
+
+    wait: ms, the time that the operations of a message wait there for workers, on average over messages. utilisation:
+    the share of its workers' time, 0 to 1, of the tier's busiest node.
+    """
 
     tier: str
+    wait: float
     utilisation: float
     load: float
-    tiers: dict[str, float]
 
     @property
     def is_busy(self) -> bool:
-        """Whether queues before its nodes can explain what broke the budget."""
+        """Whether queues at its nodes can explain why the budget breaks."""
         return self.utilisation >= _BUSY
 
     def to_json_dict(self) -> dict[str, Any]:
-        return {"tier": self.tier, "utilisation": self.utilisation, "load": self.load}
+        """Return plain values."""
+        return {"tier": self.tier, "wait_ms": self.wait, "utilisation": self.utilisation, "load": self.load}
 
     def __str__(self) -> str:
-        return f"{self.tier} ({self.utilisation:.0%} busy)"
+        return f"{self.tier} ({self.utilisation:.0%} busy, messages wait {self.wait:,.3g} ms)"
 
 
 class Capacity:
-    """The highest load that keeps a budget lies between `keeps`, at which its interval says that it is kept, and
-    `breaks`, at which it says that it is broken. Either is None if no such load was found.
+    """The result of `imsim.capacity`: the highest load that keeps a budget lies between `keeps` and `breaks`.
 
-    `bottleneck`: the tier that gave way; `frame`: each load that was tried; `plot()`.
+    Attributes:
+        scenario: the scenario that was simulated.
+        budget: the budget.
+        over: the dotted path of the load.
+        tried: the `Replications` at each load.
+
+    Example:
+        >>> found = imsim.capacity("office", "delivery.mean < 1s", high=0.3, duration="1s")
+        >>> found.keeps, found.breaks
+        (0.3, None)
     """
 
     def __init__(
@@ -210,44 +245,59 @@ class Capacity:
         self.bracket = bracket
         self.tried = dict(sorted(tried.items()))
 
+    def __dir__(self) -> list[str]:
+        return [
+            "bottleneck", "breaks", "budget", "frame", "keeps", "notes", "over", "plot", "save_plot", "scenario",
+            "summary", "to_json_dict", "tried", "verdict",
+        ]  # fmt: skip
+
     @property
     def keeps(self) -> float | None:
+        """The highest load whose interval keeps the budget; None if no load did."""
         return self.bracket.keeps
 
     @property
     def breaks(self) -> float | None:
+        """The lowest load whose interval breaks the budget; None if no load did."""
         return self.bracket.breaks
 
     @property
     def bottleneck(self) -> Bottleneck | None:
-        """The busiest tier at the lowest load that breaks the budget; None if no load did, or nothing is known of the
-        nodes."""
+        """The tier where messages wait longest at the lowest load that breaks the budget.
+
+        None if no load breaks the budget, or the waits are not known.
+        """
         if self.breaks is None:
             return None
-        busy = self._busy(self.breaks)
-        known = {tier: share for tier, share in busy.items() if share is not None}
-        tier = max(known, key=lambda name: known[name], default=None)
-        return None if tier is None else Bottleneck(tier, known[tier], self.breaks, known)
+        waits, busy = self._tiers(self.breaks, "wait"), self._tiers(self.breaks, "utilisation")
+        known = {tier: wait for tier, wait in waits.items() if wait is not None}
+        if not known:
+            return None
+        tier = max(known, key=lambda name: (known[name], busy[name] or 0.0))
+        return Bottleneck(tier, known[tier], busy[tier] or 0.0, self.breaks)
 
-    def _busy(self, load: float) -> dict[str, float | None]:
-        """Of each tier how busy its busiest node was at this load, on average over replications."""
+    def _tiers(self, load: float, what: str) -> dict[str, float | None]:
+        """Return `utilisation` or `wait` of each tier at a load, as a mean over replications."""
         one = self.tried[load]
-        return {name.partition(".")[2]: one[name].value if name in one.metrics else None for name in UTILISATIONS}
+        names = {tier: f"{what}.{tier}" for tier in TIERS}
+        return {tier: one[name].value if name in one.metrics else None for tier, name in names.items()}
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A row for each load that was tried: the load, then as in `Replications.row`: every metric that
-        `simulate(replications=...)` measures, and how busy the busiest node of each tier was (`utilisation.`, 0 to 1),
-        with intervals; and the verdict (`budget`)."""
+        """A row for each load: the load, every metric with the ends of its interval, and the verdict (`budget`).
+
+        The metrics are those of `imsim.replicate`, and for each tier `utilisation.*` (of its busiest node, 0 to 1) and
+        `wait.*` (ms, how long a message waits there on average). `delivery.p99.low` and `delivery.p99.high` are the
+        ends of the interval of delivery.p99.
+        """
         import pandas as pd
 
         return pd.DataFrame(
             [{self.over: load, **one.row(), "budget": self.bracket.verdicts[load]} for load, one in self.tried.items()]
         )
 
-    @property
-    def table(self) -> pd.DataFrame:
-        """The frame for reading: of the metrics only the budget's, and how busy each tier was."""
+    def summary(self) -> pd.DataFrame:
+        """Return a row for each load, as texts: the budget's metric, and how busy and how slow each tier was."""
         import pandas as pd
 
         metric = self.budget.metric
@@ -258,46 +308,54 @@ class Capacity:
                     metric: str(one[metric]),
                     "replications": len(one),
                     "budget": self.bracket.verdicts[load],
-                    **{tier: "-" if share is None else f"{share:.0%} busy" for tier, share in self._busy(load).items()},
+                    **{tier: self._text(load, tier) for tier in TIERS},
                 }
                 for load, one in self.tried.items()
             ]
         )
 
+    def _text(self, load: float, tier: str) -> str:
+        busy, wait = self._tiers(load, "utilisation")[tier], self._tiers(load, "wait")[tier]
+        if busy is None:
+            return "-"
+        return f"{busy:.0%} busy" + ("" if wait is None else f", wait {wait:,.3g} ms")
+
     @property
     def notes(self) -> list[str]:
-        """What to know before this is used, one sentence each."""
+        """Facts to know before the result is used, one sentence each."""
         notes = [
-            f"judged by the mean over replications of {self.budget.metric}, with its 95 % interval at each load; "
-            "more load is taken to be never better"
+            f"the budget is judged by the mean over replications of {self.budget.metric} and its 95 % interval at each "
+            "load; more load is assumed to be never better"
         ]
         arrivals = self.scenario.workload.arrivals.kind
         if arrivals != "poisson":
-            holds = "workload.rate plays no part" if arrivals == "replay" else "what is found holds for this shape only"
+            holds = "workload.rate has no effect" if arrivals == "replay" else "the result holds for this shape only"
             notes.append(
-                f"arrivals are not steady here ({arrivals}): {holds}. For the highest load that the design bears for "
-                "long, set workload.arrivals=poisson"
+                f"arrivals are not steady ({arrivals}): {holds}. For the highest load that the design can serve for a "
+                "long time, set workload.arrivals=poisson"
             )
         if self.keeps is None:
-            notes.append(f"no load was found that keeps the budget: the lowest tried is {min(self.tried):.4g}")
+            notes.append(f"no load is known to keep the budget: the lowest tried is {min(self.tried):.4g}")
         if self.breaks is None:
-            notes.append(f"no load was found that breaks the budget: the highest tried is {max(self.tried):.4g}")
+            notes.append(f"no load is known to break the budget: the highest tried is {max(self.tried):.4g}")
         if self.bottleneck is not None and not self.bottleneck.is_busy:
             notes.append(
-                f"no tier is busy where the budget breaks (the busiest is {self.bottleneck}): not queues at nodes, but "
-                "service times, links or policies break it"
+                f"no queue breaks the budget, but service times, links or policies: the longest waits are at "
+                f"{self.bottleneck}"
             )
         if self.bracket.undecided:
             loads = ", ".join(f"{load:.4g}" for load in self.bracket.undecided)
             most = max(len(self.tried[load]) for load in self.bracket.undecided)
-            notes.append(f"not told apart from the budget by {most} replications: {loads}; more replications would")
+            notes.append(
+                f"up to {most} replications do not decide about {loads}: more replications or longer runs may decide"
+            )
         notes += [
             f"at {self.over} = {load:.4g}, {note}"
             for load, one in self.tried.items()
             if self.bracket.verdicts[load] == "keeps"
             for note in one.unsteady_notes
         ]
-        # Too low a number cannot break an upper bound by mistake.
+        # A number that is too low cannot break an upper bound by mistake.
         flaws = {
             one.flaw(self.budget.metric)
             for load, one in self.tried.items()
@@ -306,11 +364,11 @@ class Capacity:
         for found in sorted(found for found in flaws if found):
             notes += flaw_notes({self.budget.metric: found}, self.scenario.duration)
         if not self.bracket.is_monotone:
-            notes.append("a higher load kept the budget where a lower one broke it: here more load is not always worse")
+            notes.append("a higher load keeps the budget and a lower one breaks it: more load is not always worse here")
         return notes
 
     def to_json_dict(self) -> dict[str, Any]:
-        """What `imsim capacity --json` prints."""
+        """Return what `imsim capacity --json` prints."""
         return {
             "scenario": self.scenario.name,
             "seed": self.scenario.seed,
@@ -333,8 +391,13 @@ class Capacity:
         }
 
     def plot(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
-        """Over the load: the metric with the budget, and how busy each tier was; where the budget breaks is marked. In
-        a new figure or in two `axes`."""
+        """Draw the budget's metric over the load, above the utilisation of each tier.
+
+        A line marks the lowest load that breaks the budget.
+
+        Args:
+            axes: two axes; None makes a new figure.
+        """
         from imsim.analysis import plots
 
         return plots.capacity(
@@ -345,21 +408,29 @@ class Capacity:
             budget=str(self.budget),
             bound=self.budget.bound,
             bracket=(self.keeps, self.breaks),
+            currency=self.scenario.cost.currency,
             title=f"{title_of(self.scenario)}\n{self.verdict}",
         )
 
-    def save_plot(self, path: Path | str) -> Path:
-        """The same as a file, whose suffix chooses the format (.png, .svg, .pdf). Raises: UsageError if it cannot be
-        written."""
+    def save_plot(self, path: str | PathLike[str]) -> Path:
+        """Write the picture that `plot` draws to a file and return its path.
+
+        Args:
+            path: the file; its suffix chooses the format (.png, .svg, .pdf).
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
         from imsim.analysis import plots
 
         return plots.save_pair(self.plot, path)
 
     @property
     def verdict(self) -> str:
-        """One line."""
+        """The result in one line."""
         if self.keeps is None:
-            return f"{self.budget} is not kept by any {self.over} that was tried"
+            known = "known to be " if self.bracket.undecided else ""
+            return f"{self.budget} is not {known}kept at any {self.over} that was tried"
         if self.breaks is None:
             return f"{self.budget} is kept up to {self.over} = {self.keeps:.4g} at least"
         text = f"{self.budget} is kept up to {self.over} = {self.keeps:.4g}, and broken from {self.breaks:.4g} on"
@@ -367,20 +438,25 @@ class Capacity:
         return f"{text}, where {bottleneck} gives way" if bottleneck is not None and bottleneck.is_busy else text
 
     def __str__(self) -> str:
-        text = self.table.to_string(index=False, float_format=lambda value: f"{value:,.4g}")
+        text = self.summary().to_string(index=False, float_format=lambda value: f"{value:,.4g}")
         return "\n".join([f"{self.scenario.name}: {self.verdict}", "", text, *(f"note: {note}" for note in self.notes)])
 
     def __repr__(self) -> str:
         return f"<Capacity of {self.scenario.name}: {self.verdict}>"
 
     def _repr_html_(self) -> str:
-        html = self.table.to_html(index=False, float_format=lambda value: f"{value:,.4g}", border=0)
+        html = self.summary().to_html(index=False, float_format=lambda value: f"{value:,.4g}", border=0)
         notes = "<br>".join(f"<small>{escape(note)}</small>" for note in self.notes)
         return f"<div><b>{escape(self.scenario.name)}</b>: {escape(self.verdict)}{html}{notes}</div>"
 
 
 def load_of(scenario: Scenario, over: str) -> tuple[float, bool]:
-    """The load at a dotted path, and whether it is a whole number. Raises: UsageError if there is no number there."""
+    """Return the load at a dotted path, and whether it is a whole number.
+
+    Raises: UsageError if it is not a number above 0.
+    """
+    if not isinstance(over, str):
+        raise UsageError(f"over: expected a dotted path such as workload.rate, got {over!r}")
     value: object = scenario
     for part in over.split("."):
         value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)

@@ -1,21 +1,19 @@
-"""Whether a design is the very same as one that was run before, in another process: a digest of all that its rows
-follow from.
+"""Digests that decide whether a design is the same as in an earlier process: they cover everything that affects rows.
 
-A custom part or metric counts by what it consists of and refers to:
+A custom part or a metric is digested by its content and the objects to which it refers:
 
-- a function by its code, its defaults, what it has closed over, and the globals that its code names, each again in this
-  way: values, classes, and functions of the user's modules, cells and scripts;
-- a class by its bases and all its attributes, an object by its class and the state that pickle would write, so an array
+- a function by its code, its defaults, the values that it has closed over, and the globals that its code names. These
+  are digested in the same way if they come from the user's modules, cells and scripts;
+- a class by its bases and all its attributes; an object by its class and the state that pickle would write, so an array
   or a DataFrame by its content;
-- what an installed package, or Python itself, defines by its name and the package's version;
-- what imsim defines by its name, and all of imsim's code by `program`.
+- an object that an installed package or Python itself defines, by its name and the version;
+- an object that imsim defines, by its name. `program` digests all of imsim's code.
 
-Not looked into: files that are read, environment variables, and names that are put together while it runs
-(`getattr(module, name)`).
+Files that the code reads, environment variables, and names that the code composes (`getattr(module, name)`) are not
+covered.
 
-No library does that. joblib.hash takes functions by name, whatever their code; and cloudpickle's bytes hold a random
-number for each class of `__main__`, names of files, and sets in the order of the day, so they differ from process to
-process.
+No library does this. joblib.hash digests functions by name, without their code. cloudpickle's bytes contain a random
+number for each class of `__main__`, file names, and sets in arbitrary order, so they differ between processes.
 """
 
 from __future__ import annotations
@@ -42,10 +40,10 @@ from pydantic import BaseModel
 
 from imsim.scenario import Scenario
 
-# What rows and numbers are made by.
+# The packages that make rows and metrics.
 _SOURCES = ("core", "scenario", "sim", "results", "analysis")
 
-# Fields that the rows do not depend on, or that a key names besides.
+# Fields on which the rows do not depend, and the seed, which is a separate part of the key.
 _LEFT_OUT = {"name", "title", "seed"}
 
 _MISSING = object()
@@ -54,23 +52,23 @@ _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 
 class NotComparableError(Exception):
-    """Something cannot be compared with what it was in another process; the text says what."""
+    """An object cannot be compared across processes; the text names it."""
 
 
 def design(scenario: Scenario) -> str:
-    """Of everything in the scenario but its name and seed. Raises: NotComparableError."""
+    """Return the digest of a scenario, without its name, title and seed. Raises: NotComparableError."""
     fields = {name: getattr(scenario, name) for name in type(scenario).model_fields if name not in _LEFT_OUT}
     return _digest(fields, f"a custom part of {scenario.name}")
 
 
 def function(one: Callable[..., object]) -> str:
-    """Of a metric's function. Raises: NotComparableError."""
+    """Return the digest of a metric's function. Raises: NotComparableError."""
     return _digest(one, f"metric {getattr(one, '__name__', type(one).__name__)}")
 
 
 @functools.cache
 def program() -> str:
-    """Of the code by which runs are made: another version or commit, or a changed file, is another program."""
+    """Return the digest of the code that makes runs. Another version or a changed file gives another digest."""
     root = Path(__file__).parents[1]
     sha = hashlib.sha256()
     for name in _SOURCES:
@@ -85,7 +83,7 @@ def _digest(value: object, of: str) -> str:
     except NotComparableError as error:
         raise NotComparableError(f"{of} refers to {error}") from None
     except RecursionError:
-        raise NotComparableError(f"{of} refers to what is nested too deeply") from None
+        raise NotComparableError(f"{of} refers to an object that is nested too deeply") from None
 
 
 def _hash(plain: object) -> str:
@@ -93,14 +91,14 @@ def _hash(plain: object) -> str:
 
 
 class _Walk:
-    """Through a value and all that it refers to, once."""
+    """A traversal of a value and the objects to which it refers. Each object is visited once."""
 
     def __init__(self) -> None:
-        self._done: dict[int, tuple[object, str]] = {}  # by id; held, so that its id is its own
-        self._under_way: dict[int, int] = {}  # by id: how deep
+        self._done: dict[int, tuple[object, str]] = {}  # by id; the reference keeps the id from being reused
+        self._under_way: dict[int, int] = {}  # id -> depth
 
     def plain(self, value: Any) -> object:
-        """As JSON can hold it; equal for equal things, in whichever process."""
+        """Return a JSON value for an object. Equal objects have equal values in every process."""
         if value is None or isinstance(value, bool) or type(value) in (int, float, str):
             return value
         if isinstance(value, bytes | bytearray):
@@ -119,7 +117,7 @@ class _Walk:
 
     def _parts(self, value: Any) -> object:
         if type(value) in (dict, MappingProxyType):
-            # Equal in whatever order they stand.
+            # Mappings are equal in any order.
             return ["mapping", *sorted(([self.plain(key), self.plain(item)] for key, item in value.items()), key=repr)]
         if type(value) in (list, tuple):
             return [self.plain(item) for item in value]
@@ -146,16 +144,16 @@ class _Walk:
         if isinstance(value, Enum):
             return [self.plain(type(value)), value.name]
         if isinstance(value, BaseModel):
-            # Not by its state, in which it would matter which fields were given and which left at their defaults.
+            # The state would also contain which fields were set explicitly.
             fields = {name: getattr(value, name) for name in type(value).model_fields}
             private = None if _is_imsims(type(value)) else value.__pydantic_private__
             return [self.plain(type(value)), self.plain(fields), self.plain(private)]
-        if isinstance(value, _CACHED):  # of which the rest is what it was asked before
+        if isinstance(value, _CACHED):  # the rest of its state is the cache
             return ["cached", self.plain(value.__wrapped__)]
         return self._state(value)
 
     def _state(self, value: Any) -> object:
-        """What pickle would write: how it is made, from what, and with which content."""
+        """Return the data that pickle would write: the constructor, its arguments, and the content."""
         reduce = copyreg.dispatch_table.get(type(value))
         try:
             made = reduce(value) if reduce else value.__reduce_ex__(4)
@@ -170,7 +168,7 @@ class _Walk:
         return [*map(self.plain, (maker, arguments, state, *content))]
 
     def _code(self, code: CodeType) -> list[object]:
-        # Not the source: of two lambdas in one line that is the same, and a prompt has none.
+        # The source does not identify the code: two lambdas in one line share it, and a prompt has none.
         parts = (
             code.co_code,
             code.co_exceptiontable,
@@ -183,7 +181,7 @@ class _Walk:
         return [*map(self.plain, parts), *counts]
 
     def _function(self, one: FunctionType) -> list[object]:
-        where = [] if one.__module__ == "builtins" else _where(one.__module__)  # which has none that are of Python
+        where = [] if one.__module__ == "builtins" else _where(one.__module__)  # builtins are not Python functions
         closed = [self.plain(_content(cell)) for cell in one.__closure__ or ()]
         if where:
             return ["function", *where, one.__qualname__, closed]
@@ -192,11 +190,11 @@ class _Walk:
         return ["function", one.__qualname__, self._code(one.__code__), *given, closed, globals_]
 
     def _class(self, one: type) -> list[object]:
-        # What is made where no module is named passes for one of "builtins", which are no heap types.
+        # A class that is made without a module has the module "builtins", but real builtins are not heap types.
         is_made_here = one.__module__ == "builtins" and one.__flags__ & _HEAP_TYPE
         if not is_made_here and (where := _where(one.__module__)):
             return ["class", *where, one.__qualname__]
-        # Of what has dunder names only the methods: the rest is Python's, or pydantic's.
+        # Dunder names that are not methods belong to Python or pydantic.
         own = {
             name: self.plain(item)
             for name, item in sorted(vars(one).items())
@@ -214,7 +212,7 @@ class _Walk:
 
 
 def _referred(code: CodeType, globals_: dict[str, Any]) -> dict[str, object]:
-    """The globals that the code names, by their names; of the user's modules what it names of them."""
+    """Return the globals that the code names, and for the user's modules the attributes that it names."""
     found: dict[str, object] = {}
     instructions = list(dis.get_instructions(code))
     for position, instruction in enumerate(instructions):
@@ -222,17 +220,17 @@ def _referred(code: CodeType, globals_: dict[str, Any]) -> dict[str, object]:
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             value = globals_.get(name, _MISSING)
         elif instruction.opname == "IMPORT_NAME":
-            level = instructions[position - 2].argval  # how many dots
+            level = instructions[position - 2].argval  # the number of dots
             try:
                 value = importlib.import_module("." * level + name, globals_.get("__package__"))
-            except Exception:  # the code decides what it does without it
+            except Exception:  # the code itself handles a failed import
                 continue
         else:
             continue
         if isinstance(value, ModuleType):
             after = instructions[position + 1].opname
             if instruction.opname != "IMPORT_NAME" and after not in ("LOAD_ATTR", "LOAD_METHOD"):
-                found[name] = value  # goes somewhere as a whole
+                found[name] = value  # the code uses the module as a whole
             else:
                 _of_module(name, value, code.co_names, found)
         elif value is not _MISSING:
@@ -271,7 +269,7 @@ def _is_imsims(one: type) -> bool:
 
 @functools.cache
 def _where(name: str | None) -> list[str]:
-    """The module, with the version of what it belongs to; nothing for a module, a script or a cell of the user's."""
+    """Return a module's name and the version of its package; nothing for a user's module, script or cell."""
     if not name or name == "__main__":
         return []
     top = name.partition(".")[0]
@@ -284,20 +282,20 @@ def _where(name: str | None) -> list[str]:
     file = Path(found).resolve()
     if any(map(file.is_relative_to, _folders("purelib", "platlib"))):
         return [name, str(getattr(module, "__version__", None) or _version(top))]
-    # By the file: a script of the user's may be called as a module of Python's.
+    # The file decides, because a user's script may have the name of a standard module.
     return [name, platform.python_version()] if any(map(file.is_relative_to, _folders("stdlib", "platstdlib"))) else []
 
 
 def _version(name: str) -> str:
     try:
         return metadata.version(name)
-    except metadata.PackageNotFoundError:  # what is installed is called otherwise
+    except metadata.PackageNotFoundError:  # the distribution has another name than the module
         return ""
 
 
 @functools.cache
 def _folders(*kinds: str) -> frozenset[Path]:
-    """Where packages are put. One that is installed to be edited lies elsewhere, and is looked into."""
+    """Return the folders of installed packages. An editable package lies elsewhere and counts as the user's code."""
     folders = [sysconfig.get_path(kind) for kind in kinds]
     if "purelib" in kinds:
         folders += [site.getusersitepackages(), *site.getsitepackages()]

@@ -1,7 +1,7 @@
-"""Replications: designs are run several times under other seeds, in parallel, until the numbers are precise enough.
+"""Replications: designs run several times under different seeds, in parallel, until the metrics are precise enough.
 
-The replications and their results depend on the designs and on the `Sampling` alone: never on the number of workers, or
-on which of them is done first.
+The replications and their results depend on the designs and the `Sampling` only. They depend neither on the number of
+workers nor on the order in which workers finish.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from html import escape
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from imsim.analysis import warmup
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, is_precise, next_count
+from imsim.analysis.kinds import kind_of
 from imsim.analysis.labels import heading
-from imsim.analysis.metrics import Measures, Metrics, check_measured, limits_of
+from imsim.analysis.metrics import Measures, Metrics, check_measured, printed
 from imsim.analysis.run import Run
 from imsim.analysis.run_length import Behind, Flaw, behind, flaw, needed
 from imsim.core.exceptions import UsageError
@@ -30,56 +32,80 @@ from imsim.scenario import Scenario
 if TYPE_CHECKING:
     import pandas as pd
 
-#: The number of replications with which a precision starts, and at which it stops.
+#: The default number of replications, and the default limit for a precision.
 FIRST = 20
 MOST = 200
 
-#: The metric of a precision without a name.
+#: The metric of a precision that is a plain number.
 PRECISE = "delivery.p99"
 
 Precision = float | Mapping[str, float]
 Progress = Callable[[str, float], None]
 
-_SPAWN = 0x7265706C  # "repl": spawn keys of replications, apart from any other use of the seed
+_SPAWN = 0x7265706C  # "repl": keeps the spawn keys of replications apart from other uses of the seed
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What is kept of one replication: its numbers (infinite where one falls among what never came, nan of nothing),
-    what stands behind the percentiles among them, how it begins, and the digest of the rows that they are of. `series`
-    and `run` only where `Sampling` asks for them."""
+    """The kept data of one replication.
+
+    `values` are its metrics: infinite if one falls among messages that never arrived, nan without values. `behind` has
+    the data behind percentiles, `steadiness` the data for notes about the warm-up and overload. `digest` is that of the
+    rows. `series` and `run` exist only if `Sampling` requests them.
+    """
 
     replication: int
     seed: int
     digest: str
     values: dict[str, float]
     behind: dict[str, Behind] = field(default_factory=dict)
-    beginning: warmup.Beginning | None = None
+    steadiness: warmup.Steadiness = field(default_factory=warmup.Steadiness)
     series: warmup.Series | None = None
     run: Run | None = None
 
 
 class Replications:
-    """`summary()`: each number's mean over the replications with its 95 % interval; `frame`: one row a replication;
-    `replications["delivery.p99"]`: one estimate.
+    """The result of `imsim.replicate`: the metrics of several runs of one scenario under different seeds.
 
-    Replication 0 has the scenario's own seed, the others have seeds that follow from it: `imsim.simulate(scenario,
-    seed=...)` with a seed of `frame` runs that one again.
+    `replications["delivery.p99"]` is the `Estimate` of one metric: its mean with its 95 % interval. Replication 0 has
+    the scenario's own seed; the other seeds follow from it. `imsim.simulate(scenario, seed=...)` with a seed from
+    `frame` runs a replication again. Iterating yields the runs, if they were kept.
+
+    Attributes:
+        scenario: the scenario that was run.
+        precision: the requested precision of each metric.
+
+    Example:
+        >>> found = imsim.replicate("office", replications=2, duration="1s")
+        >>> found.frame["seed"][0], found["lost"].value
+        (np.int64(1), 0.0)
     """
 
     def __init__(
-        self, scenario: Scenario, samples: Sequence[Sample], precision: Mapping[str, float] | None = None
+        self,
+        scenario: Scenario,
+        samples: Sequence[Sample],
+        precision: Mapping[str, float] | None = None,
+        asked: Sequence[str] = (),
     ) -> None:
+        """asked: the metrics that the user named."""
         self.scenario = scenario
+        self.asked = tuple(asked)
         self.samples = tuple(samples)
         self.precision = dict(precision or {})
+
+    def __dir__(self) -> list[str]:
+        return [
+            "flaw", "frame", "is_precise", "metrics", "notes", "precision", "runs", "scenario", "suggest_warmup",
+            "summary", "to_json_dict", "values",
+        ]  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, metric: str) -> Estimate:
-        """A percentile for which the runs are too short has no interval: it would miss, see `flaw`."""
-        found = estimate(self.values(metric), *limits_of(metric))
+        """Return the estimate of a metric. A percentile has no interval if the runs are too short, see `flaw`."""
+        found = estimate(self.values(metric), *kind_of(metric).limits)
         return replace(found, low=None, high=None) if self.flaw(metric) else found
 
     def __iter__(self) -> Iterator[Run]:
@@ -87,28 +113,45 @@ class Replications:
 
     @property
     def metrics(self) -> list[str]:
-        """The names of the numbers that each replication gave."""
+        """The names of the measured metrics."""
         return list(self.samples[0].values)
 
+    @property
+    def printed(self) -> list[str]:
+        """The metrics of the printed table: all but those that cannot differ from another one."""
+        return printed(self.metrics, [self.scenario], self.asked)
+
     def values(self, metric: str) -> list[float]:
-        """A number of each replication: infinite where it falls among what never came, nan where there was nothing."""
+        """Return a metric of each replication.
+
+        Args:
+            metric: the name of a measured metric.
+
+        Returns:
+            One number for each replication: infinite if it falls among messages that never arrived, nan without values.
+
+        Raises:
+            UsageError: the metric was not measured.
+        """
         check_measured(metric, self.metrics)
         return [sample.values[metric] for sample in self.samples]
 
     @property
     def runs(self) -> list[Run]:
-        """The runs themselves. Raises: UsageError unless they were kept (`keep="runs"`)."""
+        """The runs, if they were kept with `keep="runs"`. Raises: UsageError if they were not."""
         if any(sample.run is None for sample in self.samples):
             raise UsageError(
-                "the rows of replications are not kept, as they are large; simulate(..., keep='runs') keeps them, and "
-                "simulate(scenario, seed=one of frame.seed) runs one again"
+                "runs: the rows of replications were not kept; use replicate(..., keep='runs'), or run one again with "
+                "simulate(scenario, seed=...) and a seed of frame.seed"
             )
         return [sample.run for sample in self.samples if sample.run is not None]
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a replication: its number, its seed, the digest of its rows, and its numbers; null where a number
-        falls among what never came, or of nothing."""
+        """A row for each replication: its number, its seed, the digest of its rows, and its metrics.
+
+        A metric is null if it falls among messages that never arrived, or has no values.
+        """
         import pandas as pd
 
         rows = [
@@ -118,9 +161,12 @@ class Replications:
         return pd.DataFrame(rows)
 
     def row(self) -> dict[str, object]:
-        """One row of a table with a row for each design: each number's mean over the replications with the ends of its
-        95 % interval (`delivery.p99`, `delivery.p99.low`, `delivery.p99.high`; nan where there is none), how many
-        `replications` there were, and in how many of them some number is `null`."""
+        """Return one row of a table with a row for each design.
+
+        It has each metric's mean with the ends of its 95 % interval (`delivery.p99`, `delivery.p99.low`,
+        `delivery.p99.high`; nan if undefined), the number of `replications`, and the number of replications in which
+        some metric is `null`.
+        """
         row: dict[str, object] = {}
         undefined = [0]
         for metric in self.metrics:
@@ -131,11 +177,13 @@ class Replications:
         return {**row, "replications": len(self), "null": max(undefined)}
 
     def summary(self) -> pd.DataFrame:
-        """A row for each number: its mean over the replications, its 95 % t-interval `low` to `high`, `relative` (half
-        the interval's width as a share of the mean), and the smallest and the largest of any replication.
+        """Return a row for each metric over all replications.
 
-        `null` counts the replications in which the number is null. The mean over all is then null, too: leaving those
-        out would be leaving out the worst.
+        Returns:
+            A frame with the `mean`, its 95 % t-interval from `low` to `high`, `relative` (half the width of the
+            interval as a share of the mean), and the `smallest` and `largest` value of a replication. `null` counts the
+            replications in which the metric is null. Then the mean is null, too, because the mean of the others would
+            leave out the worst.
         """
         import pandas as pd
 
@@ -153,69 +201,82 @@ class Replications:
                 "null": found.undefined,
             }
         table = pd.DataFrame.from_dict(rows, orient="index")
-        return table.astype({**dict.fromkeys(table.columns, float), "null": int})
+        return table.astype({**dict.fromkeys(table.columns, float), "null": int}).rename_axis("metric")
 
     @property
     def is_precise(self) -> bool:
-        """Whether every precision that was asked for is reached (True if none was). A percentile of runs that are too
-        short for it is not precise, however narrow its interval is."""
+        """Whether every requested precision is reached (True if none was requested).
+
+        A percentile is not precise if the runs are too short for it, even if its interval is narrow.
+        """
         return all(
             is_precise(self[metric], share) and self.flaw(metric) is None for metric, share in self.precision.items()
         )
 
     def flaw(self, metric: str) -> Flaw | None:
-        """What is wrong with a percentile's interval, if anything: see `imsim.analysis.run_length`."""
+        """Return why a percentile has no interval: "few" latencies in a run, "short" runs, or None.
+
+        `imsim.analysis.run_length` has the rules.
+
+        Args:
+            metric: the name of a measured metric.
+        """
         return flaw(metric, self.values(metric), [sample.behind for sample in self.samples])
 
-    @property
+    @cached_property
     def notes(self) -> list[str]:
-        """What to know before these numbers are used, one sentence each."""
+        """Facts to know before the numbers are used, one sentence each."""
         notes = []
         if len(self) < 2:
-            notes.append("one replication gives no interval: ask for two or more, better for 20")
+            notes.append("one replication gives no interval: use two or more, preferably 20")
         elif len(self) < ENOUGH:
             notes.append(
-                f"an interval from {len(self)} replications is right only if the number is about normal from run to "
-                f"run; with {ENOUGH} or more that matters little"
+                f"an interval from {len(self)} replications assumes that the metric is about normally distributed over "
+                f"runs; with {ENOUGH} or more this hardly matters"
             )
-        null = {metric: self[metric].undefined for metric in self.metrics if self[metric].undefined}
+        null = {metric: self[metric].undefined for metric in self.printed if self[metric].undefined}
         if null:
             which = ", ".join(f"{metric} in {count}" for metric, count in null.items())
             notes.append(
-                f"null in some of {len(self)} replications, because it falls among what never came or there was "
-                f"nothing to measure: {which}; there is no mean over all then"
+                f"null in some of {len(self)} replications, which therefore have no mean: {which}; a metric is null if "
+                "it falls among messages that never arrived, or has no values"
             )
         notes += self.unsteady_notes
-        notes += flaw_notes({metric: self.flaw(metric) for metric in self.metrics}, self.scenario.duration)
+        notes += flaw_notes({metric: self.flaw(metric) for metric in self.printed}, self.scenario.duration)
         for metric, share in self.precision.items():
             if self.flaw(metric):
-                notes.append(f"{metric} does not count as precise, as the runs are too short for it")
+                notes.append(f"{metric} is not precise, because the runs are too short for it")
             elif not is_precise(self[metric], share):
-                notes.append(f"{metric} is not as precise as asked ({share:.3g} of its value) after {len(self)}")
+                notes.append(
+                    f"{metric} has not reached the requested precision ({share:.3g} of its value) after {len(self)} "
+                    "replications"
+                )
         return notes
 
     @property
     def unsteady_notes(self) -> list[str]:
-        """A sentence, if the measured part of the runs does not begin as it goes on."""
-        return warmup.unsteady_notes([sample.beginning for sample in self.samples])
+        """Sentences about an overloaded service, an unsteady beginning of the measured part, and dropped jobs."""
+        found = [sample.steadiness for sample in self.samples]
+        return [*warmup.notes(found, has_faults=bool(self.scenario.faults)), *warmup.drop_notes(found)]
 
     def suggest_warmup(self) -> float | None:
-        """Seconds to give the scenario as `warmup`, by MSER-5 on the delivery latencies averaged over the replications.
+        """Return a value for the scenario's `warmup` in seconds, by MSER-5 on the mean delivery latencies.
 
-        None, with a warning, if no steady state shows in the scenario's duration.
+        Returns:
+            The seconds to cut; None, with a warning, if the runs show no steady state.
         """
         series = [sample.series for sample in self.samples if sample.series is not None]
         seconds = warmup.suggest(series) if series else None
         if seconds is None:
             warnings.warn(
-                "suggest_warmup: no steady state shows within half of the scenario's duration; make it longer, or ask "
-                "whether the service can keep up at all",
+                "suggest_warmup: the runs show no steady state within half of the duration; use a longer duration, or "
+                "check whether the service can keep up with the load",
                 stacklevel=2,
             )
         return seconds
 
     def to_json_dict(self) -> dict[str, Any]:
-        """What `imsim simulate --replications --json` prints."""
+        """Return the object that `imsim replicate --json` prints."""
         return {
             "scenario": self.scenario.name,
             "seed": self.scenario.seed,
@@ -231,38 +292,40 @@ class Replications:
         return f"<Replications of {self.scenario.name}: {len(self)} from seed {self.scenario.seed}>"
 
     def __str__(self) -> str:
-        table = self.summary().astype(object)
+        table = self.summary().loc[self.printed].rename_axis(None).astype(object)
         text: str = table.where(table.notna(), "-").to_string(float_format=lambda value: f"{value:,.4g}")
         return "\n".join([text, *(f"note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
         title = f"<b>{escape(heading(self.scenario))}</b> · {len(self)} replications from seed {self.scenario.seed}"
-        table = self.summary().astype(object)
+        table = self.summary().loc[self.printed].rename_axis(None).astype(object)
         html = table.where(table.notna(), "–").to_html(float_format=lambda value: f"{value:,.4g}", border=0)
         notes = "".join(f"<br><small>{escape(note)}</small>" for note in self.notes)
         return f"<div>{title}{html}<small>mean over replications, 95 % interval</small>{notes}</div>"
 
 
 class Store(Protocol):
-    """Keeps samples from one process to the next."""
+    """A store of samples that outlives the process."""
 
-    def get(self, scenario: Scenario, replication: int) -> Sample | None: ...
+    def get(self, scenario: Scenario, replication: int) -> Sample | None:
+        """Return a replication's sample, or None if the store does not have it."""
 
-    def put(self, scenario: Scenario, sample: Sample) -> None: ...
+    def put(self, scenario: Scenario, sample: Sample) -> None:
+        """Store a sample."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How often each design is run, and what is kept of it. `of` checks what a user asked for."""
+    """The number of runs of each design, and the data to keep. `of` checks a user's values."""
 
     replications: int
     measures: Measures
-    asked: tuple[str, ...] = ()  # the metrics that the user named, among `measures`
+    asked: tuple[str, ...] = ()  # the metrics in `measures` that the user requested
     precision: dict[str, float] = field(default_factory=dict)
     most: int = MOST
     jobs: int = -1
     keep: Literal["summary", "runs"] = "summary"
-    series: bool = False  # for the warm-up
+    series: bool = False  # keep the series of latencies, for the warm-up
 
     @classmethod
     def of(
@@ -280,30 +343,45 @@ class Sampling:
         first: int = FIRST,
         limit: int = MOST,
     ) -> Sampling:
-        """metrics: what the user wants measured besides `also`, the default ones; `needs` names others, which may be
-        among these.
-        first, limit: how many replications there are, and at most, where the user does not say. Raises: UsageError.
+        """Return the sampling that a user requested.
+
+        Args:
+            metrics: the metrics that the user requested in addition to `also`, the default ones.
+            also: the default metrics.
+            needs: further metrics that must be measured, which may be among `metrics`.
+            replications: the requested number of runs, or None.
+            precision: the requested precision, or None.
+            most: the requested limit of replications, or None.
+            jobs: the number of processes.
+            keep: "summary" or "runs".
+            series: keep the series of latencies.
+            first: the default number of replications.
+            limit: the default limit of replications.
+
+        Raises:
+            UsageError: a value is wrong.
         """
-        count = first if replications is None else replications
+        count = first if replications is None else _whole(replications, "replications")
         if count < 1:
-            raise UsageError(f"replications: expected 1 or more, got {count}")
+            raise UsageError(f"replications: must be at least 1 (got {count})")
+        jobs = _whole(jobs, "jobs")
         wanted = _precision(precision)
         given = Measures.of(metrics).all
         asked = tuple(dict.fromkeys((*given, *wanted, *needs)))
         measures = Measures.of(metrics, also=(*also, *(name for name in (*wanted, *needs) if name not in given)))
         if wanted and count < 2:
-            raise UsageError("replications: a precision needs two or more to begin with; better leave it out (20)")
-        if most is not None and most < count:
-            raise UsageError(f"max_replications: expected at least replications ({count}), got {most}")
+            raise UsageError("replications: must be at least 2 with a precision (got 1)")
+        if most is not None and _whole(most, "max_replications") < count:
+            raise UsageError(f"max_replications: must be at least {count}, the number of replications (got {most})")
         if jobs == 0:
-            raise UsageError("jobs: expected a number of processes, or -1 for one on each core; got 0")
+            raise UsageError("jobs: expected a number of processes, or -1 for one for each core (got 0)")
         if keep not in ("summary", "runs"):
-            raise UsageError(f"keep: expected 'summary' or 'runs', got {keep!r}")
+            raise UsageError(f"keep: expected 'summary' or 'runs' (got {keep!r})")
         kept: Literal["summary", "runs"] = "runs" if keep == "runs" else "summary"
         return cls(count, measures, asked, wanted, max(limit, count) if most is None else most, jobs, kept, series)
 
     def wants_more(self, samples: Sequence[Sample]) -> bool:
-        """Whether the precision is not reached yet, but may be."""
+        """Return whether the precision is not reached yet, but can be."""
         all_behind = [sample.behind for sample in samples]
         wanting = False
         for name, share in self.precision.items():
@@ -311,14 +389,17 @@ class Sampling:
             found = estimate(values)
             if found.undefined:
                 return False
-            # More replications do not mend a percentile of short runs.
+            # More replications do not help a percentile of runs that are too short.
             wanting = wanting or not (is_precise(found, share) or flaw(name, values, all_behind))
         return wanting
 
 
 def replication_seed(seed: int, replication: int) -> int:
-    """Replication 0 has the seed itself, so that a single run is the first of many. Seeds fit JSON's and TOML's
-    numbers."""
+    """Return the seed of a replication.
+
+    Replication 0 has the seed itself, so a single run equals the first replication. Seeds fit the numbers of JSON and
+    TOML.
+    """
     if replication == 0:
         return seed
     sequence = np.random.SeedSequence(seed, spawn_key=(_SPAWN, replication))
@@ -333,14 +414,14 @@ def replicate(
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> list[Replications]:
-    """Each design's replications, in the order of `designs`.
+    """Run each design several times, and return the replications in the order of `designs`.
 
-    Replication r of every design has the seed that follows from (the design's seed, r): designs of one seed meet the
-    same messages and service demands (common random numbers), and are compared pair by pair.
+    The seed of replication r follows from the design's seed and r. So designs with the same seed get the same messages
+    and service demands (common random numbers), and can be compared pair by pair.
 
-    With a precision, a design gets more replications, in steps that are the same everywhere, until it is reached, or
-    `sampling.most` is, or they show that it never can be: a number is null, or the runs are too short for a percentile.
-    `wants_more` is another such rule, in place of the precision's.
+    With a precision, a design gets more replications, in steps that are the same on every machine. It stops when the
+    precision or `sampling.most` is reached, or when the precision cannot be reached: a metric is null, or the runs are
+    too short for a percentile. `wants_more` replaces this rule by another one.
     """
     wants_more = wants_more or sampling.wants_more
     found: list[dict[int, Sample]] = [{} for _ in designs]
@@ -360,7 +441,9 @@ def replicate(
             for samples, count in zip(found, counts, strict=True)
         ]
     return [
-        Replications(design, [samples[replication] for replication in sorted(samples)], sampling.precision)
+        Replications(
+            design, [samples[replication] for replication in sorted(samples)], sampling.precision, sampling.asked
+        )
         for design, samples in zip(designs, found, strict=True)
     ]
 
@@ -373,7 +456,7 @@ def _run(
     store: Store | None,
     progress: Progress | None,
 ) -> None:
-    """Run these (design, replication) pairs, of which the store may have some."""
+    """Run these (design, replication) pairs, except for those that the store has."""
     missing = []
     for number, replication in pairs:
         kept = store.get(designs[number], replication) if store else None
@@ -388,7 +471,7 @@ def _run(
 
     done = sum(map(len, found))
     total = done + len(missing)
-    # No backend is named, so `with joblib.parallel_config("dask")` chooses another one. As each is done it is kept.
+    # No backend is named, so `joblib.parallel_config("dask")` can choose another one. Each sample is stored at once.
     parallel = Parallel(n_jobs=sampling.jobs, return_as="generator_unordered", batch_size=1)
     tasks = (delayed(_one)(number, designs[number], replication, sampling) for number, replication in missing)
     with closing(parallel(tasks)) as results:
@@ -402,7 +485,7 @@ def _run(
 
 
 def _one(number: int, design: Scenario, replication: int, sampling: Sampling) -> tuple[int, Sample]:
-    """One replication, in whichever process."""
+    """Run one replication, in any process."""
     seed = replication_seed(design.seed, replication)
     run = simulate_once(design.model_copy(update={"seed": seed}))
     sample = Sample(
@@ -411,9 +494,9 @@ def _one(number: int, design: Scenario, replication: int, sampling: Sampling) ->
         run.digest,
         sampling.measures(run),
         behind(run, sampling.measures.names),
-        warmup.Beginning.of(run),
+        warmup.Steadiness.of(run),
         warmup.Series.of(run) if sampling.series else None,
-        # Without the DataFrames that measuring has made of the tables.
+        # A new object leaves out the DataFrames that the metrics have cached.
         Run(run.tables, run.scenario, run.manifest) if sampling.keep == "runs" else None,
     )
     return number, sample
@@ -426,7 +509,7 @@ def simulate_once(
     progress: Callable[[float], None] | None = None,
     warnings: Sequence[str] = (),
 ) -> Run:
-    """One run in simulated time. `warnings`: what its manifest says besides."""
+    """Run a scenario once in simulated time. `warnings` are added to the manifest."""
     from imsim.sim import simulate
 
     started = datetime.now(UTC)
@@ -442,29 +525,36 @@ def _precision(precision: Precision | None) -> dict[str, float]:
     for metric, share in wanted.items():
         if not (isinstance(share, int | float) and 0 < share < 1):
             raise UsageError(
-                f"precision: expected a share of {metric} between 0 and 1, as in 0.05 for 5 %, got {share!r}"
+                f"precision: expected a share of {metric} above 0 and below 1, such as 0.05 for 5 % (got {share!r})"
             )
     return wanted
 
 
+def _whole(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise UsageError(f"{name}: expected a whole number (got {value!r})")
+    return int(value)
+
+
 def flaw_notes(flaws: Mapping[str, Flaw | None], duration: float) -> list[str]:
-    """A sentence for each kind of flaw, with the metrics that have it. `duration`: of the runs, seconds."""
+    """Return a sentence for each kind of flaw, with its metrics. `duration` is that of the runs, in seconds."""
     notes = []
     if few := [f"{metric} ({needed(metric):,})" for metric, found in flaws.items() if found == "few"]:
         notes.append(
-            f"a run has fewer latencies than a percentile takes: {', '.join(few)}. With fewer it may be "
-            "off, and an interval would miss it: lengthen `duration`"
+            f"a run has fewer latencies than these percentiles need: {', '.join(few)}. They may be wrong, and an "
+            "interval would miss the true value: lengthen `duration`"
         )
     if short := [metric for metric, found in flaws.items() if found == "short"]:
         notes.append(
-            f"runs of {duration:g} s are too short for {', '.join(short)}: halves of them give clearly less, so it is "
-            "too low, and an interval would miss it. Lengthen `duration` (unless the service cannot keep up); more "
-            "replications do not help"
+            f"runs of {duration:g} s are too short for {', '.join(short)}: halves of the runs give clearly less, so "
+            "the value is too low, and an interval would miss the true value. Lengthen `duration` (unless the service "
+            "cannot keep up); more replications do not help"
         )
     return notes
 
 
 def to_json(found: Estimate) -> dict[str, Any]:
+    """Return an estimate as plain values."""
     return {"mean": found.value, "low": found.low, "high": found.high, "null": found.undefined}
 
 

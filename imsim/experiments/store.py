@@ -1,18 +1,18 @@
-"""What has been run is kept: one line of JSON for each (design, replication), written as soon as it is finished."""
+"""Finished replications in a folder: one line of JSON for each, written as soon as it is finished."""
 
 from __future__ import annotations
 
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
 from imsim.analysis.metrics import Measures
 from imsim.analysis.run_length import Behind
-from imsim.analysis.warmup import Beginning
-from imsim.core.exceptions import UsageError
+from imsim.analysis.warmup import Steadiness
+from imsim.core.exceptions import RunError, UsageError
 from imsim.experiments import fingerprint
 from imsim.experiments.replicate import Sample, replication_seed
 from imsim.scenario import Scenario
@@ -21,10 +21,11 @@ FILE = "finished.jsonl"
 
 
 class FolderStore:
-    """In a folder's `finished.jsonl`. A line counts only for the same design, seed and program; so one folder may serve
-    several sweeps, and one that has grown.
+    """A store of samples in the file `finished.jsonl` of a folder.
 
-    A process that is killed leaves at most its last line unfinished, which is then run again.
+    A line is valid only for the same design, seed and program. So a folder can serve several sweeps, and an extended
+    one. If a process is killed, at most its last line is incomplete; that replication is run again.
+
     Raises: UsageError if the folder cannot be made or written.
     """
 
@@ -39,7 +40,7 @@ class FolderStore:
             self._path.touch()
             text = self._path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
-            raise UsageError(f"out: cannot keep anything in {folder}: {error.strerror}") from None
+            raise UsageError(f"out: cannot write to the folder {folder}: {error.strerror}") from None
         for line in text.split("\n"):
             self._take(line)
         self._begin = "" if not text or text.endswith("\n") else "\n"
@@ -51,13 +52,13 @@ class FolderStore:
             values = before.get("values", {}) | entry["values"]
             functions = before.get("functions", {}) | entry["functions"]
             behind = before.get("behind", {}) | entry["behind"]
-            entry["beginning"]  # or it is not one
+            Steadiness.from_json_dict(entry["steadiness"])  # raises if the line is not one
             self._kept[entry["key"]] = entry | {"values": values, "functions": functions, "behind": behind}
         except (ValueError, TypeError, KeyError):
-            pass  # torn: as if it were not there
+            pass  # an incomplete line is ignored
 
     def get(self, scenario: Scenario, replication: int) -> Sample | None:
-        """What is known of this replication, if everything that is measured is."""
+        """Return a replication's sample, or None if it or one of the metrics is missing."""
         seed = replication_seed(scenario.seed, replication)
         key = self._key(scenario, seed)
         entry = self._kept.get(key) if key else None
@@ -66,12 +67,13 @@ class FolderStore:
         if any(entry["functions"].get(name) != source for name, source in self._functions.items()):
             return None
         behind = {name: Behind(*entry["behind"][name]) for name in self._names if name in entry["behind"]}
-        first, *later = entry["beginning"] or [None]
-        beginning = None if first is None else Beginning(first, tuple(later))
         values = {name: entry["values"][name] for name in self._names}
-        return Sample(replication, seed, entry["digest"], values, behind, beginning)
+        return Sample(
+            replication, seed, entry["digest"], values, behind, Steadiness.from_json_dict(entry["steadiness"])
+        )
 
     def put(self, scenario: Scenario, sample: Sample) -> None:
+        """Append a sample to the file. Raises: RunError if the file cannot be written."""
         key = self._key(scenario, sample.seed)
         if key is None:
             return
@@ -80,19 +82,22 @@ class FolderStore:
             "seed": sample.seed,
             "digest": sample.digest,
             "values": sample.values,
-            "beginning": None if sample.beginning is None else [sample.beginning.first, *sample.beginning.later],
+            "steadiness": asdict(sample.steadiness),
             "behind": {name: astuple(one) for name, one in sample.behind.items()},
             "functions": self._functions,
         }
-        # One write, so that lines of two processes do not mix.
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(f"{self._begin}{json.dumps(entry)}\n")
+        try:
+            # One write, so that lines of two processes do not mix.
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(f"{self._begin}{json.dumps(entry)}\n")
+        except OSError as error:
+            raise RunError(f"out: cannot write {self._path}: {error.strerror}; earlier runs are kept") from None
         self._begin = ""
 
     def _key(self, scenario: Scenario, seed: int) -> str | None:
-        """None if the design or a metric cannot be compared with that of another process."""
+        """Return the key of a replication, or None if the design or a metric cannot be compared across processes."""
         if id(scenario) not in self._designs:
-            # Held, so that its id is its own.
+            # The reference keeps the scenario alive, so that no other object can get its id.
             self._designs[id(scenario)] = (scenario, _known(fingerprint.design, scenario))
         design = self._designs[id(scenario)][1]
         return (
@@ -105,8 +110,7 @@ def _known(digest: Callable[[Any], str], one: object) -> str | None:
         return digest(one)
     except fingerprint.NotComparableError as error:
         warnings.warn(
-            f"out: {error}, so it cannot be told whether that is what it was in an earlier run: nothing is taken from "
-            "the folder or kept there",
+            f"out: {error}, which cannot be compared with an earlier process: the folder is neither read nor written",
             stacklevel=2,
         )
         return None

@@ -16,6 +16,7 @@ from imsim.core.client.conversations import Conversation
 from imsim.core.gateway.gateway import Gateway
 from imsim.core.model import Code, is_chatroom
 from imsim.core.placement import Placement
+from imsim.core.timers import Timer, Timers
 from imsim.faultsearch.clock import OwnClock
 from imsim.faultsearch.entries import (
     Adrift,
@@ -54,9 +55,10 @@ def _ignore(*_: object) -> None:
 class FlawedNode(Node):
     """A node with its own clock, which records its actions in the trace."""
 
-    __slots__ = ()
+    _armed = _NEVER  # when its clock wakes it
 
     clock: OwnClock
+    machine: Any
     name: str
     world: Surroundings
 
@@ -69,10 +71,41 @@ class FlawedNode(Node):
         self.now = self.clock.now
         self.arm()
 
+    def new_timers(self) -> Timers:
+        self._timers = OwnTimers(self)
+        return self._timers
+
+    def arm(self) -> None:
+        """Be woken at the machine's next deadline, if that is earlier than planned."""
+        deadline = None if self._timers is None else self._timers.next_deadline()
+        if deadline is not None and deadline < self._armed:
+            self._armed = max(deadline, self.clock.now)
+            self.clock.alarm_at(self._armed, self._wake, self._armed)
+
     def _wake(self, armed: float) -> None:
-        if armed == self._armed:
-            self.clock.reach(armed)
-        super()._wake(armed)
+        if armed != self._armed:
+            return  # an earlier one, or one of the clock since it jumped, has replaced it
+        self._armed = _NEVER
+        self.clock.reach(armed)
+        self.now = self.clock.now
+        if self._timers is not None:
+            self.machine.handle_timer(self.now)
+        self.arm()
+
+
+class OwnTimers(Timers):
+    """The timers of a machine whose node has a clock that can jump. They have the node woken at their next deadline."""
+
+    __slots__ = ("_node",)
+
+    def __init__(self, node: FlawedNode) -> None:
+        super().__init__()
+        self._node = node
+
+    def at(self, deadline: float, callback: Callable[[Any, float], None], argument: Any = None) -> Timer:
+        timer = super().at(deadline, callback, argument)
+        self._node.arm()
+        return timer
 
 
 Answer = events.RequestDone | events.RequestFailed | events.Entered | events.ReadCounted | events.History
@@ -122,7 +155,9 @@ class Instance(FlawedNode, sim.ClientNode[Connection]):
         #: The user's looks at the conversation list, each with the number of events until then.
         self.looks: list[tuple[int, list[Conversation]]] = []
         rest = (token, world.case.policies, world.jitter_stream(number).next, world.case.kind(device))
-        super().__init__(number, OwnClock(world.clock), lambda node: Client(node, self.user, self.device, *rest))
+        super().__init__(
+            number, OwnClock(world.clock), lambda node: Client(node, self.user, self.device, *rest, self.new_timers())
+        )
 
     @property
     def is_live(self) -> bool:
@@ -160,10 +195,6 @@ class Instance(FlawedNode, sim.ClientNode[Connection]):
                 connection.make_half_open("both")
             else:
                 connection.up.carry(self.now, connection.lost_by_gateway, None)
-
-    def handle_timer(self, now: float) -> None:
-        if self.is_up:
-            super().handle_timer(now)
 
     def from_gateway(self, frame: frames.ToClient) -> None:
         self.record(ClientReceived, "", frame)
@@ -273,7 +304,6 @@ class GatewayNode(FlawedServer, sim.GatewayNode[Connection]):
         user, issued_at = token.split("@")
         self.now = self.clock.now
         machine.authenticated(connection, user if code is None else None, code, self.now, float(issued_at))
-        self.arm()
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
         self.record(GatewayForwarded, router, frame)

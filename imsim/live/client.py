@@ -175,7 +175,9 @@ class LiveClient:
         data: dict[str, object] | None = None,
         id_client: str | None = None,
     ) -> events.Acked:
-        """Change a group, a friendship or a message, and return once the change is stored. The README lists the events.
+        """Change a group, a friendship or a message, and return once the change is stored.
+
+        docs/protocol-reference.md lists the events.
 
         Raises: RunError as in `create_group`.
         """

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidURI
+from websockets.frames import CloseCode
 from websockets.http11 import Response
 from websockets.uri import WebSocketURI, parse_uri
 
@@ -17,7 +18,8 @@ from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.core.sizes import largest_taken
 from imsim.live.credentials import Unauthorized, get_token
-from imsim.live.websocket import LOGGER, WebSocket, text_frame
+from imsim.live.log import LOGGER
+from imsim.live.websocket import WebSocket, text_frame
 
 _OPEN_TIMEOUT = 10.0  # seconds of real time for the token and the handshake
 
@@ -219,7 +221,7 @@ class ClientSocket(WebSocket):
     def on_text(self, text: bytes) -> None:
         self._connector.text_received(self, text)
 
-    def on_bad(self, code: Code, text: str) -> None:
+    def on_bad(self, code: Code, text: str, close_code: CloseCode = CloseCode.NORMAL_CLOSURE) -> None:
         LOGGER.error("%s broke the WebSocket protocol: %s", self._connector.url, text)
         self.close()
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
+import os
+import socket
 import time
 from collections.abc import Callable
 from http import HTTPStatus
 from ssl import SSLContext
+from typing import cast
 
 from websockets.datastructures import Headers
 from websockets.frames import CloseCode
@@ -20,18 +24,23 @@ from websockets.server import ServerProtocol
 
 from imsim import wire
 from imsim.core import events, frames, storage
-from imsim.core.exceptions import RunError
+from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.core.server import Server as Machine
 from imsim.core.sizes import largest_from_client, largest_to_client
+from imsim.live.admission import Admission, has_hung_up
 from imsim.live.auth import Answer, HttpEndpoints, Revocation, Tokens
+from imsim.live.listener import Listener
+from imsim.live.log import LOGGER
 from imsim.live.stores import Store
 from imsim.live.timer import DeadlineTimer
-from imsim.live.websocket import CLOSE_TIMEOUT, LOGGER, WebSocket, text_frame
+from imsim.live.websocket import CLOSE_TIMEOUT, MESSAGE_WORK, WebSocket, text_frame
 
-_BACKLOG = 4096  # connections that may wait to be accepted: after a crash, all clients reconnect at the same time
 _PUSH_ALLOWANCE = 1 << 20  # bytes of pushes that may wait behind the largest frame
+_BYTES_BEFORE_LOGIN = 1 << 16  # that a client may send before it is logged in, its HTTP request included
+_STEPS_BEFORE_LOGIN = 256  # of a connection: an HTTP request, a message, or a few other frames
+_ENDED_FOR_ROOM = 16  # newcomers that the server disconnects to get file descriptors
 _FLUSH_TIMEOUT = 10.0  # seconds that `stop` waits for storage
 
 
@@ -72,10 +81,12 @@ class Server:
         self._revoking: dict[tuple[str, float], asyncio.Future[bool]] = {}  # (user, before) -> whether it is stored
         self._connections: dict[int, _Connection] = {}  # open WebSockets, by the machine's number of the connection
         self._transports: set[_Connection] = set()  # all connections, also those that are not WebSockets (yet)
+        self._newcomers: dict[_Connection, None] = {}  # those that are not logged in, the oldest first
+        self.admission = Admission()
         self._port = _Port(self._connections, store, on_event)
         self.machine = Machine(self._port, policies, epoch=wall() - clock())
         self._timer = DeadlineTimer(self.machine, clock, self.wake)
-        self._listener: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._last_connection = 0
         self._down = False
         self.login_timeout = policies.login_timeout
@@ -90,27 +101,30 @@ class Server:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen on `host` and `port`. Port 0 stands for any free port.
 
-        Raises: RunError if the port is in use, or if `host` is not an address of this computer.
+        Raises: RunError if the port is in use, or if `host` is not an address of this computer; UsageError if the
+        server was started before.
         """
-        loop = asyncio.get_running_loop()
+        if self._down or self._listener is not None:
+            raise UsageError("server: it serves only once, and it was started before; make another Server")
+        listener = Listener(
+            lambda: _Connection(self),
+            timeout=self.login_timeout,
+            ssl=self._ssl,
+            is_behind=lambda: self.admission.is_behind,
+            make_room=self._make_room,
+        )
         try:
-            self._listener = await loop.create_server(
-                lambda: _Connection(self),
-                host,
-                port,
-                ssl=self._ssl,
-                ssl_handshake_timeout=self.login_timeout if self._ssl else None,
-                backlog=_BACKLOG,
-                start_serving=False,
-            )
+            await listener.bind(host, port)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise RunError(f"port {port} of {host} is in use; choose another, or 0 for any free port") from None
-            reason = error.strerror or error
+            # An error of the name's look-up has a number of its own.
+            reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
             raise RunError(f"cannot listen on {host}:{port}: {reason}; give an address of this computer") from None
+        self._listener = listener
         self._store.start(self._stored)
-        await self._listener.start_serving()
-        self.port = self._listener.sockets[0].getsockname()[1]
+        await listener.accept()
+        self.port = listener.port
         # A client cannot connect to the address for "all interfaces", but it can connect to the loopback address.
         reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}
         shown = reachable.get(host, f"[{host}]" if ":" in host else host)
@@ -187,8 +201,21 @@ class Server:
     def accepted(self, connection: _Connection) -> None:
         """Register a new TCP connection."""
         self._transports.add(connection)
+        self._newcomers[connection] = None
         if self._down:
             connection.abort()
+
+    def admitted(self, connection: _Connection) -> None:
+        """Register that the client of this connection is logged in."""
+        self._newcomers.pop(connection, None)
+
+    def _make_room(self) -> bool:
+        """Disconnect the oldest connections that are not logged in. Return whether there was one."""
+        oldest = list(itertools.islice(self._newcomers, _ENDED_FOR_ROOM))
+        for connection in oldest:
+            del self._newcomers[connection]
+            connection.abort()
+        return bool(oldest)
 
     def answer(self, request: Request) -> Answer | Revocation | None:
         """Return the answer to an HTTP request; a Revocation to carry out first; or None for a WebSocket handshake."""
@@ -229,20 +256,24 @@ class Server:
             self.run_until_idle()
             return
         except wire.WireError as error:
-            self.refuse(id, Code.BAD_FRAME, str(error))
+            self.refuse(id, Code.BAD_FRAME, str(error), _close_code(text))
             return
         self.machine.receive(id, frame, self._clock())
         self.run_until_idle()
 
-    def refuse(self, id: int, code: Code, text: str) -> None:
+    def refuse(self, id: int, code: Code, text: str, close_code: CloseCode = CloseCode.NORMAL_CLOSURE) -> None:
         """End the connection with this number; send the code and the text as the reason."""
         if not self._down:
+            self._port.close_codes[id] = close_code
             self.machine.refuse(id, code, text, self._clock())
+            self._port.close_codes.clear()
             self.run_until_idle()
 
     def lost(self, connection: _Connection) -> None:
         """Remove a connection that has ended."""
         self._transports.discard(connection)
+        self._newcomers.pop(connection, None)
+        self.admission.withdraw(connection)
         if connection.id:
             del self._connections[connection.id]
         if connection.id and not self._down:
@@ -305,6 +336,7 @@ class _Port:
         self._on_event = on_event
         self.shed = 0
         self.close_code = CloseCode.NORMAL_CLOSURE
+        self.close_codes: dict[int, CloseCode] = {}  # by connection, where it is another one
         self.logins: list[tuple[int, str]] = []  # pending: (connection, token)
         self._frame: frames.ToClient | None = None
         self._wire = b""
@@ -314,12 +346,14 @@ class _Port:
         if target is not None:
             if frame is not self._frame:
                 self._frame, self._wire = frame, text_frame(wire.encode(frame), mask=False)
+                if type(frame) is frames.LoggedIn:
+                    target.admit()
             target.send(self._wire)
 
     def close(self, connection: int) -> None:
         target = self._connection(connection)
         if target is not None:
-            target.close(self.close_code)
+            target.close(self.close_codes.get(connection, self.close_code))
 
     def authenticate(self, connection: int, token: str) -> None:
         self.logins.append((connection, token))
@@ -331,15 +365,40 @@ class _Port:
             self._on_event(event)
 
 
-class _Connection(WebSocket):
-    """The server's end of a connection. `id` is the connection's number; it is 0 until the WebSocket is open."""
+def _close_code(text: bytes) -> CloseCode:
+    """Return the close code after a message that is not a frame."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return CloseCode.INVALID_DATA
+    return CloseCode.NORMAL_CLOSURE
 
-    __slots__ = ("_handshake_timer", "_lost", "_revoking", "_server", "id")
+
+class _Connection(WebSocket):
+    """The server's end of a connection. `id` is the connection's number; it is 0 until the WebSocket is open.
+
+    Until the client is logged in, the connection is a newcomer. What a newcomer sends waits in the server's queue
+    `admission`, and it may send only a little.
+    """
+
+    __slots__ = (
+        "_bytes_left",
+        "_handshake_timer",
+        "_is_newcomer",
+        "_lost",
+        "_revoking",
+        "_server",
+        "_steps_left",
+        "id",
+    )
 
     def __init__(self, server: Server) -> None:
         super().__init__(ServerProtocol(max_size=server.max_size, logger=LOGGER), server.write_limit)
         self.id = 0
         self._server = server
+        self._is_newcomer = True
+        self._bytes_left = _BYTES_BEFORE_LOGIN
+        self._steps_left = _STEPS_BEFORE_LOGIN
         self._revoking: asyncio.Task[None] | None = None  # a reference, because the event loop keeps only a weak one
         self._lost: asyncio.Future[None] | None = None
 
@@ -351,12 +410,94 @@ class _Connection(WebSocket):
         self._handshake_timer = loop.call_later(self._server.login_timeout, self.abort)
         self._server.accepted(self)
 
+    # --- before the login -------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_newcomer:
+            super().data_received(data)
+            return
+        if self._is_deaf or self.protocol.eof_sent:
+            return  # the connection is ending
+        self.keep_unread(data)
+        self._bytes_left -= len(data)
+        if self._bytes_left < 0:
+            self._end_flood()
+        elif self.id or self._has_request():
+            self._server.admission.submit(self, is_open=self.id > 0)
+
+    def serve(self, *, waited: bool) -> None:
+        """Handle one request, message or slice of what a newcomer has sent."""
+        if self._transport.is_closing():
+            return
+        self._steps_left -= 1
+        if self._steps_left < 0:
+            self._end_flood()
+            return
+        # A client that half-closes the connection can still read the answer to an HTTP request, but it cannot log in.
+        # If the request has waited, the client has probably given up.
+        if (waited or self.id or self._unread.startswith(b"GET / ")) and self._peer_has_hung_up():
+            self.abort()
+            return
+        # The parser gets only the head of an HTTP request, so that the request is answered before the rest is parsed.
+        rest = b""
+        if not self.id:
+            head, separator, rest = self._unread.partition(b"\r\n\r\n")
+            self._unread = head + separator
+        self.read(MESSAGE_WORK)
+        if rest and not self._is_deaf and not self.protocol.eof_sent:
+            self.keep_unread(rest)
+            self._server.admission.submit(self, is_open=self.id > 0)
+
+    def read_later(self) -> None:
+        if self._is_newcomer:
+            self._server.admission.submit(self, is_open=self.id > 0)
+        else:
+            super().read_later()
+
+    def eof_received(self) -> None:
+        if self._server.admission.withdraw(self) or (self._is_newcomer and self.id):
+            self.abort()  # the client has given up
+        else:
+            super().eof_received()
+
+    def admit(self) -> None:
+        """Handle what the client sends from now on at once: it is logged in."""
+        self._is_newcomer = False
+        self._server.admitted(self)
+        if self._server.admission.withdraw(self):
+            self.read_later()
+
+    def _has_request(self) -> bool:
+        """Whether the whole head of an HTTP request has arrived, or something that cannot become one."""
+        if b"\r\n\r\n" in self._unread:
+            return True
+        first, separator, _ = self._unread.partition(b"\n")
+        return bool(separator) and b" HTTP/1." not in first
+
+    def _peer_has_hung_up(self) -> bool:
+        file = cast(socket.socket, self.address("socket")).fileno()
+        return file >= 0 and has_hung_up(file)
+
+    def _end_flood(self) -> None:
+        """End a newcomer that sends too much."""
+        self._server.admission.withdraw(self)
+        self.forget_unread()
+        self._is_deaf = True
+        if self.id:
+            self._server.refuse(self.id, Code.BAD_REQUEST, "too much data before the login; log in first")
+        elif not self.protocol.eof_sent:
+            answer = Answer(431, b'{"error": "the request is too large"}', {})
+            self.respond(self._server.response(answer))
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
     def on_request(self, request: Request) -> None:
         self._handshake_timer.cancel()
         if self.protocol.parser_exc is not None:
             return  # the request has a body, which is not supported: the protocol has ended the connection
         answer = self._server.answer(request)
         if isinstance(answer, Revocation):
+            self._is_deaf = True
             self._revoking = asyncio.get_running_loop().create_task(self._revoke(answer))
         elif answer is not None:
             self.respond(self._server.response(answer))
@@ -373,8 +514,8 @@ class _Connection(WebSocket):
     def on_text(self, text: bytes) -> None:
         self._server.received(self.id, text)
 
-    def on_bad(self, code: Code, text: str) -> None:
-        self._server.refuse(self.id, code, text)
+    def on_bad(self, code: Code, text: str, close_code: CloseCode = CloseCode.NORMAL_CLOSURE) -> None:
+        self._server.refuse(self.id, code, text, close_code)
 
     def on_slow(self) -> None:
         text = "the client reads too slowly: its send queue is full; log in again to fetch the missed messages"

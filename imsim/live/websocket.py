@@ -3,28 +3,33 @@
 Server and client share it. It collects outgoing data and writes it once per loop iteration, reassembles fragmented
 messages, and answers pings. It also limits the time of the closing handshake, and the bytes that wait for a peer that
 does not read.
+
+A connection may handle only a share of what it received in one iteration of the event loop (a turn). So a peer that
+sends thousands of tiny frames at once delays the other connections by one share, not by all its frames.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections import deque
 from typing import cast
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import PayloadTooBig
-from websockets.frames import Frame, Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from imsim.core.model import Code
+from imsim.live.log import LOGGER
+from imsim.live.turn import PAUSE
 
 CLOSE_TIMEOUT = 2.0  # seconds within which the peer must finish a closing handshake
 
-# The level hides the two INFO lines that the library logs for each connection.
-LOGGER = logging.getLogger("imsim.live.websocket")
-LOGGER.setLevel(logging.WARNING)
+SHARE = 128  # the work of one connection in one turn, in control frames and fragments
+MESSAGE_WORK = 8  # the work of a message, in the same unit
+_SLICE = 384  # bytes that the parser gets at a time: 64 frames of a client at most, because each has 6 bytes or more
 
 
 def text_frame(text: bytes, *, mask: bool) -> bytes:
@@ -44,11 +49,16 @@ class WebSocket(asyncio.Protocol):
     __slots__ = (
         "_ended",
         "_eof",
+        "_events",
         "_fragments",
+        "_is_deaf",
+        "_is_paused",
         "_out",
+        "_position",
         "_scheduled",
         "_timer",
         "_transport",
+        "_unread",
         "protocol",
         "write_limit",
     )
@@ -59,6 +69,11 @@ class WebSocket(asyncio.Protocol):
         self.protocol = protocol
         self.write_limit = write_limit  # bytes; `on_slow` is called when more than this is unread
         self._out: list[bytes] = []
+        self._unread = b""  # received, but not parsed, from `_position` on
+        self._position = 0
+        self._events: deque[Request | Response | Frame] = deque()  # parsed, but not handled
+        self._is_paused = False  # whether the transport reads nothing, because earlier data waits for the next turn
+        self._is_deaf = False  # whether to drop what the peer sends from now on
         self._fragments: list[bytes] | None = None  # of the message being received
         self._scheduled = False
         self._ended = False  # whether a close frame, or an HTTP refusal, has been queued
@@ -79,8 +94,11 @@ class WebSocket(asyncio.Protocol):
     def on_pong(self, payload: bytes) -> None:
         """Handle the answer to a ping."""
 
-    def on_bad(self, code: Code, text: str) -> None:
-        """Handle a violation of the protocol by the peer. Frames sent from here precede the close frame."""
+    def on_bad(self, code: Code, text: str, close_code: CloseCode = CloseCode.NORMAL_CLOSURE) -> None:
+        """Handle a violation of the protocol by the peer. Frames sent from here precede the close frame.
+
+        `close_code` is the code that this close frame should have, unless the library has already made one.
+        """
 
     def on_slow(self) -> None:
         """Handle a peer that does not read. The data that waited on this side has been dropped."""
@@ -134,36 +152,62 @@ class WebSocket(asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
-        """Drop the connection and all queued data at once."""
+        """Drop the connection at once, and all data that waits to be handled or written."""
+        self.forget_unread()
         self._transport.abort()
 
     # --- the transport ----------------------------------------------------------------------------------------------
-    # TCP_NODELAY needs no call: asyncio and uvloop set it on every TCP transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        protocol = self.protocol
-        protocol.receive_data(data)
-        for event in protocol.events_received():
-            if isinstance(event, Frame):
-                self._frame_received(event)
-            elif isinstance(event, Request):
-                self.on_request(event)
-            else:
-                self.on_response(event)
-        if protocol.parser_exc is not None:
-            code = Code.TOO_LARGE if isinstance(protocol.parser_exc, PayloadTooBig) else Code.BAD_FRAME
-            self.on_bad(code, str(protocol.parser_exc))
-        self._collect()
+        if self._is_paused:
+            self.keep_unread(data)
+        else:
+            self._unread = data
+            self.read()
+
+    def keep_unread(self, data: bytes) -> None:
+        """Add the data to the data that was received but not parsed."""
+        self._unread = self._unread[self._position :] + data if self._unread else data
+        self._position = 0
+
+    def forget_unread(self) -> None:
+        """Drop the data that was received but not handled."""
+        self._unread = b""
+        self._position = 0
+        self._events.clear()
+
+    def read(self, share: int = SHARE) -> None:
+        """Handle received data, but not more than `share`. Then let other connections have their turn."""
+        try:
+            is_done = self._read(share)
+        except Exception:  # a fault of this program must not end more than this connection
+            LOGGER.exception("a connection was dropped because of an internal error")
+            self.abort()
+            return
+        if is_done and self._is_paused:
+            self._is_paused = False
+            self._transport.resume_reading()
+        elif not is_done:
+            self.read_later()
+
+    def read_later(self) -> None:
+        """Call `read` after a pause."""
+        if not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+        asyncio.get_running_loop().call_later(PAUSE, self.read)
 
     def eof_received(self) -> None:
+        self.forget_unread()
         self.protocol.receive_eof()
         self._collect()
         self.flush()  # now, because the transport closes when this method returns
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.forget_unread()
         if self._timer is not None:
             self._timer.cancel()
         if self.protocol.state is not State.CLOSED:
@@ -187,30 +231,90 @@ class WebSocket(asyncio.Protocol):
             transport.write(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
         if self._eof:
-            self._eof = False
-            # After a half-close the peer can still read what this side wrote; this side discards what the peer sends.
-            if transport.can_write_eof():
-                transport.write_eof()
-            else:
-                transport.close()
+            self._half_close()
+
+    # asyncio calls these two methods if the transport has more data than its limit, and when it has less again.
+
+    def pause_writing(self) -> None:
+        pass
+
+    def resume_writing(self) -> None:
+        if self._eof:
+            asyncio.get_running_loop().call_soon(self._half_close)
 
     # --- private ----------------------------------------------------------------------------------------------------
 
-    def _frame_received(self, frame: Frame) -> None:
+    def _half_close(self) -> None:
+        """End the data that this side sends. The peer can still read it; this side discards what the peer sends."""
+        transport = self._transport
+        if transport.is_closing():
+            return
+        if not transport.can_write_eof():
+            self._eof = False
+            transport.close()
+        elif transport.get_write_buffer_size():
+            # The transport would half-close later by itself, but then an error would be logged with a traceback.
+            transport.set_write_buffer_limits(high=0)
+        else:
+            self._eof = False
+            try:
+                transport.write_eof()
+            except OSError:  # the peer has already reset the connection
+                transport.abort()
+
+    def _read(self, share: int) -> bool:
+        """Handle received data, but not more than `share`. Return whether everything has been handled."""
+        protocol, events = self.protocol, self._events
+        while True:
+            while events:
+                if share <= 0:
+                    return False
+                event = events.popleft()
+                if isinstance(event, Frame):
+                    share -= self._frame_received(event)
+                elif isinstance(event, Request):
+                    share -= MESSAGE_WORK
+                    self.on_request(event)
+                else:
+                    self.on_response(event)
+            if protocol.parser_exc is not None and not self._is_deaf:
+                self._is_deaf = True
+                code = Code.TOO_LARGE if isinstance(protocol.parser_exc, PayloadTooBig) else Code.BAD_FRAME
+                self.on_bad(code, str(protocol.parser_exc))
+            self._collect()  # after the events, so that a pong follows the answers to the messages before its ping
+            if self._is_deaf or protocol.eof_sent:  # the rest means nothing
+                self.forget_unread()
+            start = self._position
+            if start >= len(self._unread):
+                self._unread, self._position = b"", 0
+                return True
+            self._position = start + _SLICE
+            protocol.receive_data(self._unread[start : start + _SLICE])
+            events.extend(protocol.events_received())
+
+    def _frame_received(self, frame: Frame) -> int:
+        """Handle a frame, and return how much work it was."""
         opcode = frame.opcode
-        if opcode is Opcode.TEXT and frame.fin:
+        if self._ended:
+            pass
+        elif opcode is Opcode.TEXT and frame.fin:
             self.on_text(bytes(frame.data))
+            return MESSAGE_WORK
         elif opcode is Opcode.PONG:
             self.on_pong(bytes(frame.data))
         elif opcode is Opcode.BINARY:
-            self.on_bad(Code.BAD_FRAME, "message: must be JSON text (got a binary message)")
+            text = "message: must be JSON text (got a binary message)"
+            self.on_bad(Code.BAD_FRAME, text, CloseCode.UNSUPPORTED_DATA)
         elif opcode is Opcode.TEXT:
             self._fragments = [bytes(frame.data)]
         elif opcode is Opcode.CONT and self._fragments is not None:
-            self._fragments.append(bytes(frame.data))
+            if frame.data or frame.fin:
+                self._fragments.append(bytes(frame.data))
             if frame.fin:
-                text, self._fragments = b"".join(self._fragments), None
-                self.on_text(text)
+                message, self._fragments = b"".join(self._fragments), None
+                self.on_text(message)
+                return MESSAGE_WORK
+        return 1
 
     def _collect(self) -> None:
         """Queue the data that the protocol itself sends: handshakes, pongs and close frames."""

@@ -18,6 +18,8 @@ _STOP_SECONDS = 15.0
 class Served:
     """A running server in a subprocess. `url` is its address; `stop()` or the end of a `with` block stops it.
 
+    Once it has ended, it cannot start again: another `with` block raises UsageError.
+
     The server also stops when this process ends.
     """
 
@@ -76,6 +78,8 @@ class Served:
         self._folder.cleanup()
 
     def __enter__(self) -> Served:
+        if self._process.poll() is not None:
+            raise UsageError(f"the server at {self.url} has ended; start another one with imsim.serve()")
         return self
 
     def __exit__(self, *_: object) -> None:

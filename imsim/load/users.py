@@ -135,7 +135,7 @@ class Director:
                 changes["seed"] = int(options.imsim_seed)
             except ValueError:
                 raise UsageError(f"--imsim-seed: must be an integer (got {options.imsim_seed!r})") from None
-        scenario = scenario.with_(changes)
+        scenario = scenario.replace(changes)
         if options.run_time:
             scenario = cut(scenario, float(options.run_time))
 

@@ -1,7 +1,8 @@
-"""What the users of a plan do with their clients, the same in every world: a thin layer between the plan's numbers and
-the core's Client. A world says when, on which client, and under which names.
+"""Execution of a plan with the core's clients, the same in simulated and live runs.
 
-Besides writing, a user does everything on the first device.
+It is a thin layer between the numbers of a plan and the methods of the core's Client. The run decides when an action
+happens, on which client and under which names. Users send messages on all of their devices; all other actions happen on
+the first device.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from imsim.core.client.client import Client
 from imsim.core.model import MessageType, Scene
 from imsim.scenario.workload import Action, Plan, device_name
 
-#: Of a message by its number in the plan, the seq that it got; None as long as its sender does not know.
+#: Returns the seq of a message by its number in the plan; None until its sender knows it.
 SeqOf = Callable[[int], int | None]
 
-#: Of a user, group or chatroom by its name in the plan, its name in this world.
+#: Returns the name that a user, a group or a chatroom of the plan has in this run.
 Named = Callable[[str], str]
 
 _FIRST_DEVICE = device_name(0)
@@ -26,27 +27,29 @@ _ACTION = "action "
 
 
 class IdClient(str):
-    """The idClient of a message of the plan, which carries the message's number there. In the simulation the object
-    itself travels with the message, from the client's send to the last row."""
+    """The idClient of a message of the plan. Its attribute `intent` is the message's number in the plan.
+
+    In the simulation, this object travels with the message, from the client's send to the last row.
+    """
 
     __slots__ = ("intent",)
 
     intent: int
 
     def __new__(cls, intent: int, prefix: str = "") -> IdClient:
-        """`prefix`: what a world puts before the names of the plan."""
+        """Create the idClient of message number `intent`. `prefix`: the run's prefix of all names of the plan."""
         made = str.__new__(cls, f"{prefix}{intent}")
         made.intent = intent
         return made
 
 
 def intent_of(id_client: str) -> int | None:
-    """The number that this name carries: that of a message of the plan; None for any other name."""
+    """Return the number in the plan of the message with this idClient; None if it is not an IdClient."""
     return getattr(id_client, "intent", None)
 
 
 def send(client: Client, plan: Plan, named: Named, id_client: IdClient, now: float) -> None:
-    """Send the message of the plan that is to have this name."""
+    """Send the message of the plan to which this idClient belongs."""
     intent = id_client.intent
     conversation = plan.conversations[plan.conversation[intent]]
     to = named(conversation.to(int(plan.sender[intent])))
@@ -56,7 +59,7 @@ def send(client: Client, plan: Plan, named: Named, id_client: IdClient, now: flo
 
 
 def act(client: Client, plan: Plan, action: Action, seq_of: SeqOf, named: Named, id_client: str, now: float) -> None:
-    """Carry out the action. A message that its sender does not know to be stored is neither recalled nor edited."""
+    """Execute an action. A recall or edit is left out if the sender does not know yet that the message is stored."""
     if action.kind in ("recall", "edit"):
         seq = seq_of(action.intent)
         if seq is None:
@@ -75,12 +78,12 @@ def act(client: Client, plan: Plan, action: Action, seq_of: SeqOf, named: Named,
 
 
 def action_id(number: int, prefix: str = "") -> str:
-    """The idClient of action number `number`."""
+    """Return the idClient of action number `number`."""
     return f"{prefix}{_ACTION}{number}"
 
 
 def recalled_by(plan: Plan, id_client: str) -> int | None:
-    """The message of the plan that the action with this idClient takes back; None if it does not do that."""
+    """Return the number of the message that the action with this idClient recalls; None for any other idClient."""
     number = id_client.removeprefix(_ACTION)
     if number == id_client or not number.isdecimal():
         return None
@@ -89,7 +92,7 @@ def recalled_by(plan: Plan, id_client: str) -> int | None:
 
 
 def wants_answer(client: Client, event: events.ClientEvent) -> bool:
-    """Whether the user answers what happened on this client: `answer` does it."""
+    """Return whether the user answers this event with `answer`: the first device accepts friend requests."""
     return (
         type(event) is events.Shown
         and event.message.type == "friend_request"
@@ -104,8 +107,11 @@ def answer(client: Client, event: events.Shown, now: float) -> None:
 
 
 def body(type: str, size: int) -> tuple[str, dict[str, object] | None, str | None]:
-    """(content, file, custom) of a message of this type: a text or a payload of `size` bytes, or an attachment that
-    says that it points to as many. (A position on the map has no size.)"""
+    """Return (content, file, custom) of a message of this type and size.
+
+    A text or a custom payload has `size` bytes. An attachment states `size` as the size of its file. (A geo message has
+    no size.)
+    """
     if type == MessageType.TEXT:
         return _text(size, "x"), None, None
     if type == MessageType.CUSTOM:
@@ -118,5 +124,5 @@ def body(type: str, size: int) -> tuple[str, dict[str, object] | None, str | Non
 
 @lru_cache(maxsize=1024)
 def _text(size: int, letter: str) -> str:
-    """One and the same for many messages: a simulation keeps all that it sent in memory."""
+    """Return a text of this size. Messages of one size share it, because a simulation keeps all messages in memory."""
     return letter * size

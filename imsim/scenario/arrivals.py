@@ -26,6 +26,10 @@ from imsim.scenario.quantities import PositiveSeconds, Seconds, shown
 Floats = npt.NDArray[np.float64]
 _MOST_BURSTS = 10_000_000
 
+_BLOCKS = 20  # of equal length, to judge whether a load is even
+_UNEVEN = 0.1  # of the mean: a block of an even load differs by no more, except for
+_CHANCE = 3.0  # standard deviations of its count
+
 
 class Shape:
     """A rate over time, as a sequence of straight lines.
@@ -75,6 +79,19 @@ class _Arrivals(BaseModel):
         """Return the rate until `duration` or later, as multiples of workload.rate. None: a steady rate."""
         return None
 
+    def expected(self, until: float, rate: float) -> float:
+        """Return how many messages the scenario plans up to a time, at this average `rate` (messages a second). Where
+        chance shapes the rate, it is the mean."""
+        return rate * until
+
+    def is_even(self, since: float, until: float) -> bool:
+        """Return whether the load is about the same all the time between the two, except for chance."""
+        return True
+
+    def average(self, seed: int, duration: float) -> float:
+        """Return the average load of a long time as a multiple of that of a run; nan if the run has no load."""
+        return 1.0
+
     def until(self, duration: float) -> Any:
         """Return these arrivals without moments from `duration` on. Raises: UsageError if none is left."""
         return self
@@ -86,7 +103,29 @@ class Poisson(_Arrivals):
     kind: Literal["poisson"] = "poisson"
 
 
-class Bursts(_Arrivals):
+class _WithMean(_Arrivals):
+    """Arrivals whose mean rate over a long time is workload.rate, while that of a run may differ."""
+
+    def average(self, seed: int, duration: float) -> float:
+        shape = self.shape(seed, duration)
+        assert shape is not None
+        expected = shape.expected(duration)
+        return duration / expected if expected else math.nan
+
+
+class _Declared(_Arrivals):
+    """Arrivals whose rate over time is given, and not drawn."""
+
+    def expected(self, until: float, rate: float) -> float:
+        shape = self.shape(0, until)
+        assert shape is not None
+        return rate * shape.expected(until)
+
+    def is_even(self, since: float, until: float) -> bool:
+        return _are_even([self.expected(float(at), 1.0) for at in np.linspace(since, until, _BLOCKS + 1)], 0.0)
+
+
+class Bursts(_WithMean):
     """Quiet times and bursts in turn, with random (exponential) lengths: a Markov-modulated Poisson process."""
 
     kind: Literal["bursts"] = "bursts"
@@ -124,7 +163,7 @@ class Bursts(_Arrivals):
         return Shape(start, level, level)
 
 
-class Curve(_Arrivals):
+class Curve(_WithMean, _Declared):
     """A daily pattern: straight lines between points, repeated after each period. Its mean is workload.rate."""
 
     kind: Literal["curve"] = "curve"
@@ -168,7 +207,7 @@ class Curve(_Arrivals):
         return Shape(start, left / mean, right / mean, self.period)
 
 
-class Ramp(_Arrivals):
+class Ramp(_Declared):
     """A rate that changes evenly from one level to another and then stays constant. It shows which load is too high."""
 
     kind: Literal["ramp"] = "ramp"
@@ -216,6 +255,13 @@ class Replay(_Arrivals):
             source = _intended_in(Path(source)) if given == ["run"] else _lines_of(Path(source))
         return fields | {"at": moments(source)}
 
+    def expected(self, until: float, rate: float) -> float:
+        return float(np.searchsorted(self.at, until))
+
+    def is_even(self, since: float, until: float) -> bool:
+        edges = np.linspace(since, until, _BLOCKS + 1)
+        return _are_even(np.searchsorted(self.at, edges), _CHANCE)
+
     def until(self, duration: float) -> Replay:
         at = tuple(moment for moment in self.at if moment < duration)
         if not at:
@@ -228,6 +274,14 @@ class Replay(_Arrivals):
 
 Arrivals = Poisson | Bursts | Curve | Ramp | Replay
 ARRIVALS: dict[str, type[BaseModel]] = {kind.model_fields["kind"].default: kind for kind in get_args(Arrivals)}
+
+
+def _are_even(counts_until: npt.ArrayLike, chance: float) -> bool:
+    """Return whether blocks of time have about the same number of messages. `chance`: the standard deviations of a
+    Poisson distribution by which a block may differ besides."""
+    counts = np.diff(np.asarray(counts_until, np.float64))
+    mean = counts.mean()
+    return bool(mean and (np.abs(counts - mean) <= _UNEVEN * mean + chance * math.sqrt(mean)).all())
 
 
 def _intended_in(folder: Path) -> Floats:

@@ -15,7 +15,6 @@ from imsim.scenario.fields import ScenarioFields
 from imsim.scenario.quantities import format_duration
 from imsim.scenario.sections import Fault, Link, Topology
 from imsim.scenario.sections.faults import (
-    TIERS,
     LossBurst,
     MassReconnect,
     NodeCrash,
@@ -25,6 +24,7 @@ from imsim.scenario.sections.faults import (
     nodes_of,
 )
 from imsim.scenario.sections.people import CARRIED, MOST_BYTES
+from imsim.scenario.sections.topology import TIERS
 
 #: The tiers whose nodes exchange frames.
 _JOINED = ({"gateway", "router"}, {"router"}, {"router", "storage"})

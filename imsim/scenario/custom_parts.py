@@ -1,6 +1,6 @@
 """Custom parts: Python objects that replace built-in parts of a scenario, such as a distribution or a station.
 
-A scenario with custom parts works like any other (`with_`, comparison, copies in other processes). But a file can
+A scenario with custom parts works like any other (`replace`, comparison, copies in other processes). But a file can
 contain only their names: `to_toml` writes a reference, and reading that file fails, because the object is missing.
 Code that opens a finished run without running it again can accept references: see `names_only`.
 """
@@ -45,7 +45,7 @@ def resolved(value: Any, absent: Callable[[str], object]) -> Any:
     if _names_only.get():
         return absent(value)
     raise ValueError(
-        f"{value} exists only in Python; a file contains only its name: pass the object with Scenario.with_"
+        f"{value} exists only in Python; a file contains only its name: pass the object with Scenario.replace"
     )
 
 
@@ -63,7 +63,7 @@ def names_only() -> Iterator[None]:
 
 
 def not_here(reference: str) -> NoReturn:
-    raise UsageError(f"{reference} is missing: the file contains only its name; pass the object with Scenario.with_")
+    raise UsageError(f"{reference} is missing: the file contains only its name; pass the object with Scenario.replace")
 
 
 def broken(part: str, error: Exception) -> UsageError:

@@ -20,7 +20,6 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -36,6 +35,7 @@ from imsim.scenario.custom_parts import broken, is_reference, not_here, referenc
 from imsim.scenario.errors import explain
 from imsim.scenario.moments import durations
 from imsim.scenario.quantities import DURATION, format_duration, parse_duration, shown
+from imsim.scenario.quiet import QuietModel
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,7 +43,7 @@ Floats = npt.NDArray[np.float64]
 Quantity = Annotated[float, BeforeValidator(parse_duration)]
 
 
-class _Distribution(BaseModel):
+class _Distribution(QuietModel):
     """The base class of all distributions. Values are never negative.
 
     The argument `u` of `quantile` and `quantiles` is uniform in (0, 1), without 0 and 1.
@@ -355,7 +355,7 @@ class CustomDistribution(_Distribution):
             def quantile(self, u):
                 return self.fast if u < 0.9 else self.slow
 
-        office.with_({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
+        office.replace({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
 
     Only `quantile(u)` is required. It returns the value below which the share `u` of all values lies: 0 or more, in
     seconds or in the unit of the field. Any exception from it becomes a UsageError that names the class.

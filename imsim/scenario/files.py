@@ -43,7 +43,7 @@ def read(name_or_path: str | PathLike[str]) -> tuple[str, str]:
     except FileNotFoundError:
         raise _unknown(str(name_or_path), "no such preset or file") from None
     except IsADirectoryError:
-        hint = "; a run's folder is opened by imsim.open_run" if (path / "manifest.json").exists() else ""
+        hint = "; a run's folder is opened by imsim.read_run" if (path / "manifest.json").exists() else ""
         raise UsageError(f"scenario {path}: a folder, not a TOML file{hint}") from None
     except UnicodeDecodeError:
         raise UsageError(f"scenario {path}: not a TOML file: it is not UTF-8 text") from None

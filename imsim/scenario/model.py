@@ -7,30 +7,38 @@ in Python; a TOML file can also contain "250us", "5ms", "2s", "1.5min" or "2h".
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from html import escape
 from os import PathLike
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import tomli_w
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError, field_validator, model_validator
 
 from imsim.core.exceptions import UsageError
 from imsim.core.policies import Policies as CorePolicies
 from imsim.scenario import consistency, files
 from imsim.scenario.arrivals import Replay
+from imsim.scenario.differences import differences
 from imsim.scenario.errors import explain
 from imsim.scenario.fields import ScenarioFields
+from imsim.scenario.sections import Section
 from imsim.scenario.slicing import sliced
 
 #: Sections that only the simulation uses.
 LIVE_IGNORES = ("network", "topology", "faults", "cost")
 
+_MOST_NAMED = 4  # fields in a repr
+
 
 class Scenario(ScenarioFields):
-    """One IM system, its users, and for how long they send messages. Frozen; `with_` makes a changed copy.
+    """One IM system, its users, and for how long they send messages. Frozen; `replace` makes a changed copy.
 
     Raises: UsageError for invalid fields, with one line for each problem. (A section or a built-in distribution that
     is created on its own raises pydantic's ValidationError instead.)
     """
+
+    _internal: ClassVar[frozenset[str]] = frozenset({"core_policies", "ignored_live", "lasting", "left_out"})
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -72,7 +80,7 @@ class Scenario(ScenarioFields):
         changes = files.changes(overrides, name)
         if seed is not None:
             changes["seed"] = seed
-        return scenario.with_(changes)
+        return scenario.replace(changes)
 
     @classmethod
     def from_toml(cls, text: str, *, name: str = "custom") -> Scenario:
@@ -86,8 +94,8 @@ class Scenario(ScenarioFields):
         """Return the scenario as TOML. `from_toml` reads it back as an equal scenario (except for the name)."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
-    def with_(self, overrides: Mapping[str, object]) -> Scenario:
-        """Return a copy with new values at these dotted paths: `office.with_({"topology.routers": 4})`.
+    def replace(self, overrides: Mapping[str, object]) -> Scenario:
+        """Return a copy with new values at these dotted paths: `office.replace({"topology.routers": 4})`.
 
         All values are set before the first one is checked. Raises: UsageError, also for an unknown path.
         """
@@ -105,30 +113,76 @@ class Scenario(ScenarioFields):
         lists what was removed. Raises: UsageError.
         """
         fields: dict[str, object] = {"duration": duration, "warmup": 0.0, "faults": [], "workload.arrivals": "poisson"}
-        seconds = self.with_(fields).duration
+        seconds = self.replace(fields).duration
         fields |= {
             "warmup": self.warmup if self.warmup < seconds else 0.0,
             "faults": [fault for fault in self.faults if fault.at < seconds],
             "workload.arrivals": self.workload.arrivals.until(seconds),
         }
-        return self.with_(fields)
+        return self.replace(fields)
+
+    @property
+    def changes(self) -> dict[str, tuple[object, object]]:
+        """The fields that differ from the preset of this name: dotted path -> (the preset's value, this value).
+
+        A scenario whose name is not a preset's is compared with the defaults, `Scenario()`.
+        """
+        return {path: (values[0], values[1]) for path, (values, _) in differences([self._base, self]).items()}
+
+    @property
+    def _base(self) -> Scenario:
+        return _preset(self.name) if self.name in files.preset_names() else Scenario()
+
+    @property
+    def _base_name(self) -> str:
+        return f"the preset {self.name}" if self.name in files.preset_names() else "the defaults"
+
+    def __hash__(self) -> int:
+        return hash(_hashable(self))
+
+    def __repr__(self) -> str:
+        users = f"{self.population.users:,} users, {self.duration:g} s, seed {self.seed}"
+        changed = [path for path in differences([self._base, self]) if path not in ("seed", "duration")]
+        more = f" and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""
+        differs = f"; differs from {self._base_name} in {', '.join(changed[:_MOST_NAMED])}{more}" if changed else ""
+        return f"<Scenario {self.name}: {users}{differs}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the title, and a table of the fields that differ from the preset or the defaults."""
+        title = f"<b>{escape(self.name)}</b>" + (f": {escape(self.title)}" if self.title else "")
+        users = f"{self.population.users:,} users · {self.duration:g} s · seed {self.seed}"
+        found = differences([self._base, self])
+        if not found:
+            return f"<div>{title}<br>{users}<br><small>equal to {escape(self._base_name)}</small></div>"
+        rows = "".join(
+            f"<tr><td><code>{escape(path)}</code></td><td>{escape(was)}</td><td>{escape(now)}</td></tr>"
+            for path, (_, (was, now)) in found.items()
+        )
+        head = f"<tr><th>field</th><th>{escape(self._base_name)}</th><th>this scenario</th></tr>"
+        return f"<div>{title}<br>{users}<table>{head}{rows}</table></div>"
 
     def slice(self, share: float) -> Scenario:
-        """A copy with this share of the users, and of all that serves them: so that it is as busy, at less work for the
-        simulation. `office.slice(0.04)` is a twenty-fifth of it.
+        """Return a smaller scenario that is as busy: this share of the users, and of what serves them.
 
-        Users, groups and chatrooms are scaled, and with them the load; each user writes as often to groups of the same
-        size. Every tier keeps its nodes, and each node this share of its workers; where that is no whole number, or
-        less than one, the next lower number of workers, whose `speed` makes up for it. Bandwidths between servers and
-        prices by the hour are scaled, too: so costs per million messages stay.
+        `office.slice(0.04)` is a twenty-fifth of `office`, at as little work for the simulation. What is scaled:
 
-        Utilisation stays as it is. Latencies stay where workers are many enough to be divided; else a worker that is
-        slower takes longer for each operation. `tests/sim/test_slice.py` has measured by how much they are off.
+        - Users, groups and chatrooms, and with them the load. Each user writes as often, to groups of the same size.
+        - The workers of each node. Where the share of them is not a whole number, the slice has the next lower number,
+          but at least one, and `speed` makes up for the rest. The number of nodes stays.
+        - The `queue` of each node, so that an operation waits as long in a full one.
+        - The batch of a group commit, like the workers.
+        - The bandwidths between servers, and the prices by the hour: costs per million messages stay.
 
-        Raises: UsageError for a share that is not above 0 and up to 1, for a replay, and where groups would have more
-        members than there are users.
+        Utilisation stays. Latencies stay where the workers can be divided; slower workers take longer for each
+        operation: with one worker of a quarter of the speed the median is up to 45 % off. A group commit stays one at
+        a time and takes as long, so storage with several workers and `commit` is not as busy as the whole.
+
+        Raises: UsageError if the share is not above 0 and up to 1, for a replay, and if groups would have more members
+        than there are users.
         """
-        return self.with_(sliced(self, share))
+        return self.replace(sliced(self, share))
 
     def left_out(self, shorter: Scenario, *, live: bool = False) -> list[str]:
         """List the faults and moments that are missing in `shorter`, a copy made by `lasting`: one line each.
@@ -167,3 +221,25 @@ class Scenario(ScenarioFields):
     def preset_text(name: str) -> str:
         """Return the text of a preset's file, with its comments. Raises: UsageError if there is no such preset."""
         return files.preset_text(name)
+
+
+@cache
+def _preset(name: str) -> Scenario:
+    return Scenario.load(name)
+
+
+def _hashable(value: object) -> object:
+    """Return a hashable stand-in for a field's value: equal values have equal stand-ins."""
+    if isinstance(value, Section):
+        return tuple(_hashable(below) for _, below in value)
+    if isinstance(value, Mapping):
+        return frozenset((key, _hashable(below)) for key, below in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(_hashable, value))
+    if isinstance(value, BaseModel | float | int | str | None):
+        try:
+            return hash(value)
+        except TypeError:
+            pass
+    # Of a custom part only the type is certain: it may change, or compare without a hash.
+    return type(value)

@@ -44,6 +44,10 @@ def moments(source: Any) -> tuple[float, ...]:
             unit, divisor = next((unit, divisor) for end, unit, divisor in _UNITS if first < end)
             raise ValueError(f"expected {MOMENTS}, got {last:.4g}; if these are {unit}, divide them by {divisor}")
         at = at - first
+    if first == 0 and last > LONGEST and column(source).dtype != np.float64:
+        years = last / (365.25 * 86_400)
+        expected = "expected datetimes less than 1e9 s (31 years) apart"
+        raise ValueError(f"{expected}, got some that are {years:.0f} years apart")
     if first < 0 or at[-1] > LONGEST:
         raise ValueError(f"expected {MOMENTS}, got numbers from {first:.6g} to {last:.6g}")
     return tuple(at.tolist())
@@ -62,6 +66,12 @@ def column(source: Any) -> npt.NDArray[Any]:
 
     Raises: ValueError for anything else.
     """
+    if hasattr(source, "columns"):  # a DataFrame
+        names = [str(name) for name in source.columns]
+        raise ValueError(
+            f"expected one column of numbers or times, got a table with the column{'s' if len(names) > 1 else ''} "
+            f"{', '.join(names)}; pass one column, as in table[{shown(names[0] if names else 'name')}]"
+        )
     try:
         values = np.asarray(source)
     except ValueError:  # a list of lists with different lengths

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
-from math import floor
+from itertools import chain
 from typing import Any, Protocol
 
 import simpy
 from simpy.events import NORMAL, URGENT, Event
+
+from imsim.core.timers import Timer
 
 _SLOT = 0.25  # seconds
 _BEFORE_ALL, _AFTER_ALL = -1.0, float("inf")  # priorities; those of SimPy are 0 and 1
@@ -27,7 +29,11 @@ class NodeClock(Protocol):
 
     def call_at(self, at: float, function: Callable[[Any], object], argument: Any) -> None: ...
 
-    def alarm_at(self, at: float, function: Callable[[Any], object], argument: Any) -> None: ...
+
+class Ring(Protocol):
+    """Has a timer's callback called when its time has come."""
+
+    def ring(self, timer: Timer) -> object: ...
 
 
 class _End(Exception):
@@ -41,13 +47,13 @@ def _end(_: None) -> None:
 class Clock(simpy.Environment):
     """Time in seconds. Starts at `initial_time`, which may be negative."""
 
-    __slots__ = ("_alarms", "now")  # `now` is read far more often than anything else: no property, as in SimPy
+    __slots__ = ("_timers", "now")  # `now` is read far more often than anything else: no property, as in SimPy
 
     now: float
 
     def __init__(self, initial_time: float = 0.0) -> None:
         super().__init__(initial_time)
-        self._alarms: dict[int, list[Any]] = {}  # by the slot of time that they lie in
+        self._timers: dict[float, list[Timer]] = {}  # by the slot of time that they lie in
 
     @property
     def _now(self) -> float:  # what SimPy calls it
@@ -73,27 +79,35 @@ class Clock(simpy.Environment):
 
         return call_at
 
-    def alarm_at(self, at: float, function: Callable[[Any], object], argument: Any) -> None:
-        """The same for what is far off, and likely to have come to nothing by then, such as a retry: until shortly
-        before, it does not stand in the queue, which is the faster the shorter it is."""
-        slot = floor(at / _SLOT)
-        entry = (at, NORMAL, next(self._eid), function, argument)
-        if slot * _SLOT <= self.now:
-            heappush(self._queue, entry)  # type: ignore[misc]
-        elif slot in self._alarms:
-            self._alarms[slot].append(entry)
+    def timer_at(self, at: float, ring: Ring, callback: Any, argument: Any) -> Timer:
+        """Have `ring.ring` called with the timer that this returns, unless it is cancelled by then; the ring is the
+        timer's last part. For what is far off, and likely to be cancelled, such as a retry: until shortly before, it
+        does not stand in the queue, which is the faster the shorter it is."""
+        slot = at // _SLOT
+        timer = Timer((at, next(self._eid), callback, argument, ring))
+        timers = self._timers.get(slot)
+        if timers is not None:
+            timers.append(timer)
+        elif slot * _SLOT <= self.now:
+            heappush(self._queue, (max(at, self.now), NORMAL, timer[1], ring.ring, timer))  # type: ignore[misc]
         else:
-            self._alarms[slot] = [entry]
+            self._timers[slot] = [timer]
             heappush(self._queue, (slot * _SLOT, URGENT, next(self._eid), self._come_near, slot))  # type: ignore[misc]
+        return timer
 
-    def _come_near(self, slot: int) -> None:
-        for entry in self._alarms.pop(slot):
-            heappush(self._queue, entry)
+    def _come_near(self, slot: float) -> None:
+        for timer in self._timers.pop(slot):
+            at, number, callback, _, ring = timer
+            if callback is not None:
+                heappush(self._queue, (at, NORMAL, number, ring.ring, timer))  # type: ignore[misc]
 
     def clear(self) -> None:
         """Nothing is to happen any more."""
+        for timer in chain(*self._timers.values(), (entry[-1] for entry in self._queue)):
+            if type(timer) is Timer:
+                timer.cancel()  # for its owner has it, and it has its owner
         self._queue.clear()
-        self._alarms.clear()
+        self._timers.clear()
 
     def step(self) -> None:
         """The next call or the next event of SimPy."""

@@ -276,7 +276,7 @@ class Cluster:
             self,
             reports,
             listeners,
-            lambda node: Client(node, name, device, token, self.policies, jitter.next, kind),
+            lambda node: Client(node, name, device, token, self.policies, jitter, kind, node.new_timers()),
         )
 
     def connect(self, client: DeviceNode) -> Connection:

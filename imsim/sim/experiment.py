@@ -173,7 +173,10 @@ class Experiment:
     def log_in(self) -> None:
         """All devices log in before time 0 and enter the chatrooms, at no cost; those that the plan has offline then
         have left again."""
-        self._log_in_next(iter(sorted(self.clients.values(), key=self._login_of)))
+        numbers = np.fromiter(self.clients, np.int64)
+        at = -self._lead * self._login_draws.array(numbers)
+        order = np.argsort(at, kind="stable")
+        self._log_in_next(zip(at[order].tolist(), numbers[order].tolist(), strict=True))
         for room in self.plan.rooms:
             self._fill(room)
         if self.plan.online_periods is not None:
@@ -182,11 +185,12 @@ class Experiment:
             self._open_conversations()
             self.clock.run(until=0.0)
 
-    def _log_in_next(self, clients: Iterator[DeviceNode]) -> None:
+    def _log_in_next(self, logins: Iterator[tuple[float, int]]) -> None:
         """Have the next client log in in time, and so on: the queue never holds all of them."""
-        for client in clients:
-            self.clock.call_at(self._login_of(client), client.act, client.machine.start)
-            self.clock.call_at(self._login_of(client), self._log_in_next, clients)
+        for at, number in logins:
+            client = self.clients[number]
+            self.clock.call_at(at, client.act, client.machine.start)
+            self.clock.call_at(at, self._log_in_next, logins)
             break
 
     def _open_conversations(self) -> None:
@@ -228,7 +232,6 @@ class Experiment:
         client = self.clients[self._sender[intent] * len(plan.devices) + self._device[intent]]
         client.now = now = self.clock.now
         actor.send(client.machine, plan, str, IdClient(intent), now)
-        client.arm()
 
     def _act(self, number: int) -> None:
         """The same for what users do besides writing."""

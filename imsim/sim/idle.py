@@ -17,6 +17,7 @@ from imsim.scenario import Plan, Scenario
 from imsim.sim.clock import Clock
 from imsim.sim.connection import Connection
 from imsim.sim.nodes import GatewayNode
+from imsim.sim.nodes.node import NodeTimers
 
 
 def busy_users(scenario: Scenario, plan: Plan) -> npt.NDArray[np.bool_]:
@@ -41,17 +42,16 @@ def busy_users(scenario: Scenario, plan: Plan) -> npt.NDArray[np.bool_]:
 class Heartbeats:
     """The pings, and the answers, of `devices` idle devices of one gateway: evenly spread, as their logins are."""
 
-    __slots__ = ("_clock", "_gap", "_gateway")
+    __slots__ = ("_gap", "_gateway", "_timers")
 
     def __init__(self, clock: Clock, gateway: GatewayNode[Connection], devices: int, heartbeat: float) -> None:
-        self._clock = clock
+        self._timers = NodeTimers(gateway, clock)
         self._gateway = gateway
         self._gap = heartbeat / devices
-        clock.call_at(clock.now + heartbeat, self._beat, None)
+        self._timers.at(clock.now + heartbeat, self._beat)
 
-    def _beat(self, _: None) -> None:
-        now = self._clock.now
+    def _beat(self, _: None, now: float) -> None:
         if self._gateway.is_up:
             for op in (frames.Ping.op, frames.Pong.op):
                 self._gateway.work.done(now, op, None)
-        self._clock.alarm_at(now + self._gap, self._beat, None)  # a timer: not a consequence of this one
+        self._timers.at(now + self._gap, self._beat)  # a timer: not a consequence of this one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ class Medium:
         "constant",
         "is_plain",
         "jitter",
-        "latency",
+        "latency_of",
         "loss",
         "most",
         "retransmit",
@@ -56,7 +57,7 @@ class Medium:
         self.streams = streams
         self.chances = chances
         self.bandwidth = bandwidth
-        self.latency = fields.latency
+        self.latency_of = fields.latency.quantile
         self.jitter = None if fields.jitter.constant == 0 else fields.jitter
         self.loss = fields.loss
         self.retransmit = fields.retransmit
@@ -110,16 +111,20 @@ class Link:
     def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
         """Have `arrive(frame)` called when a frame arrives that leaves at the time `leaves`, in seconds."""
         medium = self._medium
-        if medium.is_plain and not self.loss and self._watch is None:
-            if medium.constant is not None:
+        if medium.is_plain and self._watch is None:
+            loss = self.loss
+            if not loss and medium.constant is not None:
                 # No frame can get ahead of another, whatever the order of the calls.
                 medium.clock.call_at(leaves + medium.constant, arrive, frame)
                 return
-            at = leaves + medium.latency.quantile(medium.streams.next(self._number))
+            name, u = medium.streams.draw(self._number)
+            at = leaves + medium.latency_of(u)
+            if loss and (u := medium.chances.at(name, _LOSS)) < loss:
+                at += self._lost(u, leaves)
         else:
             at = self._arrival(leaves, frame)
-            if at == math.inf:
-                return
+        if at == math.inf:
+            return
         if at < self._last:
             at = self._last
         self._last = at
@@ -130,39 +135,58 @@ class Link:
 
     def _arrival(self, leaves: float, frame: Any) -> float:
         """When it would arrive if none were before it; infinity where the connection breaks."""
-        medium, number = self._medium, self._number
+        medium = self._medium
         begins = sent = leaves
         if medium.bandwidth is not None:
             begins = max(leaves, self._free)
             self._free = sent = begins + frame_bytes(frame) / medium.bandwidth
-        name = medium.streams.place(number)
-        at = sent + medium.latency.quantile(medium.streams.next(number))
+        name, u = medium.streams.draw(self._number)
+        at = sent + medium.latency_of(u)
         if medium.jitter is not None:
             at += medium.jitter.quantile(medium.chances.at(name, _JITTER))
         unspoilt = at
         if self.loss and (u := medium.chances.at(name, _LOSS)) < self.loss:
-            lost = int(math.log(u) / math.log(self.loss))  # geometric: each transmission is lost with this chance
-            if lost > medium.most:
-                if self.on_broken is not None:
-                    self.on_broken(sent + (medium.most + 1) * medium.retransmit)
-                return math.inf
-            at += lost * medium.retransmit
+            at += self._lost(u, sent)
         if self._watch is not None:
             self._parts = (begins, unspoilt, at)
         return at
 
+    def _lost(self, u: float, sent: float) -> float:
+        """By how much a frame is late that is lost at least once; infinity where the connection breaks."""
+        medium = self._medium
+        lost = int(math.log(u) / math.log(self.loss))  # geometric: each transmission is lost with this chance
+        if lost <= medium.most:
+            return lost * medium.retransmit
+        if self.on_broken is not None:
+            self.on_broken(sent + (medium.most + 1) * medium.retransmit)
+        return math.inf
+
 
 class FreeLink:
-    """Takes no time. It has nothing of its own, so any number of connections can share it."""
+    """Takes no time. Any number of connections can share it: what one thing leads to comes in the order of the calls,
+    before anything else happens."""
 
-    __slots__ = ("carry", "loss", "on_broken")
+    __slots__ = ("_at", "_waiting", "loss", "on_broken")
 
     gives_up = False
 
     def __init__(self, clock: Clock) -> None:
-        self.carry: Carry = clock.delay(0.0)
+        self._at = clock.delay(0.0)
+        self._waiting: deque[tuple[Arrive, Any]] = deque()
         self.loss = 0.0
         self.on_broken: Callable[[float], object] | None = None
+
+    def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
+        if not self._waiting:
+            self._at(leaves, self._arrive, None)
+        self._waiting.append((arrive, frame))
+
+    def _arrive(self, _: None) -> None:
+        waiting = self._waiting
+        while waiting:
+            arrive, frame = waiting[0]
+            arrive(frame)
+            waiting.popleft()
 
     def forget(self) -> None:
         """Nothing is ever still to leave."""
@@ -188,7 +212,8 @@ class NodeLink(Link):
             if medium.constant is not None:
                 medium.clock.call_at(leaves + medium.constant, arrive, frame)
                 return
-            at = leaves + medium.latency.quantile(medium.streams.next(self._number))
+            _, u = medium.streams.draw(self._number)
+            at = leaves + medium.latency_of(u)
         else:
             at = self._arrival(leaves, frame)
         if leaves < self._left:

@@ -24,7 +24,7 @@ class Station:
     event is needed for its waiting, its start or its end. Exact for any arrivals and demands, feedback included.
     """
 
-    __slots__ = ("_free", "_last", "_most_flows", "busy", "drops", "jobs")
+    __slots__ = ("_free", "_last", "_most_flows", "busy", "drops", "jobs", "waited")
 
     def __init__(self, workers: int = 1) -> None:
         if workers < 1:
@@ -35,6 +35,7 @@ class Station:
         self.jobs = 0  # taken on so far
         self.busy = 0.0  # seconds of work taken on, all workers together, less what a crash has undone
         self.drops = 0  # jobs that did not fit into the queue
+        self.waited = 0.0  # seconds that jobs waited for a worker, all together
 
     def full(self, now: float, besides: int = 0) -> bool:
         """Whether a job that comes now would be dropped. `besides`: jobs that wait at the node and not here."""
@@ -63,6 +64,8 @@ class Station:
         start = free[0]
         if start < now:
             start = now
+        else:
+            self.waited += (start - now) * jobs
         done = start + demand
         self.jobs += jobs
         self.busy += demand
@@ -185,6 +188,7 @@ class CustomStation(Station):
             )
         self.jobs += jobs
         self.busy += demand
+        self.waited += max(float(done) - now - demand, 0.0) * jobs
         while self._under_way and self._under_way[0][0] <= self._clock.now:
             heappop(self._under_way)
         heappush(self._under_way, (float(done), demand))

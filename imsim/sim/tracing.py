@@ -22,11 +22,12 @@ import numpy.typing as npt
 
 from imsim.core import events, frames, internal_frames, storage
 from imsim.core.model import Message
+from imsim.core.timers import Timer
 from imsim.results.spans import KINDS, span_table
 from imsim.scenario import Plan
 from imsim.scenario.actor import intent_of
 from imsim.scenario.sections import Tier
-from imsim.sim.clock import Clock
+from imsim.sim.clock import Clock, Ring
 from imsim.sim.link import Arrive, Watch
 from imsim.sim.nodes import DeviceNode
 from imsim.sim.nodes.work import Work
@@ -236,13 +237,27 @@ class TracingClock(Clock):
         """The same for what another chain led to."""
         super().call_at(at, self._resume, (chain, function, argument))
 
-    def alarm_at(self, at: float, function: Arrive, argument: Any) -> None:
-        super().alarm_at(at, self._resume, (None, function, argument))
+    def timer_at(self, at: float, ring: Ring, callback: Any, argument: Any) -> Timer:
+        return super().timer_at(at, TracedRing(self._tracer, ring), callback, argument)
 
     def _resume(self, call: tuple[Span | None, Arrive, Any]) -> None:
         self._tracer.departing = None
         self._tracer.current, function, argument = call
         function(argument)
+
+
+class TracedRing:
+    """Has a timer ring, which nothing led to."""
+
+    __slots__ = ("_ring", "_tracer")
+
+    def __init__(self, tracer: Tracer, ring: Ring) -> None:
+        self._tracer = tracer
+        self._ring = ring
+
+    def ring(self, timer: Timer) -> None:
+        self._tracer.departing = self._tracer.current = None
+        self._ring.ring(timer)
 
 
 class LinkTrace:

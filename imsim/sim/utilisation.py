@@ -17,32 +17,37 @@ if TYPE_CHECKING:
 
 
 class Meter:
-    """Reads the stations of a run: the share of their workers' time from `since` to `until` (the window of the other
-    measures), and jobs and drops from now on, as all counts are of the whole run. It looks at each of these moments
-    only, so that it costs a job nothing."""
+    """Reads the stations of a run: the share of their workers' time and the waiting times from `since` to `until` (the
+    window of the other measures), and jobs and drops from now on, as all counts are of the whole run. It looks at each
+    of these moments only, so that it costs a job nothing."""
 
     def __init__(self, clock: Clock, works: Sequence[Work], since: float, until: float) -> None:
         self._clock = clock
         self._works = works
         self._before = [(work.station.jobs, work.station.drops) for work in works]
-        self._readings: list[list[float]] = []
+        self._readings: list[list[tuple[float, float]]] = []
         self.since, self.until = since, until
         for at in (since, until):
             clock.call_at(at, self._read, at)
 
     def _read(self, at: float) -> None:
-        self._readings.append([work.station.worked(at) for work in self._works])
+        self._readings.append(self._now(at))
+
+    def _now(self, at: float) -> list[tuple[float, float]]:
+        return [(work.station.worked(at), work.station.waited) for work in self._works]
 
     def utilisation(self) -> dict[str, dict[str, float]]:
         """Of each node: `busy` (0 to 1; also of a custom station, which may do more at a time than its tier has
-        `workers`), the `jobs` that it took on, and `drops`. Of a run that has not come to `until`, up to now."""
+        `workers`), `waited` (seconds that jobs which came in the window waited for a worker, all together), the `jobs`
+        that it took on, and `drops`. Of a run that has not come to `until`, up to now."""
         until = min(self.until, self._clock.now)
-        ends = [work.station.worked(until) for work in self._works]
+        ends = self._now(until)
         first, last, *_ = [*self._readings, ends, ends]
         length = max(until - self.since, 1e-9)
         return {
             work.name: {
-                "busy": round(min(max((done - begun) / (length * work.workers), 0.0), 1.0), 6),
+                "busy": round(min(max((done[0] - begun[0]) / (length * work.workers), 0.0), 1.0), 6),
+                "waited": round(done[1] - begun[1], 6),
                 "jobs": work.station.jobs - jobs,
                 "drops": work.station.drops - drops,
             }

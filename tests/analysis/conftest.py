@@ -1,4 +1,4 @@
-"""Runs from hand-written rows: `build(messages=[...], deliveries=[...])`, where only what matters is said."""
+"""Runs from hand-written rows: `build(messages=[...], deliveries=[...])`. Columns that do not matter have defaults."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def build():
 
 @pytest.fixture
 def delivered(build):
-    """A run with one message for each latency in ms (None: never), which is that of its ack, too."""
+    """Build a run with one message for each latency in ms (None: never delivered). The ack has the same latency."""
 
     def delivered(*latencies, **options) -> Run:
         times = [None if latency is None else round(latency * MS) for latency in latencies]

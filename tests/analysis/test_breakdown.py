@@ -14,7 +14,7 @@ def run() -> imsim.Run:
 
 
 @pytest.mark.parametrize("by", ["where", "node", "op", "policy"])
-def test_the_means_add_up_to_the_mean_latency(run, by):
+def test_means_of_spans_add_up_to_mean_latency(run, by):
     table = run.breakdown(by)
     assert table["mean"].sum() == pytest.approx(delivery_latencies(run).mean(), rel=1e-12)
     assert table["share"].sum() == pytest.approx(1)
@@ -26,7 +26,7 @@ def test_the_means_add_up_to_the_mean_latency(run, by):
 
 
 @pytest.mark.parametrize(("preset", "duration", "users"), [("mobile", "15s", 200), ("night-sync", "33s", 80)])
-def test_where_devices_come_and_leave_it_is_the_latency_of_the_summary(preset, duration, users):
+def test_breakdown_adds_up_to_summary_when_devices_go_offline(preset, duration, users):
     run = imsim.simulate(imsim.Scenario.load(preset, {"duration": duration, "population.users": users}), spans=True)
     summary = run.summary().loc["delivery"]
     assert summary["lost"] == 0
@@ -38,7 +38,7 @@ def test_where_devices_come_and_leave_it_is_the_latency_of_the_summary(preset, d
     assert run.breakdown()["share"].get(("disconnected", "client"), 0) < 0.1
 
 
-def test_a_broken_connection_is_told_from_a_device_that_left():
+def test_breakdown_separates_broken_connection_from_device_that_left():
     storm = {"duration": "4s", "faults": [{"kind": "mass_reconnect", "at": "2s"}]}
     kinds = imsim.simulate(imsim.Scenario.load("office", storm), spans=True).breakdown().index.get_level_values("kind")
     assert "disconnected" in kinds
@@ -48,14 +48,14 @@ def test_a_broken_connection_is_told_from_a_device_that_left():
     assert gone.breakdown().loc[("left", "client"), "max"] > 1900
 
 
-def test_the_wait_of_a_stall_is_seen(run):
+def test_breakdown_shows_wait_of_storage_stall(run):
     table = run.breakdown()
     assert table.loc[("hold", "storage"), "p99"] > 500
     assert table.loc[("hold", "storage"), "p50"] == 0
 
 
 def longest(policy, fault=None, **changes):
-    """The longest wait by this policy, in ms, and what else there is of its name."""
+    """Return the longest wait (ms) of each kind that this policy sets."""
     faults = [] if fault is None else [{"at": "2s", "duration": "2s", **fault}]
     scenario = imsim.Scenario.load("office", {"duration": "6s", "drain": "40s", "faults": faults, **changes})
     table = imsim.simulate(scenario, spans=True).breakdown("policy").reset_index()
@@ -63,7 +63,7 @@ def longest(policy, fault=None, **changes):
     return dict(zip(rows["kind"], rows["max"].round(6), strict=True))
 
 
-def test_waits_are_named_by_the_policy_that_sets_them():
+def test_breakdown_by_policy_names_policy_that_sets_wait():
     storage = {"kind": "node_crash", "target": "storage0"}
     assert longest("send_timeout", storage, **{"policies.send_timeout": "2500ms"})["retry"] % 2500 == 0
     gateway = {"kind": "node_crash", "target": "gateway"}
@@ -79,19 +79,19 @@ def test_waits_are_named_by_the_policy_that_sets_them():
     assert longest("send_timeout") == {}
 
 
-def test_it_is_kept_in_the_run_folder(run, tmp_path):
-    again = imsim.open_run(run.write(tmp_path), verify=True)
+def test_spans_are_kept_in_run_folder(run, tmp_path):
+    again = imsim.read_run(run.write(tmp_path), verify=True)
     assert again.breakdown().equals(run.breakdown())
     assert again.nodes.equals(run.nodes)
 
 
-def test_a_run_without_spans_says_how_to_have_them():
+def test_run_without_spans_says_how_to_record_them():
     run = imsim.simulate("office", duration=1)
     for ask in (run.breakdown, run.plot.breakdown, run.plot.nodes, lambda: run.nodes):
         with pytest.raises(imsim.UsageError, match=r"has no spans: record them with simulate\(..., spans=True\)"):
             ask()
 
 
-def test_an_unknown_word_is_refused(run):
-    with pytest.raises(ValueError, match="by: expected"):
+def test_breakdown_refuses_unknown_grouping(run):
+    with pytest.raises(imsim.UsageError, match="by: expected"):
         run.breakdown("colour")

@@ -8,12 +8,12 @@ from scipy import stats
 from imsim.analysis.intervals import Estimate, estimate, is_precise, next_count, t_quantile
 
 
-def test_the_quantile_is_students():
+def test_t_quantile_matches_table():
     for degrees in (1, 2, 19, 200):
         assert t_quantile(0.975, degrees) == pytest.approx(stats.t.ppf(0.975, degrees))
 
 
-def test_an_interval_is_the_textbooks():
+def test_interval_matches_textbook():
     values = [4.1, 5.2, 3.9, 4.8, 5.0]
     low, high = stats.t.interval(0.95, 4, statistics.fmean(values), stats.sem(values))
     found = estimate(values)
@@ -22,28 +22,27 @@ def test_an_interval_is_the_textbooks():
     assert found.relative == pytest.approx((high - low) / 2 / found.value)
 
 
-def test_intervals_cover_the_mean_of_skewed_numbers_as_often_as_they_say():
-    """Means of ten exponentials, about as skewed as a run's mean wait; over 100,000 trials .946 of the intervals
-    cover."""
+def test_intervals_cover_mean_of_skewed_values():
+    """Means of ten exponentials are about as skewed as a run's mean wait; .946 of 100,000 intervals cover."""
     rng = np.random.default_rng(1)
     means = rng.exponential(1.0, (2000, 20, 10)).mean(axis=2)
     covered = [found.low < 1 < found.high for found in (estimate(list(row)) for row in means)]
     assert 0.93 < statistics.fmean(covered) < 0.96
 
 
-def test_one_value_has_no_interval_and_none_no_mean():
+def test_one_value_has_no_interval_and_no_values_have_no_mean():
     assert estimate([3.0]) == Estimate(3.0, None, None, 1)
     assert estimate([]) == Estimate(None, None, None, 0)
     assert estimate([3.0]).relative is None
 
 
-def test_what_is_not_defined_in_one_replication_has_no_mean_over_all():
+def test_undefined_value_in_one_replication_leaves_no_mean():
     assert estimate([1.0, math.inf, 2.0, math.nan]) == Estimate(None, None, None, 4, 2)
     assert "2 of 4" in str(estimate([1.0, math.inf, 2.0, math.nan]))
 
 
-def test_the_error_is_relative_to_the_true_value():
-    """gamma / (1 + gamma) of the estimate: if the true value is at the interval's end, the error is gamma of it."""
+def test_precision_is_relative_to_true_value():
+    """If the true value is at the end of the interval, the error is gamma times it."""
     gamma = 0.1
     edge = Estimate(100.0, 100 - 100 * gamma / (1 + gamma), 100 + 100 * gamma / (1 + gamma), 20)
     assert edge.low == pytest.approx(100 / (1 + gamma))
@@ -51,19 +50,19 @@ def test_the_error_is_relative_to_the_true_value():
     assert not is_precise(edge, gamma * 0.9999)
 
 
-def test_nothing_lost_anywhere_is_as_precise_as_can_be():
+def test_constant_zero_is_precise():
     assert is_precise(estimate([0.0] * 5), 0.01)
     assert not is_precise(estimate([0.0]), 0.5)
     assert estimate([-1.0, 1.0]).relative == math.inf
     assert not is_precise(estimate([1.0, math.inf]), 0.5)
 
 
-def test_steps_grow_and_end_at_the_most():
+def test_next_count_grows_up_to_limit():
     assert [next_count(count, 100) for count in (2, 20, 90, 100)] == [6, 25, 100, 100]
 
 
-def test_stopping_at_a_precision_keeps_the_coverage_and_reaches_the_precision():
-    """Over 1,500 trials .945 of the intervals cover, and .97 of the values are within the share that was asked for."""
+def test_sequential_stopping_keeps_coverage_and_reaches_precision():
+    """In 1,500 trials .945 of the intervals cover, and .97 of the values have the requested precision."""
     rng = np.random.default_rng(3)
     covered, close = [], []
     for _ in range(200):

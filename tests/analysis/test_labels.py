@@ -1,4 +1,4 @@
-"""What designs and runs are called."""
+"""Labels of designs, runs and pictures."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from imsim.analysis.labels import (
     design_labels,
     run_labels,
     short,
-    text_of,
     title_of,
     title_of_all,
 )
 from imsim.scenario import Scenario
+from imsim.scenario.differences import text_of
 
 TINY = Scenario(name="tiny")
 
@@ -26,10 +26,10 @@ class Bimodal(imsim.CustomDistribution):
 
 
 def designs(*fields):
-    return [TINY.with_(one) for one in fields]
+    return [TINY.replace(one) for one in fields]
 
 
-def test_what_scenarios_differ_in():
+def test_changes_list_differing_fields():
     office = Scenario.load("office")
     changed = {
         "topology.routers": 4,
@@ -37,16 +37,16 @@ def test_what_scenarios_differ_in():
         "title": "another",
         "workload.rate": 3.0,
     }
-    found = changes(office, office.with_(changed))
+    found = changes(office, office.replace(changed))
     assert sorted(found) == ["topology.routers", "topology.storage.service.append", "workload.rate"]
     assert found["topology.routers"] == (2, 4)
     assert changes(office, office) == {}
-    texts = change_texts(office, office.with_(changed))
+    texts = change_texts(office, office.replace(changed))
     assert texts["topology.storage.service.append"] == ("lognormal median=1ms p99=5ms", "exponential mean=5ms")
     assert texts["workload.rate"] == ("0.3", "3")
 
 
-def test_designs_of_one_name_are_called_by_what_they_differ_in():
+def test_designs_of_same_name_are_labelled_by_differing_fields():
     assert design_labels([TINY, Scenario(name="big")]) == ["tiny", "big"]
     assert design_labels(designs({"topology.routers": 1}, {"topology.routers": 2})) == ["routers = 1", "routers = 2"]
     found = designs(
@@ -56,12 +56,12 @@ def test_designs_of_one_name_are_called_by_what_they_differ_in():
         "client.latency = 5ms, routers = 1",
         "client.latency = Bimodal(fast=1.0), routers = 2",
     ]
-    assert design_labels([TINY, TINY.with_({"seed": 9})]) == ["design 1", "design 2"], "seeds are no designs"
+    assert design_labels([TINY, TINY.replace({"seed": 9})]) == ["design 1", "design 2"], "a seed does not make a design"
     both = [TINY, *designs({"topology.routers": 4}), Scenario(name="big")]
     assert design_labels(both) == ["tiny, routers = 1", "tiny, routers = 4", "big, routers = 1"]
 
 
-def test_what_is_there_or_not_is_compared_as_a_whole_and_what_is_there_in_parts():
+def test_optional_sections_are_compared_whole_or_by_field():
     commit = "topology.storage.commit"
     found = designs({commit: {"batch": 5, "linger": "1ms"}}, {commit: {"batch": 9, "linger": "1ms"}})
     assert design_labels(found) == ["storage.commit.batch = 5", "storage.commit.batch = 9"]
@@ -78,11 +78,11 @@ def test_what_is_there_or_not_is_compared_as_a_whole_and_what_is_there_in_parts(
     ]
 
 
-def test_of_many_fields_the_label_has_a_few():
+def test_label_has_few_of_many_differing_fields():
     fields = ("population.users", "population.devices", "workload.rate", "topology.routers", "topology.gateways")
     found = designs(dict.fromkeys(fields, 3), dict.fromkeys(fields, 4))
     assert design_labels(found) == [f"users = {n}, devices = {n}, rate = {n}, ..." for n in (3, 4)]
-    third = found[0].with_({"topology.gateways": 9})
+    third = found[0].replace({"topology.gateways": 9})
     assert [label.partition(", gateways")[2] for label in design_labels([*found, third])] == [
         " = 3, ...",
         " = 4, ...",
@@ -90,13 +90,13 @@ def test_of_many_fields_the_label_has_a_few():
     ]
 
 
-def test_fields_of_one_name_are_told_apart():
+def test_fields_of_same_name_are_labelled_by_path():
     found = designs({"limits.group_size": 50}, {"conversations.group_size": 9})
     assert "limits.group_size = 50" in design_labels(found)[0]
     assert "conversations.group_size = 9" in design_labels(found)[1]
 
 
-def test_a_run_is_called_by_what_no_other_has(delivered):
+def test_run_label_has_what_distinguishes_run(delivered):
     sim, live = delivered(1), delivered(1, world="live")
     assert run_labels([sim]) == ["sim"]
     assert run_labels([sim, live]) == ["sim", "live"]
@@ -113,7 +113,7 @@ def test_a_run_is_called_by_what_no_other_has(delivered):
     ]
 
 
-def test_what_a_live_run_does_not_use_and_how_long_runs_were_is_said_only_if_nothing_else_differs(delivered):
+def test_run_label_has_duration_only_if_nothing_else_differs(delivered):
     longer = {"duration": 20.0, "topology": {"routers": 1}}
     assert run_labels([delivered(1, **longer), delivered(1, world="live")]) == ["sim", "live"]
     assert run_labels([delivered(1, duration=20.0), delivered(1)]) == ["duration = 20s", "duration = 10s"]
@@ -121,10 +121,10 @@ def test_what_a_live_run_does_not_use_and_how_long_runs_were_is_said_only_if_not
     assert run_labels([delivered(1), busy]) == ["sim, rate = 0.1", "live, rate = 3"]
 
 
-def test_runs_are_compared_and_drawn_under_their_labels(delivered):
+def test_tables_and_pictures_of_runs_use_labels(delivered):
     runs = [delivered(1, 2, title="How many?", topology={"routers": routers}) for routers in (1, 2)]
-    assert list(imsim.compare(*runs).columns) == ["routers = 1", "routers = 2"]
-    ax = imsim.plot_cdf(*runs, ax=imsim_axes())
+    assert list(imsim.summarize(runs).index) == ["routers = 1", "routers = 2"]
+    ax = imsim.plot_cdf(runs, ax=imsim_axes())
     assert [text.get_text().split(":")[0] for text in ax.get_legend().get_texts()] == [
         "routers = 1, delivery",
         "routers = 1, ack",
@@ -141,14 +141,14 @@ def imsim_axes():
     return Figure().add_subplot()
 
 
-def test_pictures_have_the_title_that_all_of_their_scenarios_have():
-    titled = TINY.with_({"title": "How many?"})
+def test_pictures_have_common_title_of_scenarios():
+    titled = TINY.replace({"title": "How many?"})
     assert (title_of(TINY), title_of(titled)) == ("tiny", "How many?")
     assert title_of_all("Latency", [titled, titled], "", "seed 1") == "How many?\nLatency, seed 1"
     assert title_of_all("Latency", [TINY, titled]) == "Latency"
 
 
-def test_values_are_short():
+def test_values_in_labels_are_short():
     assert [text_of(value) for value in (None, True, 3, 0.30000000000000004, "5ms", [])] == [
         "none", "true", "3", "0.3", "5ms", "none",
     ]  # fmt: skip

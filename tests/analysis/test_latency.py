@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imsim.analysis import Counts, Latency, compare_table, summarize
+from imsim.analysis import Counts, Latency, run_table, summarize
 from imsim.analysis.latency import (
     ack_latencies,
     confirmed_latencies,
@@ -14,6 +14,7 @@ from imsim.analysis.latency import (
     last_latencies,
     percentile,
     quantile,
+    table_text,
 )
 from imsim.analysis.warmup import Series
 from imsim.scenario import OnlinePeriods
@@ -28,17 +29,17 @@ MS = 1_000_000
     ("count", "percent", "place"),
     [(1, 50, 1), (2, 50, 1.5), (3, 50, 2), (100, 50, 50.5), (100, 95, 95.65), (66, 99, 66), (1000, 99, 990.663333)],
 )
-def test_a_percentile_has_its_place_between_two_if_need_be(count, percent, place):
+def test_percentile_is_interpolated_between_two_values(count, percent, place):
     assert percentile(np.arange(1.0, count + 1), percent) == place
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300), st.integers(0, 100))
-def test_a_percentile_is_the_median_unbiased_quantile(values, percent):
+def test_percentile_is_median_unbiased_quantile(values, percent):
     values = np.sort(values)
     assert quantile(values, percent) == pytest.approx(np.quantile(values, percent / 100, method="median_unbiased"))
 
 
-def test_a_percentile_among_what_never_came_is_none():
+def test_percentile_among_infinite_latencies_is_none():
     values = np.array([1.0] * 98 + [math.inf] * 2)
     assert percentile(values, 97) == 1.0
     assert percentile(values, 98) is None, "it stands between the last that came and one that never did"
@@ -52,44 +53,44 @@ def test_a_percentile_among_what_never_came_is_none():
 # --- summarize ------------------------------------------------------------------------------------------------------
 
 
-def test_statistics_of_four_latencies(delivered):
+def test_summarize_computes_statistics_of_four_latencies(delivered):
     summary = summarize(delivered(4, 1, 3, 2.5))
     expected = Latency(p50=2.75, p95=4, p99=4, max=4, mean=2.625)
     assert summary.delivery_ms == expected
     assert summary.ack_ms == expected
 
 
-def test_what_never_came_is_never_left_out(delivered):
+def test_lost_message_counts_in_every_statistic(delivered):
     summary = summarize(delivered(1, 2, 3, None))
     assert summary.delivery_ms == Latency(p50=2.5, p95=None, p99=None, max=None, mean=None)
     assert summary.ack_ms == summary.delivery_ms
     assert summary.counts == Counts(messages=4, stored=4, deliveries=4, delivered=3, lost=1, duplicates=0)
 
 
-def test_one_of_a_thousand_lost_leaves_the_percentiles(delivered):
+def test_one_loss_in_a_thousand_leaves_percentiles_finite(delivered):
     latency = summarize(delivered(*range(1, 1000), None)).delivery_ms
     assert latency == Latency(p50=500.5, p95=950.65, p99=990.663333, max=None, mean=None)
 
 
-def test_a_run_without_messages(build):
+def test_summarize_handles_run_without_messages(build):
     summary = summarize(build())
     assert summary.counts == Counts(0, 0, 0, 0, 0, 0)
     assert summary.delivery_ms == summary.ack_ms == Latency(None, None, None, None, None)
 
 
-def test_latency_counts_from_the_intended_time(build):
+def test_latency_counts_from_intended_time(build):
     run = build([{"intended_at": 10 * MS, "sent_at": 90 * MS, "acked_at": 100 * MS}], [{"delivered_at": 110 * MS}])
     assert summarize(run).ack_ms.max == 90
     assert summarize(run).delivery_ms.max == 100
 
 
-def test_latencies_are_exact_to_the_nanosecond_after_hours(build):
+def test_latencies_are_exact_to_nanosecond_after_hours(build):
     start = 30_000 * 1_000 * MS
     run = build([{"intended_at": start, "acked_at": start + 1}])
     assert summarize(run).ack_ms.max == 0.000001
 
 
-def test_the_warm_up_counts_but_has_no_latency(build):
+def test_warmup_counts_messages_but_has_no_latencies(build):
     times = [0, 999 * MS, 1000 * MS]
     run = build(
         [{"intended_at": at, "acked_at": at + MS * (3 - number)} for number, at in enumerate(times)],
@@ -102,15 +103,15 @@ def test_the_warm_up_counts_but_has_no_latency(build):
     assert (summary.counts.messages, summary.counts.lost) == (3, 1)
 
 
-def test_own_devices_count_but_have_no_delivery_latency(build):
+def test_own_devices_are_counted_without_latency(build):
     run = build([{}], [{"delivered_at": 5 * MS, "duplicates": 2}, {"recipient": "ann", "device": "d1", "role": "own"}])
     summary = summarize(run)
     assert summary.delivery_ms == Latency(5, 5, 5, 5, 5)
     assert summary.counts == Counts(messages=1, stored=1, deliveries=2, delivered=1, lost=1, duplicates=2)
 
 
-def test_who_counts_as_unanswered(build):
-    """Of rejected, unknown, unsent and stored without an ack, all but the rejected one wait for ever."""
+def test_ack_latencies_are_infinite_for_unanswered_messages(build):
+    """Unknown, unsent and stored messages without an ack are infinitely late; a rejected one was answered."""
     outcomes = ["rejected", "unknown", "unsent", "stored"]
     run = build([{"outcome": outcome} for outcome in outcomes] + [{"acked_at": MS}] * 2)
     table = run.summary()
@@ -119,7 +120,7 @@ def test_who_counts_as_unanswered(build):
     assert summarize(run).counts.stored == 3
 
 
-def test_a_shed_delivery_is_neither_lost_nor_late_and_its_share_is_counted(build):
+def test_shed_delivery_is_counted_apart(build):
     shed = [{"intent": 0, "outcome": "shed"}, {"intent": 1, "outcome": "shed", "recipient": "cyd"}]
     own = {"intent": 1, "outcome": "shed", "recipient": "ann", "role": "own"}
     shown = {"intent": 1, "delivered_at": 5 * MS}
@@ -129,28 +130,28 @@ def test_a_shed_delivery_is_neither_lost_nor_late_and_its_share_is_counted(build
     assert summarize(run).delivery_ms == Latency(3, 3, 3, 3, 3)
     assert run.to_json_dict()["shed"] == 3
     table = run.summary()
-    assert list(table.columns)[:4] == ["count", "lost", "shed", "shed share"]
+    assert list(table.columns)[:4] == ["count", "lost", "shed", "shed_share"]
     assert table.loc["delivery"].tolist()[:4] == [1, 0, 1, 0.5], "to recipients, after the warm-up"
     assert table.loc["ack"].tolist()[2:4] == [0, 0]
     html = run._repr_html_()
     assert "1 delivered, 0 lost, 3 shed (75.0%), 0 duplicates" in html
     assert "<td>delivery</td><td>1</td><td>0</td><td>1</td><td>50.0%</td><td>3.000</td>" in html
-    assert compare_table([run]).loc[["lost", "shed", "shed share"], "sim"].tolist() == [0, 3, 0.75]
+    assert run_table([run]).loc["sim", ["lost", "shed", "shed_share"]].tolist() == [0, 3, 0.75]
 
 
-def test_what_was_recalled_before_it_was_shown_is_neither_lost_nor_late(build):
+def test_recalled_delivery_is_counted_apart(build):
     run = build([{}], [{"outcome": "recalled"}, {"recipient": "cyd", "delivered_at": 5 * MS}])
     counts = summarize(run).counts
     assert (counts.deliveries, counts.delivered, counts.lost, counts.recalled) == (2, 1, 0, 1)
     assert summarize(run).delivery_ms == Latency(5, 5, 5, 5, 5)
     assert run.to_json_dict()["recalled"] == 1
     assert "1 delivered, 0 lost, 1 recalled, 0 duplicates" in run._repr_html_()
-    assert compare_table([run]).loc[["lost", "recalled"], "sim"].tolist() == [0, 1]
-    assert not {"shed", "shed share", "absent"} & set(compare_table([run]).index)
+    assert run_table([run]).loc["sim", ["lost", "recalled"]].tolist() == [0, 1]
+    assert not {"shed", "shed_share", "absent"} & set(run_table([run]).columns)
     assert "shed" not in run.summary().columns
 
 
-def test_the_last_recipient_of_each_message_to_many(build):
+def test_last_latency_is_longest_of_each_group_message(build):
     group = {"scene": "group"}
     rows = [
         {"intent": 0, "delivered_at": 3 * MS},
@@ -164,20 +165,20 @@ def test_the_last_recipient_of_each_message_to_many(build):
     ]
     run = build([group, {}, group, group], rows)
     assert last_latencies(run).tolist() == [4, 8, np.inf]
-    assert run.summary().loc["last recipient", ["count", "lost", "p50"]].tolist() == [3, 1, 8]
-    assert compare_table([run]).loc["last p50 (ms)", "sim"] == 8
+    assert run.summary().loc["last", ["count", "lost", "p50"]].tolist() == [3, 1, 8]
+    assert run_table([run]).loc["sim", "last.p50"] == 8
     assert run.to_json_dict()["last_ms"]["max"] is None
     p2p = build([{}], [{"delivered_at": MS}])
-    assert "last recipient" not in p2p.summary().index
-    assert not compare_table([p2p]).index.str.startswith("last").any()
+    assert "last" not in p2p.summary().index
+    assert not run_table([p2p]).columns.str.startswith("last").any()
 
 
 # --- devices that come and leave ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def coming_and_leaving(build, monkeypatch):
-    """u0 is always there; u1's device is offline from 10 to 20 ms; u2's leaves at 30 ms for good."""
+def run_with_offline_devices(build, monkeypatch):
+    """Three devices: u0 is always online, u1 is offline from 10 to 20 ms, u2 leaves permanently at 30 ms."""
     online_periods = OnlinePeriods(
         end=100 * MS,
         is_online_first=np.array([True, True, True]),
@@ -196,54 +197,54 @@ def coming_and_leaving(build, monkeypatch):
     return run
 
 
-def test_a_device_that_was_offline_waits_from_its_return(coming_and_leaving):
+def test_offline_device_waits_from_its_return(run_with_offline_devices):
     messages = [{"intended_at": at * MS, "acked_at": (at + 1) * MS} for at in (5, 12, 8)]
     deliveries = [
         {"intent": 0, "recipient": "u1", "delivered_at": 7 * MS, "route": "push"},
-        {"intent": 1, "recipient": "u1", "delivered_at": 23 * MS, "route": "sync"},  # back at 20
+        {"intent": 1, "recipient": "u1", "delivered_at": 23 * MS, "route": "sync"},  # it returned at 20 ms
         {"intent": 1, "recipient": "u2", "delivered_at": 13 * MS, "route": "push"},
-        {"intent": 2, "recipient": "u1", "delivered_at": 28 * MS, "route": "sync"},  # it was still there at 8
+        {"intent": 2, "recipient": "u1", "delivered_at": 28 * MS, "route": "sync"},  # at 8 ms it was still online
     ]
-    run = coming_and_leaving(messages, deliveries)
+    run = run_with_offline_devices(messages, deliveries)
     assert delivery_latencies(run).tolist() == [1, 2, 3, 20]
     table = run.summary()
-    assert list(table.index) == ["delivery", "delivery by push", "delivery by sync", "ack"]
+    assert list(table.index) == ["delivery", "delivery_push", "delivery_sync", "ack"]
     assert table["count"].tolist() == [4, 2, 2, 3]
-    # A live device may be a moment late in leaving.
+    # A live device may leave a moment later than planned.
     deliveries[1] |= {"delivered_at": 13 * MS}
-    assert delivery_latencies(coming_and_leaving(messages, deliveries)).tolist() == [1, 1, 2, 20]
+    assert delivery_latencies(run_with_offline_devices(messages, deliveries)).tolist() == [1, 1, 2, 20]
 
 
-def test_the_series_for_the_warm_up_leaves_out_the_time_offline(coming_and_leaving):
+def test_warmup_series_leaves_out_offline_time(run_with_offline_devices):
     deliveries = [
-        {"intent": 0, "recipient": "u1", "delivered_at": 23 * MS, "route": "sync"},  # back at 20
+        {"intent": 0, "recipient": "u1", "delivered_at": 23 * MS, "route": "sync"},  # it returned at 20 ms
         {"intent": 0, "recipient": "u2", "delivered_at": 13 * MS, "route": "push"},
     ]
-    series = Series.of(coming_and_leaving([{"intended_at": 12 * MS}], deliveries))
+    series = Series.of(run_with_offline_devices([{"intended_at": 12 * MS}], deliveries))
     assert (series.sums.sum(), series.counts.sum()) == (3 + 1, 2)
 
 
-def test_what_an_absent_device_does_not_get_is_neither_lost_nor_late(coming_and_leaving):
+def test_absent_delivery_is_counted_apart(run_with_offline_devices):
     messages = [{"intended_at": 40 * MS}, {"intended_at": 29 * MS, "sender": "u2", "acked_at": None}]
     deliveries = [
         {"intent": 0, "recipient": "u1", "delivered_at": 42 * MS, "route": "push"},
         {"intent": 0, "recipient": "u2", "outcome": "absent"},
         {"intent": 1, "recipient": "u1"},
     ]
-    run = coming_and_leaving(messages, deliveries)
+    run = run_with_offline_devices(messages, deliveries)
     counts = summarize(run).counts
     assert (counts.deliveries, counts.delivered, counts.lost, counts.absent) == (3, 1, 1, 1)
     assert delivery_latencies(run).tolist() == [2, math.inf]
     assert ack_latencies(run).tolist() == [math.inf], "the other sender is offline"
     assert run.to_json_dict()["absent"] == 1
-    assert compare_table([run]).loc[["lost", "absent"], "sim"].tolist() == [1, 1]
+    assert run_table([run]).loc["sim", ["lost", "absent"]].tolist() == [1, 1]
     assert "absent" in run._repr_html_()
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def test_json_has_the_promised_shape(delivered, tmp_path):
+def test_json_of_run_has_documented_keys(delivered, tmp_path):
     run = delivered(1, 2, 3, None)
     statistics = {"p50": 2.5, "p95": None, "p99": None, "max": None, "mean": None}
     expected = {
@@ -272,7 +273,7 @@ def test_json_has_the_promised_shape(delivered, tmp_path):
     assert run.to_json_dict() == expected | {"run": str(folder)}
 
 
-def test_success_is_confirmed_by_whichever_answer_comes_first(build):
+def test_confirmed_latency_ends_with_first_answer(build):
     run = build(
         [
             {"received_at": 1 * MS, "acked_at": 9 * MS},
@@ -288,12 +289,12 @@ def test_success_is_confirmed_by_whichever_answer_comes_first(build):
     assert run.to_json_dict()["received_lost"] == 2
     assert "2 received and never stored" in str(run)
     late = build([{"acked_at": 9 * MS}], world="live")
-    table = compare_table([late, run])
-    assert table.loc["confirmed max (ms)"].tolist() == [9, 7]
-    assert table.loc["received_lost"].tolist() == [0, 2]
+    table = run_table([late, run])
+    assert table["confirmed.max"].tolist() == [9, 7]
+    assert table["received_lost"].tolist() == [0, 2]
 
 
-def test_the_summary_is_a_frame_of_numbers(delivered):
+def test_summary_is_frame_of_numbers(delivered):
     table = delivered(1, 2, 3, None).summary()
     assert list(table.index) == ["delivery", "ack"]
     assert list(table.columns) == ["count", "lost", "mean", "p50", "p95", "p99", "max"]
@@ -302,11 +303,16 @@ def test_the_summary_is_a_frame_of_numbers(delivered):
     assert set(table.dtypes[["mean", "p50", "p95", "p99", "max"]].astype(str)) == {"float64"}
 
 
-def test_worlds_side_by_side(delivered):
-    table = compare_table([delivered(1, 2), delivered(1.23456, None, world="live")])
-    assert list(table.columns) == ["sim", "live"]
-    assert table.loc[["messages", "delivered", "lost", "duplicates"], "live"].tolist() == [2, 1, 1, 0]
-    assert table.loc["delivery p50 (ms)"].tolist() == [1.5, None]
-    assert compare_table([delivered(1.23456)]).loc["delivery p50 (ms)", "sim"] == 1.235
-    assert table.loc["ack max (ms)"].tolist() == [2.0, None]
-    assert len(table) == 4 + 5 + 5
+def test_run_table_has_row_for_each_run(delivered):
+    table = run_table([delivered(1, 2), delivered(1.23456, None, world="live")])
+    assert (table.index.name, list(table.index)) == ("run", ["sim", "live"])
+    assert table.loc["live", ["messages", "delivered", "lost", "duplicates"]].tolist() == [2, 1, 1, 0]
+    assert table["delivery.p50"].dropna().tolist() == [1.5]
+    assert run_table([delivered(1.23456)]).loc["sim", "delivery.p50"] == 1.235
+    assert table["ack.max"].dropna().tolist() == [2.0]
+    assert table.shape == (2, 4 + 5 + 5)
+    assert table.dtypes[["messages", "lost"]].eq("int64").all()
+    lines = table_text(table).splitlines()
+    assert lines[0].split() == ["sim", "live"]
+    assert lines[1].split() == ["messages", "2", "2"]
+    assert lines[5].split() == ["delivery.p50", "1.5", "-"]

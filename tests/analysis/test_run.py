@@ -1,12 +1,12 @@
 from datetime import UTC, datetime
 
-from imsim.analysis import Run, make_run, open_run
+from imsim.analysis import Run, make_run, read_run
 from imsim.results import RunData
 
 
-def test_a_run_is_made_and_opened_as_a_run(delivered, tmp_path):
+def test_run_is_made_and_read_as_run(delivered, tmp_path):
     run = delivered(1, 2, None)
-    opened = open_run(run.write(tmp_path), verify=True)
+    opened = read_run(run.write(tmp_path), verify=True)
     assert type(opened) is Run
     assert opened.to_json_dict() == run.to_json_dict()
     assert isinstance(opened, RunData)
@@ -14,7 +14,7 @@ def test_a_run_is_made_and_opened_as_a_run(delivered, tmp_path):
     assert (type(made), made.world, made.seed, made.digest) == (Run, "live", 9, run.digest)
 
 
-def test_html_says_it_all_in_a_small_table(delivered):
+def test_html_of_run_has_summary_table(delivered):
     html = delivered(1, 2, 3, None)._repr_html_()
     assert "<b>sim</b> · tiny · seed 1" in html
     assert "4 messages, 4 deliveries: 3 delivered, 1 lost, 0 duplicates" in html
@@ -22,21 +22,21 @@ def test_html_says_it_all_in_a_small_table(delivered):
     assert html.count("<tr>") == html.count("</tr>") == 3
 
 
-def test_html_is_escaped(delivered):
+def test_html_of_run_is_escaped(delivered):
     html = delivered(1, name="<script>&")._repr_html_()
     assert "<script>" not in html
     assert "&lt;script&gt;&amp;" in html
 
 
-def test_html_of_an_empty_run(build):
+def test_html_of_empty_run_is_valid(build):
     assert "0 messages" in build()._repr_html_()
 
 
-def test_a_run_says_which_nodes_dropped_what(delivered, tmp_path):
+def test_run_warns_about_nodes_that_dropped_jobs(delivered, tmp_path):
     run = delivered(1)
     node = {"busy": 0.5, "jobs": 4, "drops": 0}
     run.manifest |= {"warnings": ["late"], "utilisation": {"gateway0": node, "gateway1": node | {"drops": 1234}}}
     dropped = "gateway1 dropped 1,234 operations, because its queue was full: deliveries can be late or lost"
     assert run.warnings == run.to_json_dict()["warnings"] == ["late", dropped]
     assert f"<p>{dropped}</p>" in run._repr_html_()
-    assert open_run(run.write(tmp_path)).utilisation().drops.to_dict() == {"gateway0": 0, "gateway1": 1234}
+    assert read_run(run.write(tmp_path)).utilisation().drops.to_dict() == {"gateway0": 0, "gateway1": 1234}

@@ -1,4 +1,4 @@
-"""Which runs are too short for their percentiles: found for those that are, and hardly ever for those that are not."""
+"""The rules find runs that are too short for their percentiles, and hardly ever others."""
 
 import math
 
@@ -14,7 +14,7 @@ P99 = "delivery.p99"
 
 
 def experiments(load, messages, repetitions, replications=20):
-    """p99 of the sojourns in an M/M/1 queue by Lindley's recursion: of whole runs, and the mean of their halves'."""
+    """The p99 of sojourns in an M/M/1 queue, by Lindley's recursion: of whole runs, and the mean of their halves."""
     rng = np.random.default_rng(messages)
     shape = (replications, 200 + messages)
 
@@ -33,7 +33,7 @@ def experiments(load, messages, repetitions, replications=20):
 
 
 def flaw_of(values, halves, latencies=10**9):
-    """`latencies`: enough, so that only the second rule may speak."""
+    """`latencies`: enough by default, so that only the second rule applies."""
     return flaw(P99, list(values), [{P99: Behind(latencies, half)} for half in halves])
 
 
@@ -41,17 +41,17 @@ def flaw_of(values, halves, latencies=10**9):
     ("load", "messages", "least", "most"),
     [(0.5, 300, 0.7, 1), (0.8, 1000, 0.85, 1), (0.8, 3000, 0.7, 1), (0.5, 3000, 0, 0.1), (0.8, 30_000, 0, 0.1)],
 )
-def test_runs_that_are_too_short_are_found(load, messages, least, most):
+def test_short_runs_are_found(load, messages, least, most):
     """Half an interval's width of 20 replications covers p99 in .69, .22 and .73 of 400 experiments; and in .92."""
     found = [flaw_of(*one) == "short" for one in zip(*experiments(load, messages, 40), strict=True)]
     assert least <= np.mean(found) <= most
 
 
-def test_more_replications_make_it_surer():
+def test_more_replications_find_short_runs_more_surely():
     assert all(flaw_of(*one) == "short" for one in zip(*experiments(0.8, 1000, 5, replications=60), strict=True))
 
 
-def test_a_percentile_takes_ten_latencies_beyond_it():
+def test_percentile_needs_ten_latencies_beyond_it():
     assert [needed(name) for name in ("ack.p50", "delivery.p95", "delivery.p99", "delivery.p99.9")] == [
         20, 200, 1000, 10_000,
     ]  # fmt: skip
@@ -60,24 +60,24 @@ def test_a_percentile_takes_ten_latencies_beyond_it():
     assert flaw(P99, [1.0, 2.0], [{P99: Behind(5000, 1.0)}, {P99: Behind(119, 1.0)}]) == "few", "the shortest counts"
 
 
-def test_what_is_no_percentile_has_no_flaw():
+def test_metric_that_is_not_a_percentile_has_no_flaw():
     assert [share_of(name) for name in ("delivery.max", "ack.mean", "lost", "p99")] == [None] * 4
     assert flaw("delivery.mean", [1.0, 2.0], [{}, {}]) is None
 
 
 @pytest.mark.parametrize("halves", [[math.nan, 0.0], [math.inf, 0.0]])
-def test_what_is_not_known_is_no_flaw(halves):
+def test_unknown_halves_are_not_a_flaw(halves):
     assert flaw_of([10.0, 10.1], [0.0, 0.0]) == "short"
     assert flaw_of([10.0, 10.1], halves) is None
     assert flaw_of([10.0], [0.0]) is None
     assert flaw_of([10.0, math.inf], [0.0, 0.0]) is None
 
 
-SCENARIO = imsim.Scenario(duration=6.0, warmup=1.0).with_({"population.users": 20, "workload.rate": 2.0})
+SCENARIO = imsim.Scenario(duration=6.0, warmup=1.0).replace({"population.users": 20, "workload.rate": 2.0})
 NAMES = Measures.of(["delivery.p50", "ack.p99.9", "delivery.max", "lost"]).names
 
 
-def test_it_is_asked_of_the_halves_of_what_comes_after_the_warm_up():
+def test_halves_are_those_of_the_time_after_the_warm_up():
     run = imsim.simulate(SCENARIO)
     found = behind(run, NAMES)
     assert list(found) == ["delivery.p50", "ack.p99.9"]
@@ -90,20 +90,20 @@ def test_it_is_asked_of_the_halves_of_what_comes_after_the_warm_up():
     assert found["delivery.p50"].halves == pytest.approx((np.median(early) + np.median(late)) / 2, rel=0.05)
 
 
-def test_the_last_recipients_latency_is_held_to_the_same():
-    found = behind(imsim.simulate(SCENARIO.with_({"conversations": {"p2p_share": 0.5, "groups": 3}})), ["last.p99"])
+def test_last_recipient_has_the_same_rules():
+    found = behind(imsim.simulate(SCENARIO.replace({"conversations": {"p2p_share": 0.5, "groups": 3}})), ["last.p99"])
     assert 0 < found["last.p99"].latencies < needed("last.p99") == 1000
 
 
-def test_where_the_load_is_not_steady_halves_are_not_held_against_the_whole():
-    ramp = imsim.simulate(SCENARIO.with_({"workload.arrivals": {"kind": "ramp", "start": 0.5, "end": 2, "over": 6}}))
+def test_halves_are_not_compared_if_the_load_is_not_even_or_something_fails():
+    ramp = imsim.simulate(SCENARIO.replace({"workload.arrivals": {"kind": "ramp", "start": 0.5, "end": 2, "over": 6}}))
     crash = {"kind": "node_crash", "target": "router0", "at": 2, "duration": 1}
-    broken = imsim.simulate(SCENARIO.with_({"faults": [crash], "drain": 30}))
+    broken = imsim.simulate(SCENARIO.replace({"faults": [crash], "drain": 30}))
     for run in (ramp, broken):
         assert math.isnan(behind(run, NAMES)["delivery.p50"].halves)
 
 
-def test_where_devices_come_back_together_a_run_has_a_night_and_a_morning():
+def test_load_is_not_even_if_devices_come_back_together():
     night = imsim.Scenario.load("night-sync", {"workload.arrivals": "poisson"})
     assert not is_steady(night)
     assert is_steady(imsim.Scenario.load("office"))

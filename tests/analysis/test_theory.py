@@ -1,4 +1,4 @@
-"""The formulas, against tables, each other and scipy's distributions."""
+"""The formulas are checked against tables, each other and scipy's distributions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_erlang_c(offered, workers, waits):
     assert theory.erlang_c(offered, 1.0, workers) == pytest.approx(by_definition)
 
 
-def test_one_worker_is_the_simplest_case_of_several():
+def test_mmc_with_one_worker_is_mm1():
     rate, service = 60.0, 0.01
     assert (theory.utilisation(rate, service), theory.erlang_c(rate, service, 1)) == pytest.approx((0.6, 0.6))
     wait = theory.mm1_sojourn(rate, service) - service
@@ -35,20 +35,20 @@ def test_one_worker_is_the_simplest_case_of_several():
     )
 
 
-def test_waits_have_a_quantile():
+def test_mmc_wait_quantile_inverts_distribution():
     assert theory.mmc_wait_quantile(60, 0.01, 1, 0.3) == 0
     # P(wait > t) = 0.6 exp(-40 t)
     assert theory.mmc_wait_quantile(60, 0.01, 1, 0.94) == pytest.approx(math.log(10) / 40)
 
 
 @pytest.mark.parametrize("q", [0.1, 0.5, 0.99, 0.9999])
-def test_a_tandem_is_erlang(q):
+def test_tandem_sojourn_is_erlang(q):
     assert theory.tandem_sojourn_quantile(60, 0.01, 4, q) == pytest.approx(stats.gamma(4, scale=0.025).ppf(q))
 
 
 @pytest.mark.parametrize("rate", [0.0, 50.0, 100.0, 400.0])
 @pytest.mark.parametrize("room", [1, 2, 7])
-def test_blocking_is_the_chance_of_the_last_state(rate, room):
+def test_mm1k_blocking_is_probability_of_last_state(rate, room):
     states = [(rate * 0.01) ** number for number in range(room + 1)]
     assert theory.mm1k_blocking(rate, 0.01, room) == pytest.approx(states[-1] / sum(states))
 
@@ -66,15 +66,15 @@ def test_fork_join():
 
 
 @pytest.mark.parametrize("links", [1, 2, 3])
-def test_retransmissions_are_negative_binomial(links):
+def test_retransmissions_follow_negative_binomial(links):
     law = stats.nbinom(links, 0.8)
     assert theory.retransmissions(0.2, links) == pytest.approx(law.mean())
     for q in (0.1, 0.5, 0.9, 0.99, 0.9999):
         assert theory.retransmissions_quantile(0.2, q, links) == law.ppf(q)
 
 
-def test_what_grows_without_end_has_no_answer():
+def test_overloaded_queue_is_refused():
     for rate in (100, 101):
-        with pytest.raises(ValueError, match="expected a load below 1"):
+        with pytest.raises(ValueError, match="at least 0 and below 1"):
             theory.mm1_sojourn(rate, 0.01)
     assert theory.mm1_sojourn(99, 0.01) == pytest.approx(1.0)

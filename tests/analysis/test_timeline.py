@@ -10,7 +10,7 @@ MS, S = 1_000_000, 1_000_000_000
 
 @pytest.fixture
 def steady(build):
-    """One each quarter of ten seconds, shown after 10 ms; those of the fifth second wait for it to end."""
+    """Four messages a second for ten seconds, shown after 10 ms; those of the fifth second arrive at its end."""
 
     def build_it(**scenario):
         times = [number * S // 4 for number in range(40)]
@@ -23,21 +23,21 @@ def steady(build):
     return build_it
 
 
-def test_latencies_stand_where_the_wait_began(steady):
+def test_windows_count_latencies_at_start_of_wait(steady):
     found = windows(steady(), 10.0)
     assert found["since"].tolist()[:10] == list(range(10))
     assert found["max"].round(6).tolist()[:10] == [10, 10, 10, 10, 1010, 10, 10, 10, 10, 10]
     assert found["p50"][4] == 635
 
 
-def test_the_load_is_in_messages_a_second_by_when_they_come_and_go(steady):
+def test_windows_have_offered_and_delivered_rates(steady):
     found = windows(steady(), 10.0)
     assert (found["until"] - found["since"]).tolist()[:10] == [1] * 10
     assert found["offered"].tolist()[:10] == [4] * 10
     assert found["delivered"].tolist()[:10] == [4, 4, 4, 4, 0, 8, 4, 4, 4, 4]
 
 
-def test_a_message_to_many_is_delivered_in_parts(build):
+def test_group_message_is_delivered_in_parts(build):
     messages = [{"scene": "group", "intended_at": 0}]
     rows = [
         {"delivered_at": MS},
@@ -51,7 +51,7 @@ def test_a_message_to_many_is_delivered_in_parts(build):
     assert found["max"][1:].isna().all()
 
 
-def test_the_axis_ends_with_the_last_arrival_and_names_what_is_special(steady):
+def test_time_axis_ends_with_last_arrival_and_names_faults(steady):
     faults = [
         {"kind": "storage_stall", "at": 4.5, "duration": 1.0},
         {"kind": "mass_reconnect", "at": 4.0},
@@ -69,6 +69,6 @@ def test_the_axis_ends_with_the_last_arrival_and_names_what_is_special(steady):
     assert [one.at for one in found.recoveries] == [4.0, 4.5, 9.5]
 
 
-def test_a_live_run_shows_no_fault_of_its_scenario(steady):
+def test_time_axis_of_live_run_has_no_scenario_faults(steady):
     fault = {"kind": "mass_reconnect", "at": 4.0}
     assert TimeAxis.of(steady(faults=[fault], world="live")).special == ()

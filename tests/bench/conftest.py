@@ -4,7 +4,7 @@ from bench.race import ROWS
 
 
 def pytest_terminal_summary(terminalreporter):
-    """The table of measures against goals, where benchmarks were enabled."""
+    """Print the table of measures and goals, if benchmarks were enabled."""
     if ROWS:
         terminalreporter.section("imsim: fast and large")
         width = max(len(row.measure) for row in ROWS)

@@ -1,4 +1,4 @@
-"""Ratios that mean something on a busy machine: both sides in turns in one process, by the CPU time that each took."""
+"""Ratios that hold on a busy machine: both sides run in turns in one process, and their CPU times are compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass
 class Row:
-    """One measure against its goal. `unit`: what `value` is in ("x": a ratio)."""
+    """One measure and its goal. `unit` is the unit of `value`; "x" stands for a ratio."""
 
     measure: str
     goal: str
@@ -22,12 +22,12 @@ class Row:
     detail: str
 
 
-#: What this session has measured, for the table at its end.
+#: The measures of this test session, for the table at its end.
 ROWS: list[Row] = []
 
 
 def cpu(function: Callable[[], object]) -> float:
-    """Seconds of CPU time that it takes. Starts with no garbage of others, whose collection would be charged to it."""
+    """Return the seconds of CPU time that the function takes. Earlier garbage is collected first."""
     gc.collect()
     before = time.process_time()
     function()
@@ -37,7 +37,7 @@ def cpu(function: Callable[[], object]) -> float:
 def race(
     benchmark: Any, subject: Callable[[], float], reference: Callable[[], float], rounds: int = 5
 ) -> tuple[float, float]:
-    """Medians of what the two return, taken in turns; once each where benchmarks are disabled."""
+    """Call both in turns, and return the median of each. Without benchmarks, call each once."""
     times: list[tuple[float, float]] = []
     rounds = rounds if benchmark.enabled else 1
     benchmark.pedantic(lambda: times.append((subject(), reference())), rounds=rounds, iterations=1)
@@ -46,8 +46,10 @@ def race(
 
 
 def note(benchmark: Any, measure: str, value: float, unit: str, *, least: float = 0.0, most: float = 0.0, detail: str):
-    """Put a measure into the table, and into pytest-benchmark's file. Nothing is asserted: a goal that another
-    machine, or a busy one, misses is no failure."""
+    """Add a measure to the table and to pytest-benchmark's file.
+
+    A missed goal does not fail the test, because a slower or busier machine may miss it.
+    """
     if benchmark.enabled:
         goal = f">= {least:g}" if least else f"<= {most:g}"
         meets = value >= least if least else value <= most

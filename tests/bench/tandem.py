@@ -1,7 +1,8 @@
-"""A tandem of stations without any protocol, three times: on imsim's clock, in idiomatic SimPy, in Ciw.
+"""A tandem of stations without a protocol, in three versions: on imsim's clock, in idiomatic SimPy, and in Ciw.
 
-Four stations of four workers, 70 % of them busy, Poisson arrivals and exponential demands: the yardstick of the
-benchmarks. All three get the same numbers, drawn beforehand, so that what is measured is the simulator.
+It is the reference of the benchmarks: four stations of four workers, a utilization of 70 %, Poisson arrivals and
+exponential demands. All three versions get the same numbers, drawn beforehand, so the benchmarks measure only the
+simulators.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ LOAD = 0.7
 
 
 class Work:
-    """The gaps between `count` messages, and the demand of each at each station; about one message a second."""
+    """The gaps between `count` messages, about one message a second, and the demand of each message at each station."""
 
     def __init__(self, count: int, seed: int = 1) -> None:
         numbers = np.arange(count)
@@ -34,7 +35,7 @@ class Work:
 
 
 class _Stage:
-    """A station as an imsim node uses it: one event a hop."""
+    """A station as an imsim node uses it, with one event per hop."""
 
     def __init__(self, clock: Clock, demands: list[float], then: Any) -> None:
         self.clock = clock
@@ -48,7 +49,7 @@ class _Stage:
 
 
 def in_imsim(work: Work) -> list[float]:
-    """When the messages left, in the order of leaving."""
+    """Run the tandem on imsim's clock. Returns the times at which messages left, in ascending order."""
     clock = Clock()
     left: list[float] = []
 
@@ -71,7 +72,7 @@ def in_imsim(work: Work) -> list[float]:
 
 
 def in_simpy(work: Work) -> list[float]:
-    """The same as one would write it in SimPy: a Resource for each station, a process for each message."""
+    """Run the tandem in idiomatic SimPy, with a Resource per station and a process per message."""
     env = simpy.Environment()
     stations = [simpy.Resource(env, capacity=WORKERS) for _ in work.demands]
     left: list[float] = []
@@ -94,7 +95,7 @@ def in_simpy(work: Work) -> list[float]:
 
 
 def in_ciw(work: Work) -> list[float]:
-    """The same in Ciw, where a station takes its demands in the order of service; it stops with the last arrival."""
+    """Run the tandem in Ciw. Its stations use their demands in order of service, and it stops at the last arrival."""
     dists = ciw.dists
     network = ciw.create_network(
         arrival_distributions=[dists.Sequential(work.gaps), *[None] * (STATIONS - 1)],

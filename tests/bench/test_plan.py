@@ -1,4 +1,4 @@
-"""What drawing a plan costs: `pytest tests/bench --benchmark-enable`."""
+"""Benchmark of drawing a plan. Run it with `pytest tests/bench --benchmark-enable`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from imsim.scenario import Scenario, plan
 
 
-def test_a_plan_of_a_hundred_thousand_users(benchmark):
-    large = Scenario.load("office").with_(
+def test_plan_of_100_000_users(benchmark):
+    large = Scenario.load("office").replace(
         {"population.users": 100_000, "workload.rate": 0.01, "conversations.groups": 1000}
     )
     drawn = benchmark(lambda: plan(large))

@@ -1,9 +1,9 @@
-"""Fast and large: imsim against other simulators and against itself, always as a ratio of CPU times taken in turns.
+"""Benchmarks of speed and size: imsim against other simulators and against itself, as ratios of CPU times.
 
     python -m pytest tests/bench/test_ratios.py --benchmark-enable -n0 -p no:randomly
 
-prints the measures against their goals (about three minutes of CPU time). In the ordinary suite each runs once, tiny,
-to see that it works, and that what is compared is the same.
+This prints the measures and their goals, and takes about three minutes of CPU time. The ordinary suite runs each
+benchmark once with a small size. It checks that the code works, and that both sides do the same work.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def size(benchmark, large: int, small: int) -> int:
 # --- stations only ----------------------------------------------------------------------------------------------------
 
 
-def test_a_tandem_against_simpy(benchmark):
+def test_tandem_against_simpy(benchmark):
     work = Work(size(benchmark, 30_000, 500))
     assert in_imsim(work) == pytest.approx(in_simpy(work), rel=1e-12)  # the same sample path, message by message
     ours, theirs = race(benchmark, lambda: cpu(lambda: in_imsim(work)), lambda: cpu(lambda: in_simpy(work)))
@@ -40,7 +40,7 @@ def test_a_tandem_against_simpy(benchmark):
     note(benchmark, "stations only, against idiomatic SimPy", theirs / ours, "x", least=8, detail=rates)
 
 
-def test_a_tandem_against_ciw(benchmark):
+def test_tandem_against_ciw(benchmark):
     work = Work(size(benchmark, 20_000, 500))
     assert len(in_ciw(work)) == pytest.approx(len(work.gaps), rel=0.1)  # Ciw stops with the last arrival
     ours, theirs = race(benchmark, lambda: cpu(lambda: in_imsim(work)), lambda: cpu(lambda: in_ciw(work)))
@@ -52,7 +52,7 @@ def test_a_tandem_against_ciw(benchmark):
 
 
 def against_simpy(benchmark, measure: str, scenario: Scenario) -> None:
-    """What a message costs in a whole run, logins and tables included, against SimPy's tandem without any protocol."""
+    """Compare a message of a whole run, including logins and tables, with one of SimPy's tandem without a protocol."""
     messages = len(simulate(scenario).messages)
     work = Work(messages)
     ours, theirs = race(benchmark, lambda: cpu(lambda: imsim.simulate(scenario)), lambda: cpu(lambda: in_simpy(work)))
@@ -60,20 +60,20 @@ def against_simpy(benchmark, measure: str, scenario: Scenario) -> None:
     note(benchmark, measure, theirs / ours, "x", least=1, detail=rates)
 
 
-def test_the_protocol_against_a_tandem_without_one(benchmark):
-    """Partners enough that nearly every message is the first of its conversation: send, store, ack, push, delivered."""
+def test_protocol_against_a_tandem_without_one(benchmark):
+    """With 200 partners, nearly every message is the first of its conversation: send, store, ack, push, delivered."""
     scenario = private(size(benchmark, 30_000, 100), **{"conversations.partners": 200})
     against_simpy(benchmark, "whole protocol, against SimPy's tandem", scenario)
 
 
-def test_the_protocol_with_read_marks_against_a_tandem_without_one(benchmark):
-    """One partner each: nearly every send moves a read mark, of which the devices of both users are told."""
+def test_protocol_with_read_marks_against_a_tandem_without_one(benchmark):
+    """With one partner, nearly every send moves a read mark, which is sent to the devices of both users."""
     scenario = private(size(benchmark, 30_000, 100), **{"conversations.partners": 1})
     against_simpy(benchmark, "the same, where sends move read marks", scenario)
 
 
-def test_a_delivery_in_a_group_of_a_thousand(benchmark):
-    """What a message more costs, so that logins are in neither."""
+def test_delivery_in_a_group_of_1000(benchmark):
+    """Measures the CPU time of additional messages, so that the logins cancel out."""
     members = size(benchmark, 1000, 20)
     some, more = group(10, members), group(size(benchmark, 40, 15), members)
     few, many = private(size(benchmark, 2000, 20), members), private(size(benchmark, 12_000, 50), members)
@@ -88,10 +88,10 @@ def test_a_delivery_in_a_group_of_a_thousand(benchmark):
     note(benchmark, "a delivery in a group of 1,000, against p2p", in_group / in_private, "x", most=0.5, detail=detail)
 
 
-def test_what_spans_cost(benchmark):
-    """An office of some thousands, with groups from a few members to hundreds: how many recipients share a way."""
+def test_run_with_spans_against_one_without(benchmark):
+    """An office of 5,000 users, with groups of a few to 200 members."""
     users = size(benchmark, 5000, 100)
-    scenario = Scenario.load("office").with_(
+    scenario = Scenario.load("office").replace(
         {
             "population.users": users,
             "workload.rate": 0.01,
@@ -115,9 +115,11 @@ def test_what_spans_cost(benchmark):
 # --- large ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_message_among_a_million_users(benchmark):
-    """As many messages a second, from a thousand users, all active, or from one in a hundred of a million. What is
-    measured is the run from time 0 on: to make a million users and log in those who are not idle is done once."""
+def test_message_among_a_million_users(benchmark):
+    """The same number of messages per second, from 1,000 active users or from one in a hundred of a million users.
+
+    Only the run from time 0 on is measured. Creating the users and their logins happens before.
+    """
     million, messages = size(benchmark, 1_000_000, 2000), size(benchmark, 10_000, 100)
 
     def message(users: int) -> float:
@@ -143,7 +145,7 @@ def resident():
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * resource.getpagesize()
 
-simulate(private(20, 20))  # so that what is imported late is no user's
+simulate(private(20, 20))  # late imports must not count as memory of users
 before = resident()
 scenario = private({messages}, {users})
 experiment = Experiment(scenario, plan(scenario))
@@ -154,8 +156,8 @@ print(resident() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the resident memory from /proc")
-def test_the_memory_of_an_idle_user(benchmark):
-    """In a process of its own: a million users online, of whom a hundred write one message."""
+def test_memory_of_an_idle_user(benchmark):
+    """Runs in a process of its own: a million users are online, and 100 messages are sent."""
     users = size(benchmark, 1_000_000, 2000)
     program = PROGRAM.format(paths=sys.path, messages=100, users=users)
     sizes: list[str] = []
@@ -175,7 +177,7 @@ def test_the_memory_of_an_idle_user(benchmark):
 
 
 def test_replications_on_two_cores(benchmark):
-    """Wall time, the one measure for which CPU time says nothing: on a busy machine it shows how busy that is."""
+    """Compares wall times, because CPU times do not show parallelism. On a busy machine the ratio is lower."""
     scenario = private(size(benchmark, 10_000, 100))
     many = size(benchmark, 4, 2)
 
@@ -184,14 +186,14 @@ def test_replications_on_two_cores(benchmark):
         replicate(scenario, many, jobs)
         return time.perf_counter() - before
 
-    assert replicate(scenario, many, 2) == replicate(scenario, many, 1)  # and the workers are there
+    assert replicate(scenario, many, 2) == replicate(scenario, many, 1)  # this also starts the workers
     two, one = race(benchmark, lambda: wall(2), lambda: wall(1), rounds=3)
     detail = f"{two:.1f} s against {one:.1f} s, at {os.getloadavg()[0]:.1f} load"
     note(benchmark, "replications on 2 cores, against 1", one / two, "x", least=1.7, detail=detail)
 
 
 def replicate(scenario: Scenario, many: int, jobs: int) -> list[str]:
-    def one(seed: int) -> str:  # inside, so that it goes to the workers by value: they cannot import this file
+    def one(seed: int) -> str:  # a local function is pickled by value; the workers cannot import this file
         return digest(simulate(scenario, seed=seed))
 
     return Parallel(n_jobs=jobs)(delayed(one)(seed) for seed in range(many))

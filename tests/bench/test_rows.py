@@ -1,4 +1,4 @@
-"""What rows cost: `pytest tests/bench --benchmark-enable`."""
+"""Benchmark of assembling rows. Run it with `pytest tests/bench --benchmark-enable`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from imsim.results import assemble
+from imsim.results import Recorder, assemble
 
 
-def test_assembling_a_million_facts(benchmark):
+def test_assemble_a_million_facts(benchmark):
     count, users = (250_000, 10_000) if benchmark.enabled else (5_000, 500)
     rng = np.random.default_rng(1)
     sender = rng.integers(0, users, count).astype(np.int32)
@@ -32,12 +32,10 @@ def test_assembling_a_million_facts(benchmark):
         entitled=lambda: (np.arange(count), receiver, np.zeros(count, bool)),
     )
     intents = np.arange(count)
-    facts = np.concatenate(
-        [
-            np.stack([np.full(count, kind), intents, device, intents * 1000 + kind, np.zeros(count)], axis=1)
-            for kind, device in ((0, -np.ones(count)), (2, -np.ones(count)), (4, receiver), (5, receiver))
-        ]
-    ).astype(np.int64)
+    facts = np.zeros(4 * count, Recorder().facts().dtype)
+    for number, (kind, device) in enumerate(((0, -1), (2, -1), (4, receiver), (5, receiver))):
+        part = facts[number * count : (number + 1) * count]
+        part["kind"], part["intent"], part["device"], part["at"] = kind, intents, device, intents * 1000 + kind
     rng.shuffle(facts)
     tables = benchmark(lambda: assemble(plan, facts, knows_server=True))
     assert tables.deliveries.column("outcome").to_pylist().count("delivered") == count

@@ -1,4 +1,4 @@
-"""The scenarios of the benchmarks. All policies are the defaults."""
+"""The scenarios of the benchmarks, with default policies."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from imsim.scenario import Scenario
 
 
 def private(messages: int, users: int = 1000, rate: float = 1000.0, **more: Any) -> Scenario:
-    """About so many p2p messages, `rate` a second in all, over four stations as busy as the tandem's: two gateways, a
-    router and a storage. Each message takes four services: its sender's gateway, router, storage, recipient's gateway.
+    """Return a scenario with about `messages` p2p messages, `rate` per second in total.
 
-    The links are constant (15 ms and 300 us): the tandem has none, and draws nothing while it runs.
+    It has four stations with the same utilization as the tandem's: two gateways, a router and a storage. Each message
+    needs four services: at its sender's gateway, the router, the storage and its recipient's gateway.
+
+    The latencies of links are constant (15 ms and 300 us), because the tandem draws no numbers while it runs.
     """
     service = {"kind": "exponential", "mean": WORKERS * LOAD / rate}
     tier = {"workers": WORKERS}
-    return Scenario().with_(
+    return Scenario().replace(
         {
             "name": "private",
             "duration": messages / rate,
@@ -37,12 +39,14 @@ def private(messages: int, users: int = 1000, rate: float = 1000.0, **more: Any)
 
 
 def group(messages: int, size: int = 1000) -> Scenario:
-    """Messages to one group of `size` members, on the same service as `private`; a push costs a thousandth there, so
-    that the stations are as busy."""
+    """Return a scenario with messages to one group of `size` members, with the service times of `private`.
+
+    The service time of a push is divided by `size`, so that the stations have the same utilization.
+    """
     rate = 10.0
     scenario = private(messages, size, rate)
     push = {"kind": "exponential", "mean": WORKERS * LOAD / rate / size}
-    return scenario.with_(
+    return scenario.replace(
         {
             "name": "group",
             "conversations.p2p_share": 0.0,

@@ -239,7 +239,7 @@ class World:
 def scenario_for(policies: dict[str, Any]) -> Scenario:
     paths = {f"{'limits' if name in Limits.model_fields else 'policies'}.{name}": v for name, v in policies.items()}
     zero = {"network.client.latency": 0.0, "network.backend.latency": 0.0}
-    return Scenario().with_(
+    return Scenario().replace(
         {"population.users": len(USERS), "population.devices": len(DEVICES), "workload.size": 1, **zero, **paths}
     )
 
@@ -336,7 +336,7 @@ class SimulatedWorld(World):
     def __init__(self, **policies: Any) -> None:
         none = np.zeros(0, np.int64)
         plan = Plan(none, none, none, none, none, none, list(USERS), list(DEVICES), ["text"], [], [])
-        scenario = scenario_for(policies).with_({"topology.gateways": 2, "topology.routers": 2})
+        scenario = scenario_for(policies).replace({"topology.gateways": 2, "topology.routers": 2})
         self.sim = Experiment(scenario, plan)
         self.sim.listeners.append(self._record)
         self._devices: dict[int, _SimulatedDevice] = {}

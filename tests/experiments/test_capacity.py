@@ -1,4 +1,4 @@
-"""The search for the highest load, and what it reports."""
+"""The search for the highest load, and its report."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from matplotlib.figure import Figure
 
 import imsim
 from imsim.analysis.budgets import Budget
-from imsim.analysis.metrics import UTILISATIONS
+from imsim.analysis.kinds import UTILISATIONS, WAITS
 from imsim.analysis.run_length import Behind
-from imsim.analysis.warmup import Beginning
+from imsim.analysis.warmup import Beginning, Steadiness
 from imsim.experiments import Capacity, Replications, Sample
 from imsim.experiments.capacity import Bracket, load_of, search
+from imsim.experiments.replicate import Sampling, replicate
 from imsim.scenario import Scenario
 
 
 def judge(limit, blur=0.0):
-    """A design that bears `limit`, which is undecided within `blur` of it; counts how often it is asked."""
+    """A design that keeps the budget below `limit` and is undecided within `blur` of it. `asked`: the loads tried."""
 
     def judged(load):
         judged.asked.append(load)
@@ -32,7 +33,7 @@ def judge(limit, blur=0.0):
 
 
 @pytest.mark.parametrize("limit", [0.02, 0.9, 1.0001, 7.3, 60.0])
-def test_the_limit_is_bracketed_as_closely_as_asked(limit):
+def test_search_brackets_the_limit_within_the_tolerance(limit):
     asked = judge(limit)
     bracket = search(asked, 1.0, tolerance=0.05)
     assert bracket.keeps < limit <= bracket.breaks <= bracket.keeps * 1.05
@@ -40,7 +41,7 @@ def test_the_limit_is_bracketed_as_closely_as_asked(limit):
     assert len(asked.asked) == len(set(asked.asked)) < 15
 
 
-def test_what_is_undecided_lies_inside_the_bracket():
+def test_undecided_loads_are_inside_the_bracket():
     bracket = search(judge(3.0, blur=0.2), 1.0, tolerance=0.05)
     first, last = bracket.undecided[0], bracket.undecided[-1]
     assert bracket.keeps < 2.8 <= first <= last <= 3.2 < bracket.breaks
@@ -48,14 +49,14 @@ def test_what_is_undecided_lies_inside_the_bracket():
     assert bracket.breaks <= last * 1.05
 
 
-def test_whole_loads_are_whole():
+def test_search_over_whole_numbers_tries_whole_numbers():
     bracket = search(judge(13.5), 5.0, tolerance=0.01, whole=True)
     assert (bracket.keeps, bracket.breaks) == (13, 14)
     bracket = search(judge(0.5), 5.0, tolerance=0.01, whole=True)
     assert (bracket.keeps, bracket.breaks) == (None, 1)
 
 
-def test_it_gives_up_where_told_to():
+def test_search_ends_at_the_lowest_and_highest_load():
     assert search(judge(1e9), 1.0, tolerance=0.05).keeps == 64
     assert search(judge(0.0), 1.0, tolerance=0.05).keeps is None
     bracket = search(judge(100.0), 1.0, tolerance=0.05, highest=7.0)
@@ -64,19 +65,28 @@ def test_it_gives_up_where_told_to():
     assert (bracket.keeps, min(bracket.verdicts)) == (None, 0.3)
 
 
-def test_what_is_not_monotone_is_seen():
+def test_search_does_not_try_lower_loads_if_the_runs_are_too_short():
+    asked = judge(2.0, blur=1.5)
+    assert search(asked, 1.0, tolerance=0.05, is_too_short=lambda load: load < 1.5).keeps is None
+    assert min(asked.asked) == 1.0
+    assert search(judge(2.0, blur=1.5), 1.0, tolerance=0.05).keeps < 0.5
+
+
+def test_bracket_shows_a_result_that_is_not_monotone():
     bracket = Bracket({1.0: "keeps", 2.0: "breaks", 4.0: "keeps"})
     assert (bracket.keeps, bracket.breaks, bracket.is_monotone) == (1, 2, False)
 
 
-def make(verdicts, budget="delivery.p99 < 200ms", busy=0.4):
-    """With a storage that is `busy` at a load of 1, and the more so the higher the load is."""
+def make(verdicts, budget="delivery.p99 < 200ms", busy=0.4, wait=10.0):
+    """A capacity whose storage is `busy` at a load of 1, and messages `wait` there (ms); in proportion at others."""
     budget = Budget(budget)
 
     def values(load, value, r):
         shares = {"gateway": 0.1, "router": 0.2, "storage": busy}
         used = {f"utilisation.{tier}": min(share * load + r / 100, 1.0) for tier, share in shares.items()}
-        return {budget.metric: value + r} | used
+        waits = {"gateway": 0.0, "router": 5.0, "storage": wait}
+        waited = {f"wait.{tier}": ms * load for tier, ms in waits.items()}
+        return {budget.metric: value + r} | used | waited
 
     tried = {
         load: Replications(Scenario(), [Sample(r, r, "", values(load, value, r)) for r in range(3)])
@@ -89,21 +99,22 @@ def make(verdicts, budget="delivery.p99 < 200ms", busy=0.4):
 FOUND = make({2.0: ("breaks", 500.0), 1.0: ("keeps", 50.0), 1.5: ("undecided", 199.0), 4.0: ("breaks", math.inf)})
 
 
-def test_it_tells_what_was_tried_and_what_that_means():
+def test_capacity_lists_the_loads_and_the_verdict():
     assert (FOUND.keeps, FOUND.breaks) == (1.0, 2.0)
     assert FOUND.frame["workload.rate"].tolist() == [1.0, 1.5, 2.0, 4.0]
     assert FOUND.frame["budget"].tolist() == ["keeps", "undecided", "breaks", "breaks"]
     assert FOUND.frame["null"].tolist() == [0, 0, 0, 3]
     text = str(FOUND)
     verdict = (
-        "delivery.p99 < 200ms is kept up to workload.rate = 1, and broken from 2 on, where storage (81% busy) gives way"
+        "delivery.p99 < 200ms is kept up to workload.rate = 1, and broken from 2 on, where "
+        "storage (81% busy, messages wait 20 ms) gives way"
     )
     assert verdict in text
-    assert "not told apart from the budget by 3 replications: 1.5" in text
+    assert "up to 3 replications do not decide about 1.5" in text
     assert "never better" in text
     columns = ["workload.rate", "delivery.p99", "replications", "budget", "gateway", "router", "storage"]
-    assert list(FOUND.table.columns) == columns
-    assert FOUND.table["delivery.p99"].tolist()[-1] == "null in 3 of 3"
+    assert list(FOUND.summary().columns) == columns
+    assert FOUND.summary()["delivery.p99"].tolist()[-1] == "null in 3 of 3"
     printed = FOUND.to_json_dict()
     assert printed["undecided"] == [1.5]
     assert printed["tried"][3]["metrics"]["delivery.p99"] == {"mean": None, "low": None, "high": None, "null": 3}
@@ -111,22 +122,22 @@ def test_it_tells_what_was_tried_and_what_that_means():
     assert repr(FOUND).startswith("<Capacity of tiny: ")
 
 
-def test_arrivals_that_are_not_steady_are_said():
+def test_capacity_notes_arrivals_that_are_not_steady():
     notes = {
         kind: " ".join(Capacity(scenario, FOUND.budget, FOUND.over, FOUND.bracket, FOUND.tried).notes)
         for kind, scenario in {
             "poisson": Scenario(),
             "ramp": Scenario.load("capacity"),
-            "replay": Scenario().with_({"workload.arrivals": [0.5, 1.0]}),
+            "replay": Scenario().replace({"workload.arrivals": [0.5, 1.0]}),
         }.items()
     }
     assert "steady" not in notes["poisson"]
-    assert "(ramp): what is found holds for this shape only" in notes["ramp"]
+    assert "(ramp): the result holds for this shape only" in notes["ramp"]
     assert "set workload.arrivals=poisson" in notes["ramp"]
-    assert "(replay): workload.rate plays no part" in notes["replay"]
+    assert "(replay): workload.rate has no effect" in notes["replay"]
 
 
-def test_runs_that_are_too_short_are_said_unless_they_break_the_budget():
+def test_capacity_notes_runs_that_are_too_short_unless_they_break_the_budget():
     def notes(verdict, budget="delivery.p99 < 200ms"):
         samples = [Sample(r, r, "", {"delivery.p99": 50.0}, {"delivery.p99": Behind(10, 50.0)}) for r in range(5)]
         tried = {1.0: Replications(Scenario(), samples)}
@@ -138,59 +149,89 @@ def test_runs_that_are_too_short_are_said_unless_they_break_the_budget():
     assert "delivery.p99 (1,000)" in notes("breaks", "delivery.p99 > 200ms")
 
 
-def test_what_was_not_found_is_said():
-    assert "no load was found that keeps" in str(make({1.0: ("breaks", 500.0)}))
+def test_capacity_notes_which_side_was_not_found():
+    assert "no load is known to keep" in str(make({1.0: ("breaks", 500.0)}))
     assert "is kept up to workload.rate = 1 at least" in str(make({1.0: ("keeps", 50.0)}))
     assert "more load is not always worse" in str(make({1.0: ("breaks", 500.0), 2.0: ("keeps", 50.0)}))
 
 
-def test_the_tier_that_gave_way_is_the_busiest_one_where_the_budget_breaks_first():
+def test_bottleneck_is_the_tier_with_the_longest_waits_where_the_budget_breaks_first():
     found = FOUND.bottleneck
     assert (found.tier, found.load) == ("storage", 2.0)
     assert found.utilisation == pytest.approx(0.81)
-    assert found.tiers == pytest.approx({"gateway": 0.21, "router": 0.41, "storage": 0.81})
+    assert found.wait == 20
     assert FOUND.frame["utilisation.storage"].tolist() == pytest.approx([0.41, 0.61, 0.81, 1.0])
-    told = FOUND.to_json_dict()
-    assert told["bottleneck"] == {"tier": "storage", "utilisation": pytest.approx(0.81), "load": 2.0}
-    assert told["tried"][0]["metrics"]["utilisation.router"]["mean"] == pytest.approx(0.21)
-    assert FOUND.table["storage"].tolist() == ["41% busy", "61% busy", "81% busy", "100% busy"]
-    assert "where storage (81% busy) gives way" in FOUND._repr_html_()
+    report = FOUND.to_json_dict()
+    assert report["bottleneck"] == {
+        "tier": "storage", "wait_ms": 20, "utilisation": pytest.approx(0.81), "load": 2.0,
+    }  # fmt: skip
+    assert report["tried"][0]["metrics"]["utilisation.router"]["mean"] == pytest.approx(0.21)
+    assert FOUND.summary()["storage"].tolist() == [
+        "41% busy, wait 10 ms",
+        "61% busy, wait 15 ms",
+        "81% busy, wait 20 ms",
+        "100% busy, wait 40 ms",
+    ]
+    assert "where storage (81% busy, messages wait 20 ms) gives way" in FOUND._repr_html_()
 
 
-def test_what_breaks_a_budget_without_a_busy_tier_is_said():
-    found = make({1.0: ("keeps", 50.0), 2.0: ("breaks", 500.0)}, busy=0.15)
+def test_many_slow_workers_are_busy_but_the_queue_is_elsewhere():
+    """64 router workers that take 700 ms queue less than one storage worker that takes 10 ms."""
+    fields = {
+        "workload.arrivals": "poisson",
+        "workload.rate": 0.18,
+        "duration": "12s",
+        "topology.router.workers": 64,
+        "topology.router.service.send": {"kind": "exponential", "mean": "700ms"},
+        "topology.storage.workers": 1,
+    }
+    scenario = Scenario.load("capacity", fields)
+    (one,) = replicate([scenario], Sampling.of(["delivery.mean", *UTILISATIONS, *WAITS], replications=5, jobs=1))
+    found = Capacity(scenario, Budget("delivery.mean < 1ms"), "workload.rate", Bracket({0.18: "breaks"}), {0.18: one})
+    assert one["utilisation.router"].value > one["utilisation.storage"].value > 0.5
+    assert found.bottleneck.tier == "storage"
+    assert found.bottleneck.wait > 10
+
+
+def test_budget_that_breaks_without_a_busy_tier_is_noted():
+    found = make({1.0: ("keeps", 50.0), 2.0: ("breaks", 500.0)}, busy=0.15, wait=0.1)
     assert found.bottleneck.tier == "router"
     assert not found.bottleneck.is_busy
     assert "gives way" not in found.verdict
-    assert "no tier is busy where the budget breaks (the busiest is router (41% busy)): not queues" in str(found)
+    assert (
+        "no queue breaks the budget, but service times, links or policies: the longest waits are at router (41% busy"
+        in (str(found))
+    )
 
 
-def test_there_is_no_bottleneck_where_nothing_breaks_or_nothing_is_known():
+def test_bottleneck_is_none_if_no_load_breaks_or_the_waits_are_unknown():
     assert make({1.0: ("keeps", 50.0)}).bottleneck is None
     assert make({1.0: ("keeps", 50.0)}).to_json_dict()["bottleneck"] is None
-    values = {"delivery.p99": 500.0, **dict.fromkeys(UTILISATIONS, math.nan)}
+    values = {"delivery.p99": 500.0, **dict.fromkeys((*UTILISATIONS, *WAITS), math.nan)}
     tried = {1.0: Replications(Scenario(), [Sample(0, 0, "", values)])}
     unknown = Capacity(Scenario(), FOUND.budget, FOUND.over, Bracket({1.0: "breaks"}), tried)
     assert unknown.bottleneck is None
     assert unknown.frame["utilisation.storage"].isna().all()
-    assert unknown.table["storage"].tolist() == ["-"]
+    assert unknown.summary()["storage"].tolist() == ["-"]
 
 
-def test_loads_that_keep_the_budget_but_do_not_begin_in_steady_state_are_said():
-    def replications(first):
-        beginning = Beginning(first, (20.0,) * 10)
+def test_capacity_notes_unsteady_runs_and_drops_at_loads_that_keep_the_budget():
+    def replications(first, drops=0):
+        found = Steadiness(Beginning(first, (20.0,) * 10), drops={"storage0": drops} if drops else {})
         return Replications(
-            Scenario(), [Sample(r, r, "", {"delivery.p99": 50.0 + r}, beginning=beginning) for r in range(5)]
+            Scenario(), [Sample(r, r, "", {"delivery.p99": 50.0 + r}, steadiness=found) for r in range(5)]
         )
 
     verdicts = {0.5: "keeps", 1.0: "keeps", 2.0: "breaks"}
-    tried = {0.5: replications(20.0), 1.0: replications(90.0), 2.0: replications(99.0)}
+    tried = {0.5: replications(20.0, drops=3), 1.0: replications(90.0), 2.0: replications(99.0, drops=9)}
     found = Capacity(Scenario(), FOUND.budget, FOUND.over, Bracket(verdicts), tried)
     (note,) = [note for note in found.notes if "steady state" in note]
     assert note.startswith("at workload.rate = 1, the run does not begin in steady state")
+    (note,) = [note for note in found.notes if "dropped" in note]
+    assert note.startswith("at workload.rate = 0.5, storage0 dropped 3 operations a run on average")
 
 
-def test_it_is_drawn_with_the_budget_and_where_it_breaks():
+def test_capacity_picture_has_the_budget_and_the_load_that_breaks_it():
     upper, lower = FOUND.plot(axes=Figure().subplots(2, sharex=True))
     labels = upper.get_legend_handles_labels()[1]
     marks = {"delivery.p99 < 200ms", "breaks from here on", "the capacity is in here"}
@@ -209,7 +250,7 @@ def test_half_a_bracket_can_be_drawn():
         one.plot(axes=Figure().subplots(2, sharex=True))[0].figure.draw_without_rendering()
 
 
-def test_many_times_the_budget_is_drawn_in_numbers_that_read_well():
+def test_picture_of_latencies_far_beyond_the_budget_has_readable_numbers():
     ax, _ = make({1.0: ("keeps", 50.0), 2.0: ("breaks", 5000.0)}).plot(axes=Figure().subplots(2, sharex=True))
     ax.figure.draw_without_rendering()
     low, high = ax.get_ylim()
@@ -217,7 +258,7 @@ def test_many_times_the_budget_is_drawn_in_numbers_that_read_well():
     assert shown == ["50 ms", "100 ms", "200 ms", "500 ms", "1 s", "2 s", "5 s"]
 
 
-def test_a_load_is_a_number_of_the_scenario():
+def test_load_is_a_number_of_the_scenario():
     assert load_of(Scenario(), "population.users") == (Scenario().population.users, True)
     assert load_of(Scenario(), "workload.rate") == (Scenario().workload.rate, False)
     for path in ("workload.rat", "policies.ack", "network", "conversations.churn"):
@@ -227,7 +268,7 @@ def test_a_load_is_a_number_of_the_scenario():
 
 # Where the capacity is known: the load at which an M/M/1 queue's mean sojourn reaches the budget.
 # 1 ms of links and a storage of mean 10 ms: with 50 users, 10 / (1 - rate / 2) ms is 30 at rate 4/3.
-QUEUE = imsim.Scenario(name="queue", duration=7.0, warmup=2.0).with_(
+QUEUE = imsim.Scenario(name="queue", duration=7.0, warmup=2.0).replace(
     {
         "network.client.latency": "250us",
         "network.backend.latency": "125us",
@@ -238,7 +279,7 @@ QUEUE = imsim.Scenario(name="queue", duration=7.0, warmup=2.0).with_(
 )
 
 
-def test_it_is_where_theory_says(tmp_path):
+def test_capacity_is_where_theory_says(tmp_path):
     options = {"tolerance": 1, "replications": 5, "max_replications": 8, "out": tmp_path}
     with joblib.parallel_config("threading"):
         found = imsim.capacity(QUEUE, "delivery.mean < 31ms", jobs=2, **options)
@@ -250,12 +291,12 @@ def test_it_is_where_theory_says(tmp_path):
     assert again.frame.equals(found.frame)
 
 
-def test_the_load_may_be_anything_and_the_budget_a_custom_one():
+def test_load_may_be_any_number_and_the_budget_of_a_function():
     def late(run):
         return run.to_json_dict()["delivery_ms"]["p50"]
 
     options = {"low": 40, "high": 300, "tolerance": 0.9, "max_replications": 5, "metrics": [late]}
-    found = imsim.capacity(QUEUE.with_({"duration": 3.0}), "late < 50", over="population.users", jobs=1, **options)
+    found = imsim.capacity(QUEUE.replace({"duration": 3.0}), "late < 50", over="population.users", jobs=1, **options)
     assert 40 <= found.keeps < found.breaks <= 300
     assert float(found.keeps).is_integer()
 
@@ -268,8 +309,10 @@ def test_the_load_may_be_anything_and_the_budget_a_custom_one():
         ({"over": "workload.rates"}, "workload.rates"),
         ({"tolerance": 5}, "tolerance"),
         ({"low": -1}, "low"),
-        ({"replications": 4}, "replications: a load is judged by the interval of 5 or more, got 4"),
+        ({"replications": 4}, "replications: expected 5 or more, as their interval judges a load, got 4"),
         ({"low": 1e-9, "high": 1e-9}, "nothing to measure"),
+        ({"budget": "recovery.time < 5s"}, r"the scenario has no faults, so there is no recovery\.time"),
+        ({"budget": "router < 0.5"}, r"unknown metric 'router' \(did you mean 'utilisation\.router'"),
     ],
 )
 def test_bad_input(arguments, words):

@@ -1,4 +1,4 @@
-"""Custom parts that a cell, or a script, defines: they live in `__main__`, which other processes do not have."""
+"""Custom parts of a cell or a script: they are in `__main__`, which other processes do not have."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def late(run):
     return (rows.delivered_at - rows.intended_at > SLOW * 1e9).mean()
 
 
-office = imsim.Scenario.load("office").with_(
+office = imsim.Scenario.load("office").replace(
     {"duration": 1, "warmup": 0, "drain": 1, "population.users": 30, "workload.rate": 2, "topology.storages": 2}
 )
 designs = [
@@ -73,7 +73,7 @@ print(json.dumps([parallel, swept(jobs=1), again, kept, kept_still]))
 """
 
 
-def test_a_parallel_sweep_takes_them_along(tmp_path):
+def test_parallel_sweep_uses_custom_parts_of_main(tmp_path):
     (tmp_path / "cell.py").write_text(CELL)
     done = subprocess.run(
         [sys.executable, "-W", "error", "cell.py"], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -89,7 +89,7 @@ def test_a_parallel_sweep_takes_them_along(tmp_path):
     assert max(late) > 0
 
 
-def test_what_a_part_refers_to_is_looked_into_when_kept_runs_are_taken(tmp_path):
+def test_kept_runs_are_ignored_after_change_in_referred_code(tmp_path):
     """A bound, a class's list and a helper of a script change between two sweeps into one folder."""
     names: dict[str, object] = {"__name__": "__main__"}
     exec(
@@ -112,7 +112,7 @@ class Pauses:
 
 def quick(run): return float(((run.deliveries.delivered_at - run.messages.intended_at.iloc[0]) < BOUND * 1e9).mean())
 
-small = imsim.Scenario(name="small").with_({"duration": 1, "drain": 1, "population.users": 5, "workload.rate": 2})
+small = imsim.Scenario(name="small").replace({"duration": 1, "drain": 1, "population.users": 5, "workload.rate": 2})
 designs = [{"topology.storage": {"station": Pauses, "service": {"append": Own()}}}]
 
 def swept(**out):

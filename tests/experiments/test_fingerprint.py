@@ -1,4 +1,4 @@
-"""Custom parts and metrics are distinguished by their code, their values, and all that they refer to."""
+"""Digests of custom parts and metrics: they cover the code, the values, and all referred objects."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Kind(Enum):
 
 
 def shared(one):
-    """As a function of the user's would close over it."""
+    """Return a function that closes over the object, as a user's function would."""
     return fingerprint.function(lambda run: one)
 
 
@@ -60,29 +60,29 @@ def shared(one):
         lambda: (True, b"bytes"),
     ],
 )
-def test_equal_things_are_the_same(make):
+def test_equal_objects_have_equal_digests(make):
     assert shared(make()) == shared(make())
 
 
-def test_other_things_are_not():
+def test_different_objects_have_different_digests():
     things = [Own(mean=1.0), Own(mean=2.0), Own, Policy, Same, Policy(1), Policy(2), Same(1), Policy(1).choose]
     things += [1, 1.5, "1", None, [1], {"1": 1}, {1}, functools.partial(shared, 1), functools.partial(shared, 2), len]
     assert len({shared(thing) for thing in things}) == len(things)
 
 
-def test_the_order_of_a_mapping_does_not_matter():
+def test_digest_ignores_order_of_mapping():
     assert shared({"a": 1, "b": 2}) == shared({"b": 2, "a": 1})
 
 
-def test_functions_without_a_source_are_compared_by_their_code():
-    """As those typed at a prompt."""
+def test_functions_without_source_are_digested_by_code():
+    """Functions that are typed at a prompt have no source."""
     names: dict[str, object] = {"__name__": "__main__"}
     exec("def one(run): return 1\ndef two(run): return 2\ndef again(run): return 1\nagain.__qualname__ = 'one'", names)
     one, two, again = (fingerprint.function(names[name]) for name in ("one", "two", "again"))
     assert one == again != two
 
 
-def test_custom_distributions_without_a_source_are_compared_by_their_code():
+def test_distributions_without_source_are_digested_by_code():
     names: dict[str, object] = {"__name__": "__main__"}
     text = "import imsim\nclass One(imsim.CustomDistribution):\n    def quantile(self, u):\n        return {}\n"
     found = []
@@ -150,7 +150,7 @@ def late(run, pattern=re.compile("x"), counts=collections.Counter("abc")):
 
 office = imsim.Scenario.load("office")
 station = functools.partial(Station, table=np.linspace(0, 1, 5000))
-changed = office.with_({"topology.storage": {"station": station, "service": {"append": Own()}}})
+changed = office.replace({"topology.storage": {"station": station, "service": {"append": Own()}}})
 if __name__ == "__main__":
     print(fingerprint.function(late), fingerprint.design(changed))
 """
@@ -169,7 +169,7 @@ def write(folder, whole, helper):
 
 
 def prints(folder, whole=WHOLE, helper=HELPER, hash_seed="1"):
-    """The fingerprints of the metric and the design, as a process of its own sees them."""
+    """Return the fingerprints of the metric and the design as a new process computes them."""
     done = subprocess.run(
         [sys.executable, "-B", write(folder, whole, helper)],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
@@ -186,8 +186,8 @@ def before(tmp_path_factory):
     return prints(tmp_path_factory.mktemp("before"))
 
 
-def test_it_is_the_same_in_another_process(before, tmp_path):
-    """Whatever the order of sets there, in which folder it lies, and what else stands in the files."""
+def test_digest_is_equal_in_another_process(before, tmp_path):
+    """The order of sets, the folder, and unrelated content of the files do not matter."""
     other = "UNUSED = 3\n" + WHOLE.replace(
         "class Rule", "def unused(): return BOUND\n\n@dataclasses.dataclass\nclass Rule"
     )
@@ -220,7 +220,7 @@ def test_it_is_the_same_in_another_process(before, tmp_path):
         ("design", "helper", "return x", "return x * x"),
     ],
 )
-def test_what_it_refers_to_counts(before, tmp_path, monkeypatch, capsys, what, where, was, now):
+def test_digest_covers_referred_objects(before, tmp_path, monkeypatch, capsys, what, where, was, now):
     texts = {"whole": WHOLE, "helper": HELPER}
     assert was in texts[where]
     monkeypatch.syspath_prepend(tmp_path)
@@ -232,8 +232,8 @@ def test_what_it_refers_to_counts(before, tmp_path, monkeypatch, capsys, what, w
     del sys.modules["helper"]
 
 
-def test_in_this_process_it_is_as_in_another(before, tmp_path, monkeypatch, capsys):
-    """So what the test above finds is not of this process."""
+def test_digest_in_this_process_equals_other_process(before, tmp_path, monkeypatch, capsys):
+    """The results of the test above do not depend on this process."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "helper", raising=False)
     runpy.run_path(str(write(tmp_path, WHOLE, HELPER)), run_name="__main__")
@@ -241,8 +241,8 @@ def test_in_this_process_it_is_as_in_another(before, tmp_path, monkeypatch, caps
     del sys.modules["helper"]
 
 
-def test_a_name_of_pythons_is_no_excuse(tmp_path, monkeypatch):
-    """A class that was made without a module's name, and a module of the user's that is called as one of Python's."""
+def test_user_class_with_standard_name_is_digested_by_content(tmp_path, monkeypatch):
+    """A class without a module's name, and a user's module that has the name of a standard module."""
     made = []
     for number in (1, 2):
         names: dict[str, type] = {}
@@ -258,7 +258,7 @@ def test_a_name_of_pythons_is_no_excuse(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "this")
 
 
-def test_a_large_array_counts_by_all_of_it():
+def test_digest_covers_whole_array():
     table = np.full(5000, 0.001)
     other = table.copy()
     other[2500] = 0.5
@@ -267,7 +267,7 @@ def test_a_large_array_counts_by_all_of_it():
     assert shared(pd.DataFrame({"x": table})) != shared(pd.DataFrame({"x": other}))
 
 
-def test_what_cannot_be_told_apart_is_refused():
+def test_object_that_cannot_be_compared_is_refused():
     def numbers():
         yield 1
 
@@ -291,7 +291,7 @@ class Scaled:
         return self.k * self.__wrapped__(run)
 
 
-def test_what_wraps_a_function_counts_with_all_it_holds():
+def test_digest_covers_wrapped_function():
     def base(run):
         return 1
 
@@ -308,7 +308,7 @@ def test_what_wraps_a_function_counts_with_all_it_holds():
     ],
     ids=["closure", "default", "as a value", "partial"],
 )
-def test_a_module_of_the_user_that_goes_somewhere_as_a_whole_cannot_be_compared(tmp_path, monkeypatch, metric):
+def test_user_module_used_as_whole_is_refused(tmp_path, monkeypatch, metric):
     (tmp_path / "helper.py").write_text("def late(run): return 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "helper", raising=False)
@@ -319,7 +319,7 @@ def test_a_module_of_the_user_that_goes_somewhere_as_a_whole_cannot_be_compared(
     monkeypatch.delitem(sys.modules, "helper")
 
 
-def test_an_import_that_fails_is_the_codes_own_affair(tmp_path, monkeypatch):
+def test_failing_import_in_metric_is_ignored(tmp_path, monkeypatch):
     (tmp_path / "boom.py").write_text("raise RuntimeError('boom')\n")
     monkeypatch.syspath_prepend(tmp_path)
 

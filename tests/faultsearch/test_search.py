@@ -51,7 +51,7 @@ from imsim.faultsearch.search import ENOUGH, PLANNED
 from imsim.faultsearch.trace import about, digest
 from imsim.scenario import Scenario
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "fault-search.md"
 
 # --- the search ------------------------------------------------------------------------------------------------------
 
@@ -489,8 +489,8 @@ def test_json_output_of_replay_can_be_loaded_as_a_case(capsys, tmp_path):
     assert load(file) == draw(4)
 
 
-def test_case_in_the_readme_runs_and_crashes_its_router(tmp_path):
-    (text,) = re.findall(r"^```json\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+def test_case_on_the_page_runs_and_crashes_its_router(tmp_path):
+    (text,) = re.findall(r"^```json\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     outcome = run(read(json.loads(text)))
     assert outcome.violations == []
     assert outcome.met["fault: crash_on"] == 1
@@ -504,7 +504,7 @@ def test_case_in_the_readme_runs_and_crashes_its_router(tmp_path):
         (("--replay", "4", "--seeds", "7", "--jobs", "2"), "--replay runs one case; leave out --seeds, --jobs"),
         (("office", "--case", "case.json"), "--case runs one case; leave out SCENARIO"),
         (("--replay", "4", "--case", "case.json"), "leave out --case"),
-        (("--save", "case.json"), "--save writes the case of --replay"),
+        (("--save", "case.json"), "--save needs --replay SEED"),
         (("--case", "nowhere.json"), "cannot read nowhere.json"),
         (("--replay", "4", "--save", "nowhere/case.json"), "cannot write nowhere/case.json"),
     ],

@@ -114,27 +114,27 @@ async def test_foreign_client_exchanges_acknowledged_messages(world, shown):
 
 
 @pytest.mark.parametrize(
-    ("sent", "code", "says"),
+    ("sent", "code", "says", "close_code"),
     [
-        ("{", "bad_frame", "not JSON"),
-        ("[]", "bad_frame", "object"),
-        ('{"op":"fly"}', "bad_frame", "'fly'"),
-        ('{"op":"push","message":{}}', "bad_frame", "must be an op that a client sends"),
-        ('{"op":"login","token":"t"}', "bad_frame", "login.device"),
-        ('{"op":"login","token":"t","device":7}', "bad_frame", "login.device"),
-        ('{"op":"login","token":"t","device":"a b"}', "bad_request", "device"),
-        ('{"op":"sync"}', "bad_request", "before the login"),
-        (b'{"op":"ping"}', "bad_frame", "binary"),
-        (b"\xff", "bad_frame", "binary"),
+        ("{", "bad_frame", "not JSON", 1000),
+        ("[]", "bad_frame", "object", 1000),
+        ('{"op":"fly"}', "bad_frame", "'fly'", 1000),
+        ('{"op":"push","message":{}}', "bad_frame", "must be an op that a client sends", 1000),
+        ('{"op":"login","token":"t"}', "bad_frame", "login.device", 1000),
+        ('{"op":"login","token":"t","device":7}', "bad_frame", "login.device", 1000),
+        ('{"op":"login","token":"t","device":"a b"}', "bad_request", "device", 1000),
+        ('{"op":"sync"}', "bad_request", "before the login", 1000),
+        (b'{"op":"ping"}', "bad_frame", "binary", 1003),
+        (b"\xff", "bad_frame", "binary", 1003),
     ],
 )
-async def test_server_refuses_an_invalid_first_frame_with_a_code(world, sent, code, says):
+async def test_server_refuses_an_invalid_first_frame_with_a_code(world, sent, code, says, close_code):
     def conversation(foreign: Foreign) -> None:
         foreign.socket.send(sent)
         refused = foreign.get()
         assert (refused["op"], refused["code"], refused["reconnect"]) == ("refused", code, False)
         assert says in refused["text"]
-        assert foreign.end() == 1000
+        assert foreign.end() == close_code
 
     async with world() as w:
         await with_foreign(w, conversation)
@@ -152,6 +152,7 @@ async def test_server_refuses_invalid_frames_after_the_login(world):
             foreign.login(w.token("alice"))
             foreign.socket.send(b'{"op":"\xff"}', text=True)
             assert foreign.get()["code"] == "bad_frame"
+            assert foreign.end() == 1007
 
         def oversized(foreign: Foreign) -> None:
             foreign.login(w.token("alice"))

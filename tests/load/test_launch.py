@@ -125,7 +125,7 @@ def test_messages_shed_in_a_chatroom_are_lost_and_give_a_warning(server_with):
     shed = []
     policies = Policies(room_rate=1.0, room_burst=1)
     with server_with(lambda server, event: shed.append(event), policies) as server:
-        run = loadtest(SCENARIO.with_({"drain": 1.0}), server.url)
+        run = loadtest(SCENARIO.replace({"drain": 1.0}), server.url)
     shed = [event for event in shed if isinstance(event, events.Shed)]
     missing = run.deliveries[run.deliveries.outcome == "lost"]
     assert len(missing) == len(shed) == run.manifest["shed"] > 10
@@ -145,7 +145,7 @@ def test_full_chatroom_gives_a_one_line_error(server_with):
 def test_second_run_on_the_same_server_has_no_duplicates(run, tiny, url):
     """The run starts in another thread, as in a notebook's executor: without signal handlers or an event loop."""
     with ThreadPoolExecutor(1) as pool:
-        again = pool.submit(loadtest, tiny.with_({"duration": 0.5, "seed": 8}), url).result()
+        again = pool.submit(loadtest, tiny.replace({"duration": 0.5, "seed": 8}), url).result()
     assert again.path is None
     assert (again.seed, again.scenario.duration) == (8, 0.5)
     assert (again.messages.outcome == "stored").all()
@@ -177,7 +177,7 @@ def test_message_without_push_is_fetched_if_another_follows_and_lost_otherwise(t
     send_all = module._Port.send
     monkeypatch.setattr(module._Port, "send", send)
     with server_with(record) as server:
-        run = loadtest(tiny.with_({"drain": 2.0, "policies.gap_wait": 0.1}), server.url)
+        run = loadtest(tiny.replace({"drain": 2.0, "policies.gap_wait": 0.1}), server.url)
     assert (run.messages.outcome == "stored").all()
     # The highest seq of each conversation that a device received by a push, or sent itself.
     highest = defaultdict(int)
@@ -225,7 +225,7 @@ def test_server_that_goes_away_gives_a_one_line_error(tiny, server_with):
                 asyncio.get_running_loop().call_soon(server.abort)
 
     with server_with(die_soon) as server, pytest.raises(RunError, match="the server went away: all 24 devices"):
-        loadtest(tiny.with_({"drain": 0.2}), server.url)
+        loadtest(tiny.replace({"drain": 0.2}), server.url)
 
 
 def test_interrupt_ends_the_child(tiny, url, monkeypatch):

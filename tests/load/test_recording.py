@@ -190,14 +190,14 @@ def test_collect_makes_a_run_of_a_shorter_plan_after_a_stop(made, tiny):
 
 
 def test_cut_before_the_first_message_raises_run_error(tiny):
-    late = tiny.with_({"workload.arrivals": [0.4, 0.8]})
+    late = tiny.replace({"workload.arrivals": [0.4, 0.8]})
     assert cut(late, 0.5).workload.arrivals.at == (0.4,)
     with pytest.raises(RunError, match=r"stopped after 0.3 s, before the first message \(workload.arrivals: "):
         cut(late, 0.3)
 
 
 def test_cut_drops_a_warm_up_that_is_not_shorter_than_the_run(tiny):
-    with_warmup = tiny.with_({"warmup": 0.5})
+    with_warmup = tiny.replace({"warmup": 0.5})
     assert cut(with_warmup, 0.7).warmup == 0.5
     assert cut(with_warmup, 0.5).warmup == 0.0
     assert cut(with_warmup, tiny.duration) is with_warmup

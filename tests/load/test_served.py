@@ -33,6 +33,8 @@ def test_second_server_delivers_messages_from_the_file_of_the_first(tmp_path):
                 assert json.load(answer)["status"] == "ok"
             asyncio.run(part())
         assert "ended" in repr(server)
+        with pytest.raises(imsim.UsageError, match=r"the server at ws://.* has ended; start another one"), server:
+            pass
         with pytest.raises(imsim.RunError, match="no server at"):
             imsim.loadtest("office", server.url)
         server.stop()

@@ -274,7 +274,7 @@ def test_rows_do_not_depend_on_order_of_facts(plan, data):
 
 
 def test_assemble_works_with_a_real_plan(recorder):
-    scenario = Scenario(duration=2.0).with_(
+    scenario = Scenario(duration=2.0).replace(
         {"population.devices": 2, "conversations.groups": 3, "conversations.p2p_share": 0.5}
     )
     real = plan_of(scenario)

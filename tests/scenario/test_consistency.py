@@ -51,11 +51,11 @@ CRASH = {"kind": "node_crash", "target": "router", "duration": 2}
 )
 def test_contradiction_between_fields_is_refused(changes, problem):
     with pytest.raises(imsim.UsageError, match=re.escape(f"scenario office: {problem}") + "$"):
-        OFFICE.with_(changes)
+        OFFICE.replace(changes)
 
 
 def test_values_just_within_their_bounds_are_accepted():
-    OFFICE.with_(
+    OFFICE.replace(
         {
             "topology.router": {"workers": 4, "queue": 4},
             "topology.storage.commit": {"linger": "9.9s"},
@@ -72,11 +72,11 @@ def test_presets_have_no_oddities(preset):
 
 
 def test_timeout_shorter_than_round_trip_is_reported():
-    slow = OFFICE.with_({"network.clients": {"wifi": 1, "3g": 1, "4g": 0}, "policies.send_timeout": "200ms"})
+    slow = OFFICE.replace({"network.clients": {"wifi": 1, "3g": 1, "4g": 0}, "policies.send_timeout": "200ms"})
     (line,) = slow.oddities()
     assert line.startswith("policies.send_timeout (200ms) is shorter than the median round trip over network.clients.")
     assert "network.clients.3g (301ms): most sends are repeated" in line
-    own = OFFICE.with_({"network.client.latency": "30ms", "policies.push_timeout": "50ms"})
+    own = OFFICE.replace({"network.client.latency": "30ms", "policies.push_timeout": "50ms"})
     (line,) = own.oddities()
     assert line.startswith(
         "policies.push_timeout (50ms) is shorter than the median round trip over network.client (60ms)"
@@ -90,7 +90,7 @@ def test_timeout_shorter_than_round_trip_is_reported():
     ("drain", "problem"), [("5s", "ends at 12 s, when no messages"), ("1s", "ends at 12 s, after")]
 )
 def test_fault_that_ends_after_last_message_is_reported(drain, problem):
-    scenario = OFFICE.with_({"faults": [STALL, STALL | {"at": "9s", "duration": "3s"}], "drain": drain})
+    scenario = OFFICE.replace({"faults": [STALL, STALL | {"at": "9s", "duration": "3s"}], "drain": drain})
     (line,) = scenario.oddities()
     assert line.startswith(f"faults.1 {problem}")
 
@@ -103,17 +103,17 @@ class Steady(CustomDistribution):
 
 
 def test_opened_run_reports_only_oddities_that_need_no_custom_part(tmp_path):
-    scenario = OFFICE.with_({"network.client.latency": Steady(seconds=9.0), "duration": 2, "drain": "60s"})
+    scenario = OFFICE.replace({"network.client.latency": Steady(seconds=9.0), "duration": 2, "drain": "60s"})
     run = imsim.simulate(scenario)
     assert len(run.warnings) == 2
-    assert imsim.open_run(run.write(tmp_path)).warnings == []
+    assert imsim.read_run(run.write(tmp_path)).warnings == []
 
 
 # --- another duration ------------------------------------------------------------------------------------------------
 
 
 def test_shorter_duration_removes_later_faults_and_moments_and_warns():
-    whole = OFFICE.with_(
+    whole = OFFICE.replace(
         {"faults": [STALL, STALL | {"at": "1s"}], "workload.arrivals": [0.5, 1.5, 2.5], "warmup": "2s"}
     )
     run = imsim.simulate(whole, duration="2s")
@@ -131,12 +131,12 @@ def test_shorter_duration_removes_later_faults_and_moments_and_warns():
         pytest.warns(UserWarning, match="1 of 2 faults are left out"),
         pytest.warns(UserWarning, match="1 of 3 moments"),
     ):
-        imsim.simulate(whole, duration="2s", replications=2, jobs=1)
+        imsim.replicate(whole, duration="2s", replications=2, jobs=1)
 
 
 def test_longer_duration_keeps_faults_moments_and_warmup():
-    whole = OFFICE.with_({"faults": [STALL], "workload.arrivals": [0.5, 1.5], "warmup": "2s"})
-    assert whole.lasting(60) == whole.with_({"duration": 60})
+    whole = OFFICE.replace({"faults": [STALL], "workload.arrivals": [0.5, 1.5], "warmup": "2s"})
+    assert whole.lasting(60) == whole.replace({"duration": 60})
 
 
 def test_duration_before_first_replayed_moment_is_refused():
@@ -144,4 +144,4 @@ def test_duration_before_first_replayed_moment_is_refused():
         imsim.UsageError,
         match=r"workload.arrivals: expected a moment before duration \(1 s\), but the first is at 1.5 s",
     ):
-        OFFICE.with_({"workload.arrivals": [1.5]}).lasting(1)
+        OFFICE.replace({"workload.arrivals": [1.5]}).lasting(1)

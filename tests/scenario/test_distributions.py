@@ -191,11 +191,11 @@ def test_measured_distribution_is_read_and_written() -> None:
     text = scenario.to_toml()
     assert '"1ms"' in text
     assert "99.9" in text
-    assert Scenario.from_toml(text) == scenario == scenario.with_({"title": ""})
+    assert Scenario.from_toml(text) == scenario == scenario.replace({"title": ""})
     with pytest.raises(UsageError, match=r"workload.size: expected plain numbers, 0 or more, got '5ms'$"):
-        Scenario().with_({"workload.size": {"kind": "empirical", "values": [3, "5ms"]}})
+        Scenario().replace({"workload.size": {"kind": "empirical", "values": [3, "5ms"]}})
     with pytest.raises(UsageError, match=r"append.percentiles.1: expected a percentile and its value, as in \[99,"):
-        Scenario().with_({"topology.storage.service.append": {"kind": "empirical", "percentiles": [[0, 1], [100]]}})
+        Scenario().replace({"topology.storage.service.append": {"kind": "empirical", "percentiles": [[0, 1], [100]]}})
 
 
 # --- custom distributions -------------------------------------------------------------------------------------------
@@ -203,30 +203,30 @@ def test_measured_distribution_is_read_and_written() -> None:
 
 def test_custom_distribution_replaces_a_built_in_one() -> None:
     own = Bimodal(fast=0.001, slow=0.02)
-    scenario = Scenario().with_({"topology.storage.service.append": own, "workload.size": Bimodal(fast=10, slow=900)})
+    scenario = Scenario().replace({"topology.storage.service.append": own, "workload.size": Bimodal(fast=10, slow=900)})
     for copied in (
-        scenario.with_({"seed": 2, "topology.storage.service.get": "1ms"}),
-        scenario.with_({"topology.storage": scenario.topology.storage, "topology.storage.service.get": "1ms"}),
+        scenario.replace({"seed": 2, "topology.storage.service.get": "1ms"}),
+        scenario.replace({"topology.storage": scenario.topology.storage, "topology.storage.service.get": "1ms"}),
         pickle.loads(pickle.dumps(scenario)),
         scenario.model_copy(),
     ):
         assert copied.topology.storage.service["append"] == own
         assert copied.workload.size.quantile(0.5) == 10
-    assert pickle.loads(pickle.dumps(scenario)) == scenario != scenario.with_({"workload.size": 10})
+    assert pickle.loads(pickle.dumps(scenario)) == scenario != scenario.replace({"workload.size": 10})
 
 
 def test_custom_distribution_is_written_as_a_name_and_refused_when_read() -> None:
-    scenario = Scenario().with_({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
+    scenario = Scenario().replace({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
     text = scenario.to_toml()
     assert 'append = "custom part Bimodal(fast=0.001, slow=0.02)"' in text
     with pytest.raises(UsageError) as error:
         Scenario.from_toml(text)
     assert str(error.value) == (
         "scenario custom: topology.storage.service.append: custom part Bimodal(fast=0.001, slow=0.02) exists only in"
-        " Python; a file contains only its name: pass the object with Scenario.with_"
+        " Python; a file contains only its name: pass the object with Scenario.replace"
     )
     with pytest.raises(UsageError, match=r"workload.size: custom part Bimodal\(\) exists only"):
-        Scenario().with_({"workload.size": "custom part Bimodal()"})
+        Scenario().replace({"workload.size": "custom part Bimodal()"})
 
 
 def test_custom_distribution_can_have_an_upper_bound() -> None:
@@ -246,7 +246,7 @@ def test_custom_distribution_can_have_an_upper_bound() -> None:
     with pytest.raises(
         UsageError, match=r"workload.size: expected at most limits.content_bytes \(16384\), got up to 4"
     ):
-        Scenario().with_({"workload.size": Known(mean=20_000)})
+        Scenario().replace({"workload.size": Known(mean=20_000)})
 
 
 @pytest.mark.parametrize(

@@ -64,12 +64,12 @@ def test_streams_are_the_same_side_by_side() -> None:
     draws = Draws(9, "jitter")
     entities = [0, 3, -1, 10**9]
     streams = Streams(draws, np.array(entities))
+    places = set()
     for k in range(50):
-        assert [streams.next(number) for number in range(4)] == [draws.at(entity, k) for entity in entities]
-    places = [streams.place(number) for number in range(4)]
-    assert len(set(places)) == 4
-    streams.next(2)
-    assert [place == streams.place(number) for number, place in enumerate(places)] == [True, True, False, True]
+        drawn = [streams.draw(number) for number in range(4)]
+        assert [number for _, number in drawn] == [draws.at(entity, k) for entity in entities]
+        places.update(place for place, _ in drawn)
+    assert len(places) == 200
 
 
 def _uniform(numbers: np.ndarray) -> float:

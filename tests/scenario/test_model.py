@@ -214,7 +214,7 @@ def test_python_arguments_are_checked_like_files() -> None:
 
 def test_network_can_have_the_name_of_a_distribution_kind() -> None:
     with pytest.raises(UsageError, match=r"network\.profiles\.constant\.latency: expected .*, got -1$"):
-        Scenario().with_({"network.profiles": {"constant": {"latency": -1}}})
+        Scenario().replace({"network.profiles": {"constant": {"latency": -1}}})
 
 
 def _fields(model: type[BaseModel], path: str = ""):
@@ -314,9 +314,9 @@ def test_chatroom_can_be_as_large_as_the_limit_or_the_population() -> None:
     Scenario.load("office", {"limits.room_size": 1})  # there are no rooms
 
 
-def test_with_returns_a_changed_copy() -> None:
+def test_replace_returns_a_changed_copy() -> None:
     office = Scenario.load("office")
-    changed = office.with_(
+    changed = office.replace(
         {
             "population.users": np.int64(6),
             "workload.rate": np.float64(0.5),
@@ -330,7 +330,7 @@ def test_with_returns_a_changed_copy() -> None:
     assert (changed.policies.send_attempts, changed.policies.push_backoff) == (2, 3)
     assert changed.name == "office"
     assert office == Scenario.load("office")
-    assert office.with_({}) == office == office.with_({"seed": office.seed})
+    assert office.replace({}) == office == office.replace({"seed": office.seed})
 
 
 def test_scenario_and_its_sections_are_frozen() -> None:
@@ -383,7 +383,7 @@ def test_files_that_are_not_scenarios_are_refused(tmp_path: Path) -> None:
     run.mkdir()
     (run / "manifest.json").touch()
     with pytest.raises(
-        UsageError, match=r"run: a folder, not a TOML file; a run's folder is opened by imsim\.open_run$"
+        UsageError, match=r"run: a folder, not a TOML file; a run's folder is opened by imsim\.read_run$"
     ):
         Scenario.load(run)
     bad = tmp_path / "bad.toml"
@@ -431,7 +431,7 @@ distributions = st.one_of(
     rate=st.floats(min_value=1e-9, max_value=1e6),
 )
 def test_written_scenario_is_read_back_equal(latency, service, size, duration, title, rate) -> None:
-    scenario = Scenario().with_(
+    scenario = Scenario().replace(
         {
             "network.client.latency": latency,
             "topology.gateway.service": service,
@@ -445,7 +445,7 @@ def test_written_scenario_is_read_back_equal(latency, service, size, duration, t
 
 
 def test_durations_are_written_with_units() -> None:
-    text = Scenario().with_({"network.client.latency": 0.0003, "workload.size": 200}).to_toml()
+    text = Scenario().replace({"network.client.latency": 0.0003, "workload.size": 200}).to_toml()
     assert 'latency = "300us"' in text
     assert "size = 200\n" in text
     assert 'token_lifetime = "24h"' in text

@@ -46,7 +46,7 @@ EPOCH = [one.timestamp() for one in AWARE]
 )
 def test_moments_become_seconds_from_the_start(column):
     assert moments(column) == (0, 0.25, 2)
-    assert Scenario().with_({"workload.arrivals": column}).workload.arrivals.at == (0, 0.25, 2)
+    assert Scenario().replace({"workload.arrivals": column}).workload.arrivals.at == (0, 0.25, 2)
 
 
 def test_datetimes_keep_their_nanoseconds():
@@ -115,7 +115,23 @@ def test_error_shows_the_value_that_is_not_a_moment(column, found):
     [
         ([], "expected at least one moment, got none"),
         (np.array(3.0), "expected one column of numbers or times, got array(3.)"),
-        (pd.DataFrame({"a": [1]}), "expected one column of numbers or times, got a 0 1"),
+        (
+            pd.DataFrame({"a": [1]}),
+            "expected one column of numbers or times, got a table with the column a; pass one column, as in table['a']",
+        ),
+        (
+            pd.DataFrame({"at": [1.0], "n": [2]}),
+            "expected one column of numbers or times, got a table with the columns at, n; pass one column, as in "
+            "table['at']",
+        ),
+        (
+            [datetime(1990, 1, 1), datetime(2024, 1, 1)],
+            "expected datetimes less than 1e9 s (31 years) apart, got some that are 34 years apart",
+        ),
+        (
+            pd.Series(pd.to_datetime(["1990-01-01", "2024-01-01"])),
+            "expected datetimes less than 1e9 s (31 years) apart, got some that are 34 years apart",
+        ),
         ([[1], [1, 2]], "expected one column of numbers or times, got a list"),
         ([b"x"], "expected numbers or times, got b'x'"),
         ([True], "expected numbers or times, got true"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import simpy
 
+from imsim.core.timers import Timer
 from imsim.sim import Clock
 
 
@@ -103,15 +104,45 @@ def test_resources_work():
     assert done == [("a", 2), ("b", 4)]
 
 
-def test_alarms_stand_in_line_with_calls():
-    clock, seen = Clock(-1.0), []
+class Bell:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.rang: list[tuple[float, int]] = []
+
+    def ring(self, timer: Timer) -> None:
+        self.rang.append((self.clock.now, timer[3]))
+
+
+def test_timers_stand_in_line_with_calls():
+    clock = Clock(-1.0)
+    bell = Bell(clock)
     times = [5.0, 0.1, 0.25, 5.0, -0.9, 5.1, 0.25, 300.0, 4.99]
     for number, at in enumerate(times):
-        (clock.alarm_at if number % 2 else clock.call_at)(at, lambda n: seen.append((clock.now, n)), number)
+        if number % 2:
+            clock.timer_at(at, bell, bell, number)
+        else:
+            clock.call_at(at, lambda n: bell.rang.append((clock.now, n)), number)
     clock.run(until=1.0)
-    clock.alarm_at(5.0, lambda n: seen.append((clock.now, n)), len(times))
+    clock.timer_at(5.0, bell, bell, len(times))
     clock.run()
-    assert seen == sorted((at, number) for number, at in enumerate([*times, 5.0]))
+    assert bell.rang == sorted((at, number) for number, at in enumerate([*times, 5.0]))
+
+
+def test_cancelled_timer_is_dropped_before_its_time_comes():
+    clock = Clock()
+    bell = Bell(clock)
+    clock.timer_at(5.0, bell, bell, 1).cancel()
+    clock.timer_at(5.0, bell, bell, 2)
+    clock.run()
+    assert bell.rang == [(5.0, 2)]
+
+
+def test_overdue_timer_rings_at_once():
+    clock = Clock(3.0)
+    bell = Bell(clock)
+    clock.timer_at(2.0, bell, bell, 1)
+    clock.run()
+    assert bell.rang == [(3.0, 1)]
 
 
 def test_a_run_that_breaks_off_can_go_on():

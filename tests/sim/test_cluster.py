@@ -28,7 +28,7 @@ class Small:
     """Two users with a device each."""
 
     def __init__(self, **changes: object) -> None:
-        scenario = Scenario().with_({"topology": {"gateways": 2, "routers": 3, "storages": 2}, **changes})
+        scenario = Scenario().replace({"topology": {"gateways": 2, "routers": 3, "storages": 2}, **changes})
         self.parts = Parts(scenario, 1, len(USERS), 0.0, 0.0, None)
         self.clock = self.parts.clock("test")
         self.reports, self.shown = Reports(), []

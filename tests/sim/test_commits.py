@@ -91,18 +91,18 @@ CONSTANT = 2 * 0.001 + 4 * 0.002
 
 
 def test_at_rest_a_message_waits_for_the_linger_and_one_commit():
-    alone = Scenario().with_({**DESIGN, "workload.rate": 0.005, "duration": 30.0, "warmup": 0.0})
+    alone = Scenario().replace({**DESIGN, "workload.rate": 0.005, "duration": 30.0, "warmup": 0.0})
     for commit, seconds in ((None, 0.0052), ({"linger": "3ms"}, 0.0082), ({"batch": 1, "linger": "3ms"}, 0.0052)):
-        run = imsim.simulate(alone.with_({"topology.storage.commit": commit}))
+        run = imsim.simulate(alone.replace({"topology.storage.commit": commit}))
         assert len(run.deliveries) > 3
         assert delivery_seconds(run) == pytest.approx(CONSTANT + seconds, abs=1e-8)
 
 
 def test_together_they_carry_a_load_that_one_by_one_they_do_not():
     """300 appends a second of 5.2 ms each are too many; in groups each costs its share."""
-    design = Scenario().with_(DESIGN)
+    design = Scenario().replace(DESIGN)
     alone = imsim.simulate(design).to_json_dict()
-    grouped = imsim.simulate(design.with_({"topology.storage.commit": {"batch": 50, "linger": "1ms"}}))
+    grouped = imsim.simulate(design.replace({"topology.storage.commit": {"batch": 50, "linger": "1ms"}}))
     assert alone["delivery_ms"]["p99"] is None or alone["delivery_ms"]["p99"] > 300
     summary = grouped.to_json_dict()
     assert summary["lost"] == 0
@@ -113,14 +113,14 @@ def test_together_they_carry_a_load_that_one_by_one_they_do_not():
 
 
 def test_those_that_wait_for_a_commit_take_room_in_the_queue():
-    full = Scenario().with_({**DESIGN, "topology.storage": {"commit": {"linger": "100ms"}, "queue": 3}})
+    full = Scenario().replace({**DESIGN, "topology.storage": {"commit": {"linger": "100ms"}, "queue": 3}})
     service = {"append": 0, "commit": 0}
-    run = imsim.simulate(full.with_({"topology.storage.service": service, "policies.send_attempts": 1}))
+    run = imsim.simulate(full.replace({"topology.storage.service": service, "policies.send_attempts": 1}))
     assert 0.05 < (run.messages.outcome != "stored").mean() < 1
 
 
 def test_a_commit_needs_no_service_time_and_only_named_stations():
-    with pytest.raises(imsim.UsageError, match=r"^scenario custom: topology.storage.commit: not together with an own"):
-        Scenario().with_({"topology.storage.commit": {}, "topology.storage.station": object})
+    with pytest.raises(imsim.UsageError, match=r"^scenario custom: topology.storage.commit: expected no commit with a"):
+        Scenario().replace({"topology.storage.commit": {}, "topology.storage.station": object})
     with pytest.raises(imsim.UsageError, match=r"topology.storage.commit.batch: expected at least 1, got 0$"):
-        Scenario().with_({"topology.storage.commit": {"batch": 0}})
+        Scenario().replace({"topology.storage.commit": {"batch": 0}})

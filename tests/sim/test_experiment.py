@@ -17,6 +17,7 @@ from run_rows import delivery_seconds
 
 import imsim
 from imsim.core import events, frames, internal_frames
+from imsim.core.client.client import Client
 from imsim.core.client.connection import State
 from imsim.core.client.conversations import LocalConversation
 from imsim.core.client.receiver import Receiver
@@ -24,6 +25,7 @@ from imsim.core.gateway import gateway
 from imsim.core.gateway.gateway import Gateway
 from imsim.core.gateway.pushes import Pushes
 from imsim.core.model import Code, Message, Scene
+from imsim.core.timers import Timer
 from imsim.results import Kind, assemble, digest
 from imsim.scenario import Scenario, plan
 from imsim.scenario.actor import IdClient
@@ -58,7 +60,7 @@ for preset in ("office", "social", "hot-group"):
 
 
 def test_another_seed_gives_other_rows():
-    office = Scenario.load("office").with_({"duration": 2.0})
+    office = Scenario.load("office").replace({"duration": 2.0})
     assert digest(simulate(office, seed=1)) != digest(simulate(office, seed=2))
 
 
@@ -75,7 +77,7 @@ def test_both_designs_meet_the_same_work():
 
 
 def test_latency_without_randomness_is_the_sum_of_the_hops():
-    scenario = Scenario().with_(
+    scenario = Scenario().replace(
         {
             "network.client.latency": "10ms",
             "network.backend.latency": "1ms",
@@ -239,11 +241,11 @@ SLOW_STORAGE = Scenario.load("office", {"topology.storage": {"workers": 64, "ser
 
 def test_an_early_ack_comes_after_a_round_trip_whatever_storage_does():
     late, early = (
-        imsim.simulate(SLOW_STORAGE.with_({"policies.ack": ack})) for ack in ("after_store", "after_receive")
+        imsim.simulate(SLOW_STORAGE.replace({"policies.ack": ack})) for ack in ("after_store", "after_receive")
     )
     assert late.messages.received_at.isna().all()
     assert (early.messages.received_at < early.messages.acked_at).all()
-    answers = imsim.compare(late, early).loc["confirmed p50 (ms)"]
+    answers = imsim.summarize([late, early])["confirmed.p50"]
     assert answers.iloc[0] > 500
     assert 0.8 < answers.iloc[1] / (2 * 15 + 2 * 0.3) < 1.3  # the medians of the links, there and back
 
@@ -251,7 +253,7 @@ def test_an_early_ack_comes_after_a_round_trip_whatever_storage_does():
 def test_messages_that_were_received_and_are_lost_with_the_router_are_counted():
     """Storage stands still until the end, so that the router's memory is all that has them."""
     stall = {"kind": "storage_stall", "at": "4s", "duration": "60s"}
-    run = imsim.simulate(SLOW_STORAGE.with_({"policies.ack": "after_receive", "faults": [stall]}))
+    run = imsim.simulate(SLOW_STORAGE.replace({"policies.ack": "after_receive", "faults": [stall]}))
     of_stall = run.messages[run.messages.intended_at > 4e9]
     lost = of_stall.received_at.notna() & (of_stall.outcome != "stored")
     assert run.to_json_dict()["received_lost"] == lost.sum() > 0.9 * len(of_stall) > 100
@@ -264,7 +266,7 @@ LARGE = Scenario.load("office", {"population.users": 100_000, "workload.rate": 0
 
 
 def test_a_run_begins_as_it_goes_on_however_many_users_log_in():
-    run = imsim.simulate(LARGE.with_({"warmup": 0.0}), duration=6.0)
+    run = imsim.simulate(LARGE.replace({"warmup": 0.0}), duration=6.0)
     rows = run.deliveries.merge(run.messages[["intent", "intended_at"]], on="intent")
     latency, is_early = rows.delivered_at - rows.intended_at, rows.intended_at < 1e9
     assert is_early.sum() > 150
@@ -315,7 +317,7 @@ def test_progress_is_reported_from_nothing_to_all():
     ],
 )
 def test_all_that_users_do_comes_about_and_every_message_arrives(design):
-    scenario = SCENARIO.with_(design)
+    scenario = SCENARIO.replace(design)
     experiment = Experiment(scenario, plan(scenario))
     experiment.run(scenario.duration)
     check_storage(experiment.plan, experiment.cluster.data.memory)
@@ -345,7 +347,7 @@ def test_the_rows_of_a_chatroom_tell_when_it_took_a_message():
 
 
 def test_what_is_received_counts_as_the_answer_in_chatrooms_only():
-    scenario = SCENARIO.with_({"policies.ack": "after_receive", "topology.storage.service": {"append": "300ms"}})
+    scenario = SCENARIO.replace({"policies.ack": "after_receive", "topology.storage.service": {"append": "300ms"}})
     messages = imsim.simulate(scenario).messages
     assert (messages.acked_at > messages.stored_at).all()
 
@@ -361,7 +363,7 @@ def test_guests_are_pushed_what_is_nobodys_due():
 
 
 def test_under_a_rate_chatrooms_shed_and_nothing_else_does():
-    run = imsim.simulate(SCENARIO.with_({"limits.room_rate": 1.0, "limits.room_burst": 2}))
+    run = imsim.simulate(SCENARIO.replace({"limits.room_rate": 1.0, "limits.room_burst": 2}))
     scene = run.messages.set_index("intent").scene[run.deliveries.intent].to_numpy()
     shed = (run.deliveries.outcome == "shed").to_numpy()
     assert set(scene[shed]) == {"chatroom"}
@@ -375,7 +377,7 @@ def test_under_a_rate_chatrooms_shed_and_nothing_else_does():
 
 def test_what_is_taken_back_before_a_device_has_fetched_it_is_never_shown_there():
     """And nothing else is missing."""
-    notified = SCENARIO.with_(
+    notified = SCENARIO.replace(
         {"policies.delivery": "notify", "workload.recalls": 0.2, "workload.amended_after": "80ms"}
     )
     run = imsim.simulate(notified)
@@ -397,7 +399,9 @@ def test_a_chatroom_owes_nothing_to_who_was_not_there():
         {"kind": "mass_reconnect", "share": 0.5, "at": 6},
     ]
     run = imsim.simulate(
-        Scenario.load("social").with_({"faults": faults, "limits.room_rate": 1, "limits.room_burst": 2, "drain": "30s"})
+        Scenario.load("social").replace(
+            {"faults": faults, "limits.room_rate": 1, "limits.room_burst": 2, "drain": "30s"}
+        )
     )
     summary = run.to_json_dict()
     assert summary["lost"] == 0
@@ -414,7 +418,7 @@ def test_a_chatroom_owes_nothing_to_who_was_not_there():
 def test_what_a_full_queue_drops_in_a_chatroom_is_lost():
     """Who is there is owed it."""
     crowded = {"topology.gateway.queue": 2, "topology.gateway.service": {"push": "20ms"}, "workload.recalls": 0}
-    run = imsim.simulate(Scenario.load("social").with_({**crowded, "drain": "30s"}))
+    run = imsim.simulate(Scenario.load("social").replace({**crowded, "drain": "30s"}))
     rows = run.deliveries.merge(run.messages[["intent", "scene"]], on="intent")
     assert set(rows[rows.scene == "chatroom"].outcome) == {"delivered", "lost"}
 
@@ -430,7 +434,7 @@ def test_what_users_do_besides_is_charged_as_messages_are():
         "conversations": {"groups": 1, "group_size": 8, "churn": 1.0},
         "topology.router.service": {"deliver": "10ms"},
     }
-    experiment = Experiment(scenario := Scenario().with_(base), plan(scenario))
+    experiment = Experiment(scenario := Scenario().replace(base), plan(scenario))
     (invite, *_) = experiment.plan.actions
     shown = []
     experiment.listeners.append(lambda node, event: shown.append(node.now) if isinstance(event, events.Shown) else None)
@@ -443,7 +447,7 @@ def test_what_users_do_besides_is_charged_as_messages_are():
 
 def test_what_a_gateway_sheds_is_recorded():
     quick = {"population.users": 2, "workload.rate": 1.0, "limits.room_rate": 0.001, "limits.room_burst": 2}
-    scenario = Scenario().with_(quick)
+    scenario = Scenario().replace(quick)
     experiment = Experiment(scenario, plan(scenario))
     ann, bob = experiment.clients.values()
     for client in experiment.clients.values():
@@ -463,7 +467,7 @@ def test_what_a_gateway_sheds_is_recorded():
 
 
 def test_a_live_broadcast_reaches_a_chatroom_of_thousands_or_says_what_was_shed():
-    scenario = Scenario(duration=3.0).with_(
+    scenario = Scenario(duration=3.0).replace(
         {
             "population.users": 1500,
             "conversations.p2p_share": 0.0,
@@ -476,7 +480,7 @@ def test_a_live_broadcast_reaches_a_chatroom_of_thousands_or_says_what_was_shed(
     )
     everything = simulate(scenario).deliveries.column("outcome").to_pylist()
     assert set(everything) == {"delivered"}
-    limited = simulate(scenario.with_({"limits.room_rate": 2.0, "limits.room_burst": 3}))
+    limited = simulate(scenario.replace({"limits.room_rate": 2.0, "limits.room_burst": 3}))
     outcomes = limited.deliveries.column("outcome").to_pylist()
     assert len(outcomes) == len(everything)
     assert set(outcomes) == {"delivered", "shed"}
@@ -503,7 +507,7 @@ def test_an_experiment_lets_go_of_what_its_run_has_made(spans):
     """For its parts hold each other, and to find that out takes the garbage collector long."""
 
     def kept() -> int:
-        return sum(isinstance(thing, Message | LocalConversation) for thing in gc.get_objects())
+        return sum(isinstance(thing, Client | LocalConversation | Message | Timer) for thing in gc.get_objects())
 
     gc.collect()  # what other tests have left lying about
     experiment = Experiment(SCENARIO, plan(SCENARIO), spans=spans)

@@ -52,7 +52,7 @@ CASES = {
 
 
 def with_fault(scenario: Scenario = OFFICE, **fault) -> Scenario:
-    return scenario.with_({"faults": [{"at": "5s", **fault}]})
+    return scenario.replace({"faults": [{"at": "5s", **fault}]})
 
 
 def joined(run: imsim.Run):
@@ -91,7 +91,7 @@ def test_two_faults_at_a_time(devices):
         {"kind": "loss_burst", "at": "4s", "loss": 0.5, "duration": "4s"},
         {"kind": "storage_stall", "at": "4s", "duration": "2s"},
     ]
-    scenario = OFFICE.with_({"faults": faults, "population.devices": devices, "drain": "120s"})
+    scenario = OFFICE.replace({"faults": faults, "population.devices": devices, "drain": "120s"})
     run = imsim.simulate(scenario)
     assert (run.deliveries.outcome == "delivered").all()
     assert run.digest == imsim.simulate(scenario).digest
@@ -108,7 +108,7 @@ def test_what_waits_at_a_storage_that_stands_still_is_gone_if_it_crashes():
     """The router that asked knows by then that it failed: it must not come about later all the same."""
     stall = {"kind": "storage_stall", "at": "5s", "duration": "4s"}
     crash = {"kind": "node_crash", "target": "storage", "at": "6s", "duration": "1s"}
-    run = imsim.simulate(OFFICE.with_({"faults": [stall, crash]}))
+    run = imsim.simulate(OFFICE.replace({"faults": [stall, crash]}))
     meant, stored = run.messages.intended_at / 1e9, run.messages.stored_at.to_numpy(float) / 1e9
     asked = (meant > 5.1) & (meant < 5.9)
     assert asked.sum() > 10
@@ -205,7 +205,7 @@ def test_until_it_is_noticed_new_connections_are_tried_with_a_gateway_that_crash
 def test_a_host_that_falls_silent_is_noticed_by_the_heartbeat():
     policies = {"policies.heartbeat": "1s", "policies.heartbeat_timeout": "3s"}
     fault = {"kind": "node_crash", "target": "gateway0", "duration": "30s", "detect": "20s"}
-    experiment, seen = run_with(with_fault(OFFICE.with_(policies), **fault))
+    experiment, seen = run_with(with_fault(OFFICE.replace(policies), **fault))
     first = {}
     for at, device, event in seen:
         if type(event) is events.Disconnected:
@@ -248,7 +248,7 @@ def test_a_storage_is_back_when_all_causes_are_over():
         {"kind": "partition", "target": "router", "other": "storage", "at": "5.5s", "duration": "2s", "detect": 0},
         {"kind": "node_crash", "target": "router1", "at": "6s", "duration": "0.5s"},
     ]
-    run = imsim.simulate(OFFICE.with_({"faults": faults}))
+    run = imsim.simulate(OFFICE.replace({"faults": faults}))
     stored = run.messages.stored_at.to_numpy(float) / 1e9
     assert not ((stored > 5.01) & (stored < 7.5)).any()
     assert ((stored > 7.5) & (stored < 8)).sum() > 10
@@ -276,7 +276,7 @@ def test_a_slow_reader_is_cut_off_and_gets_the_rest_by_a_sync(monkeypatch):
         from_gateway(self, frame)
 
     monkeypatch.setattr(DeviceNode, "from_gateway", watch)
-    busy = OFFICE.with_({"limits.send_queue": 3, "workload.rate": 1.0})
+    busy = OFFICE.replace({"limits.send_queue": 3, "workload.rate": 1.0})
     run = imsim.simulate(with_fault(busy, kind="slow_reader", share=0.3, duration="6s"))
     assert refused.count(Code.SLOW_READER) > 10
     assert (run.deliveries.route == "sync").sum() > 50
@@ -285,7 +285,7 @@ def test_a_slow_reader_is_cut_off_and_gets_the_rest_by_a_sync(monkeypatch):
 
 def test_a_fault_that_hits_nobody_changes_nothing(calm):
     fault = {"kind": "mass_reconnect", "at": "2s", "share": 1e-9}
-    assert imsim.simulate(OFFICE.with_({"faults": [fault]})).digest == calm.digest
+    assert imsim.simulate(OFFICE.replace({"faults": [fault]})).digest == calm.digest
 
 
 @pytest.mark.parametrize(
@@ -320,10 +320,10 @@ def test_mistakes_are_reported_in_one_line(fault, problem):
 def test_faults_are_written_and_changed_by_their_number():
     scenario = with_fault(**CASES["one router"])
     assert Scenario.from_toml(scenario.to_toml()).faults == scenario.faults
-    assert scenario.with_({"faults.0.duration": "7s"}).faults[0].duration == 7.0
+    assert scenario.replace({"faults.0.duration": "7s"}).faults[0].duration == 7.0
     assert scenario.faults[0].duration == 3.0
     with pytest.raises(imsim.UsageError, match="there is no entry 1; the list has 1"):
-        scenario.with_({"faults.1.duration": "7s"})
+        scenario.replace({"faults.1.duration": "7s"})
 
 
 def test_a_live_server_says_that_it_ignores_them():

@@ -9,7 +9,7 @@ from imsim.scenario import Scenario, plan
 from imsim.sim import Experiment
 from imsim.sim.idle import busy_users
 
-QUIET = Scenario().with_({"population.users": 1000, "workload.rate": 0.001, "duration": "30s"})
+QUIET = Scenario().replace({"population.users": 1000, "workload.rate": 0.001, "duration": "30s"})
 
 
 def test_whom_the_plan_does_not_concern_is_not_made():
@@ -22,7 +22,7 @@ def test_whom_the_plan_does_not_concern_is_not_made():
 
 
 def test_members_of_used_groups_of_rooms_and_whom_actions_concern_are_busy():
-    scenario = QUIET.with_(
+    scenario = QUIET.replace(
         {
             "conversations": {
                 "p2p_share": 0.0, "partners": 1, "groups": 50, "group_size": 5,
@@ -44,13 +44,13 @@ def test_members_of_used_groups_of_rooms_and_whom_actions_concern_are_busy():
 
 
 def test_friends_who_hear_of_each_other_are_all_made():
-    scenario = QUIET.with_({"policies.presence": "friends"})
+    scenario = QUIET.replace({"policies.presence": "friends"})
     assert busy_users(scenario, plan(scenario)).all()
 
 
 def test_idle_heartbeats_cost_their_gateway_what_those_of_real_devices_would():
     """Ten thousand pings in a hundred seconds, and pongs, of 1 ms each."""
-    scenario = QUIET.with_(
+    scenario = QUIET.replace(
         {
             "duration": "100s", "drain": 0, "topology.gateways": 2, "policies.heartbeat": 10, "workload.rate": 1e-5,
             "topology.gateway.service": {"ping": "1ms", "pong": "1ms"},

@@ -22,7 +22,7 @@ def delivery_seconds(run: imsim.Run) -> np.ndarray:
 
 
 def test_up_and_down_have_bandwidths_of_their_own():
-    scenario = Scenario().with_(
+    scenario = Scenario().replace(
         CONSTANT | {"network.client.bandwidth": 10_000.0, "network.client.upload": 1_000.0, "workload.size": 300}
     )
     frame = FRAME_OVERHEAD + 300
@@ -30,30 +30,30 @@ def test_up_and_down_have_bandwidths_of_their_own():
     seconds = delivery_seconds(imsim.simulate(scenario))
     assert np.median(seconds) == pytest.approx(expected, abs=1e-8)
     assert seconds.min() == pytest.approx(expected, abs=1e-8), "and some waited for a frame before them"
-    both = delivery_seconds(imsim.simulate(scenario.with_({"network.client.upload": None})))
+    both = delivery_seconds(imsim.simulate(scenario.replace({"network.client.upload": None})))
     assert np.median(both) == pytest.approx(0.024 + 2 * frame / 10_000, abs=1e-8)
 
 
 def test_a_pair_of_tiers_has_a_link_of_its_own():
-    scenario = Scenario().with_(CONSTANT | {"network.links": {"router-storage": {"latency": "20ms"}}})
+    scenario = Scenario().replace(CONSTANT | {"network.links": {"router-storage": {"latency": "20ms"}}})
     assert delivery_seconds(imsim.simulate(scenario)) == pytest.approx(0.020 + 2 * 0.001 + 2 * 0.020, abs=1e-8)
 
 
 def test_users_are_spread_over_the_networks_by_their_shares():
-    scenario = Scenario().with_({"population.users": 2000, "network.clients": {"wifi": 6, "4g": 3, "mine": 1},
+    scenario = Scenario().replace({"population.users": 2000, "network.clients": {"wifi": 6, "4g": 3, "mine": 1},
                                  "network.profiles": {"mine": {"latency": "1ms"}}})  # fmt: skip
     names = [name for name, _ in scenario.network.of_users(1, 2000)]
     shares = [names.count(name) / 2000 for name in ("wifi", "4g", "mine")]
     assert shares == pytest.approx([0.6, 0.3, 0.1], abs=4 * 0.011)
     # One user more, and another order of the names, leave everybody's network as it was.
-    other = scenario.with_({"network.clients": {"mine": 1, "4g": 3, "wifi": 6}})
+    other = scenario.replace({"network.clients": {"mine": 1, "4g": 3, "wifi": 6}})
     assert [name for name, _ in other.network.of_users(1, 2001)][:2000] == names
     assert dict(scenario.network.of_users(1, 2000))["mine"].latency.constant == 0.001
     assert Scenario.from_toml(scenario.to_toml()).network == scenario.network
 
 
 def test_all_devices_of_a_user_are_on_the_users_network():
-    scenario = Scenario().with_({"population.devices": 2, "network.clients": {"wired": 1, "3g": 1}})
+    scenario = Scenario().replace({"population.devices": 2, "network.clients": {"wired": 1, "3g": 1}})
     experiment = Experiment(scenario, plan(scenario))
     networks = [client.network.fields for client in experiment.clients.values()]
     assert networks[::2] == networks[1::2]
@@ -62,7 +62,7 @@ def test_all_devices_of_a_user_are_on_the_users_network():
 
 @pytest.mark.parametrize("name", sorted(PROFILES))
 def test_a_run_over_each_network_delivers_everything(name):
-    scenario = Scenario().with_({"network.clients": {name: 1}, "duration": 20.0, "drain": 60.0})
+    scenario = Scenario().replace({"network.clients": {name: 1}, "duration": 20.0, "drain": 60.0})
     run = imsim.simulate(scenario)
     assert (run.deliveries.outcome == "delivered").all()
     link = PROFILES[name]
@@ -71,7 +71,7 @@ def test_a_run_over_each_network_delivers_everything(name):
 
 
 def test_connections_that_lose_too_much_break_and_nothing_is_lost():
-    scenario = Scenario().with_(
+    scenario = Scenario().replace(
         {
             "population.users": 40,
             "workload.rate": 0.5,
@@ -95,8 +95,8 @@ def test_a_push_waits_for_others_and_they_go_as_one_operation():
         "workload.rate": 10.0,
         "topology.gateway.service": {"push": "1us"},
     }
-    scenario = Scenario().with_(hot | {"topology.gateway.batch_interval": "100ms"})
-    alone, batched = imsim.simulate(Scenario().with_(hot), spans=True), imsim.simulate(scenario, spans=True)
+    scenario = Scenario().replace(hot | {"topology.gateway.batch_interval": "100ms"})
+    alone, batched = imsim.simulate(Scenario().replace(hot), spans=True), imsim.simulate(scenario, spans=True)
     usual = 2 * 0.010 + 4 * 0.001
     assert delivery_seconds(alone).max() < usual + 0.001
     seconds = delivery_seconds(batched)
@@ -131,7 +131,7 @@ def test_a_push_waits_for_others_and_they_go_as_one_operation():
 )
 def test_mistakes_are_reported_in_one_line(changes, problem):
     with pytest.raises(imsim.UsageError) as error:
-        Scenario().with_(changes)
+        Scenario().replace(changes)
     assert problem in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 

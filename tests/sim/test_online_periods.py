@@ -14,7 +14,7 @@ from imsim.scenario import Scenario, plan
 from imsim.sim import Experiment
 
 SESSIONS = {"online": {"kind": "exponential", "mean": "3s"}, "offline": {"kind": "exponential", "mean": "1.5s"}}
-COMING = Scenario.load("office").with_(
+COMING = Scenario.load("office").replace(
     {"population.sessions": SESSIONS, "duration": 20.0, "population.users": 40, "workload.rate": 1.0}
 )
 
@@ -46,7 +46,7 @@ def test_who_was_away_fetches_it_when_back(run):
     waited = (rows.delivered_at.to_numpy(np.int64) - online_periods.online_from(device, intended)) / 1e9
     assert waited.min() > 0
     assert np.median(waited[was_away]) < 0.5
-    assert run.summary().loc["delivery by sync", "p50"] < 500
+    assert run.summary().loc["delivery_sync", "p50"] < 500
     assert online_periods.is_online(device, rows.delivered_at.to_numpy(np.int64)).all(), (
         "nobody gets anything while away"
     )
@@ -58,7 +58,7 @@ def test_same_seed_same_rows(run):
 
 
 def test_all_that_users_do_goes_on_while_devices_come_and_leave():
-    scenario = SCENARIO.with_({"population.sessions": SESSIONS, "duration": 10.0})
+    scenario = SCENARIO.replace({"population.sessions": SESSIONS, "duration": 10.0})
     run = imsim.simulate(scenario)
     rows = run.deliveries.merge(run.messages[["intent", "scene"]], on="intent")
     assert set(rows.outcome) == {"delivered", "absent", "recalled"}
@@ -68,7 +68,7 @@ def test_all_that_users_do_goes_on_while_devices_come_and_leave():
 
 
 def test_devices_are_online_when_the_plan_says_so():
-    scenario = COMING.with_({"population.sessions.start": 0.5})
+    scenario = COMING.replace({"population.sessions.start": 0.5})
     experiment = Experiment(scenario, plan(scenario))
     online_periods, seen = experiment.plan.online_periods, []
 

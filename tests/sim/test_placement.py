@@ -9,7 +9,7 @@ from imsim.scenario import Scenario, plan
 from imsim.sim import Experiment
 from imsim.sim.placement import strategy_of
 
-GROUPS = Scenario().with_(
+GROUPS = Scenario().replace(
     {
         "population.users": 300,
         "duration": 1.0,
@@ -28,7 +28,7 @@ def by_first_letter(name: str, nodes: int) -> int:
 
 @pytest.mark.parametrize("strategy", ["rendezvous", "spread", by_first_letter], ids=["rendezvous", "spread", "own"])
 def test_a_strategy_moves_the_work_and_nothing_else(strategy):
-    scenario = GROUPS.with_({"topology.placement": strategy})
+    scenario = GROUPS.replace({"topology.placement": strategy})
     experiment = Experiment(scenario, PLAN)
     owner = strategy_of(strategy, PLAN)
     for name in (*PLAN.users, *(one.id for one in PLAN.conversations)):
@@ -42,13 +42,13 @@ def test_a_strategy_moves_the_work_and_nothing_else(strategy):
 
 
 def test_a_custom_placement_must_name_a_node():
-    scenario = GROUPS.with_({"topology.placement": lambda name, nodes: nodes})
+    scenario = GROUPS.replace({"topology.placement": lambda name, nodes: nodes})
     with pytest.raises(imsim.UsageError, match=r"custom placement: '.*', 4: expected a number from 0 to 3, got 4"):
         imsim.simulate(scenario)
 
 
 def test_what_goes_wrong_in_a_custom_placement_is_reported_as_its_own():
-    scenario = GROUPS.with_({"topology.placement": lambda name, nodes: {}[nodes]})
+    scenario = GROUPS.replace({"topology.placement": lambda name, nodes: {}[nodes]})
     with pytest.raises(imsim.UsageError, match=r"custom placement: '.*', 4: raised KeyError: 4") as caught:
         imsim.simulate(scenario)
     assert isinstance(caught.value.__cause__, KeyError)
@@ -56,14 +56,14 @@ def test_what_goes_wrong_in_a_custom_placement_is_reported_as_its_own():
 
 def test_it_is_read_and_written():
     assert Scenario().topology.placement == "hash"
-    spread = Scenario().with_({"topology.placement": "spread"})
+    spread = Scenario().replace({"topology.placement": "spread"})
     assert Scenario.from_toml(spread.to_toml()) == spread
-    own = Scenario().with_({"topology.placement": by_first_letter})
-    assert own.with_({"seed": 3}).topology.placement is by_first_letter
+    own = Scenario().replace({"topology.placement": by_first_letter})
+    assert own.replace({"seed": 3}).topology.placement is by_first_letter
     with pytest.raises(imsim.UsageError, match="custom part by_first_letter exists only in Python"):
         Scenario.from_toml(own.to_toml())
     with pytest.raises(imsim.UsageError) as error:
-        Scenario().with_({"topology.placement": "speard"})
+        Scenario().replace({"topology.placement": "speard"})
     assert str(error.value) == (
         "scenario custom: topology.placement: expected 'hash', 'rendezvous', 'spread' or a Python function, got"
         " 'speard'"

@@ -20,7 +20,7 @@ AT, RATE, WINDOW = 2.5, 150.0, 1.0
 #: A message takes 2 x 5 ms of clients' links and 4 x 0.5 ms of backend links. Everybody writes to everybody, so that
 #: hardly ever a message stands behind an unanswered one of its conversation.
 TRIP = 0.012
-BASE = Scenario(name="crash", duration=13.0, warmup=0.5, drain=10.0).with_(
+BASE = Scenario(name="crash", duration=13.0, warmup=0.5, drain=10.0).replace(
     {
         "population.users": 400,
         "conversations.partners": 399,
@@ -34,10 +34,10 @@ BASE = Scenario(name="crash", duration=13.0, warmup=0.5, drain=10.0).with_(
 def recovery_from(target: str, lasting: float, gateways: int = 1, **policies: float) -> tuple[float, str]:
     fault = {"kind": "node_crash", "target": target, "at": AT, "duration": lasting}
     changes = {f"policies.{name}": value for name, value in policies.items()}
-    run = imsim.simulate(BASE.with_({"faults": [fault], "topology.gateways": gateways, **changes}), spans=True)
+    run = imsim.simulate(BASE.replace({"faults": [fault], "topology.gateways": gateways, **changes}), spans=True)
     (row,) = run.recovery(window=WINDOW).to_dict("records")
-    assert row["before"] == pytest.approx(TRIP * 1000)
-    return row["time"], row["waited_for"]
+    assert row["before_ms"] == pytest.approx(TRIP * 1000)
+    return row["recovery_seconds"], row["waited_for"]
 
 
 #: Of slow deliveries that end evenly at RATE, so few are left `SLACK` before the last one that p95 is within the limit:

@@ -1,4 +1,4 @@
-"""A slice of a system, simulated in its place: how far off it is."""
+"""How far the results of a slice are from those of the whole scenario."""
 
 import pytest
 
@@ -21,9 +21,9 @@ LARGE = Scenario.load(
 )
 
 
-def test_a_slice_has_a_share_of_what_there_is():
+def test_slice_scales_users_workers_bandwidths_and_prices():
     prices = {"cost.router": 4.0, "cost.worker": 1.0, "network.backend.bandwidth": 1000.0, "conversations.rooms": 3}
-    scenario = LARGE.with_({**prices, "topology.router.workers": 1, "topology.router.speed": 2.0})
+    scenario = LARGE.replace({**prices, "topology.router.workers": 1, "topology.router.speed": 2.0})
     part = scenario.slice(0.3)
     assert (part.population.users, part.conversations.groups, part.conversations.rooms) == (300, 60, 1)
     assert part.workload == scenario.workload
@@ -35,25 +35,80 @@ def test_a_slice_has_a_share_of_what_there_is():
     # 2 gateways and 1 storage of four workers, 2 routers of one: 14 workers; now one each: 5.
     assert part.cost.router == pytest.approx(1.2)
     assert part.cost.worker == pytest.approx(0.3 * 14 / 5)
-    assert scenario.slice(1.0).with_({"title": scenario.title}) == scenario
+    assert scenario.slice(1.0).replace({"title": scenario.title}) == scenario
+
+
+def test_slice_scales_the_bandwidths_of_links_between_tiers():
+    links = {"network.links.router-storage.bandwidth": 4000.0, "network.links.gateway-router.latency": "1ms"}
+    part = LARGE.replace(links).slice(0.25)
+    assert part.network.links["router-storage"].bandwidth == 1000.0
+    assert part.network.links["gateway-router"].bandwidth is None
+
+
+@pytest.mark.parametrize(
+    ("workers", "queue", "share", "sliced"),
+    [
+        (10, 200, 0.2, 40),  # of 10 workers 2 are left
+        (10, 200, 0.1, 20),
+        (4, 10, 0.25, 3),  # 6 wait for 4 workers: 1.5 wait for one
+        (1, 9, 0.25, 3),  # a worker of a quarter of the speed: 2 wait for it as long as 8
+        (1, 1, 0.5, 1),
+        (4, 4, 0.5, 2),
+    ],
+)
+def test_slice_scales_the_queue_so_that_the_wait_in_a_full_one_stays(workers, queue, share, sliced):
+    fields = {"topology.storage.workers": workers, "topology.storage.queue": queue}
+    part = LARGE.replace(fields).slice(share).topology
+    assert part.storage.queue == sliced
+    assert part.router.queue is None
+
+
+def test_slice_drops_as_much_as_the_whole_when_overloaded():
+    """The storage gets 1.28 times what it can take, so that its queue is full after a second and a half."""
+    fields = {
+        "workload.arrivals": "poisson",
+        "workload.rate": 3.2,
+        "topology.storage.workers": 10,
+        "topology.storage.queue": 400,
+        "policies.send_attempts": 1,
+        "duration": 8.0,
+        "drain": 2.0,
+    }
+    whole = Scenario.load("capacity", fields)
+    shares = []
+    for scenario in (whole, whole.slice(0.2)):
+        storage = imsim.simulate(scenario).utilisation().loc["storage0"]
+        shares.append(storage["drops"] / (storage["drops"] + storage["jobs"]))
+    assert shares[0] > 0.1
+    assert shares[1] == pytest.approx(shares[0], abs=0.03)
+
+
+def test_slice_keeps_the_number_of_commits_a_second():
+    commit = {"topology.storage.workers": 4, "topology.storage.commit": {"batch": 100, "linger": "2ms"}}
+    assert LARGE.replace(commit).slice(0.5).topology.storage.commit.batch == 50
+    single = LARGE.replace({**commit, "topology.storage.workers": 1}).slice(0.5).topology.storage
+    assert (single.commit.batch, single.commit.linger, single.speed) == (100, 0.002, 0.5)
 
 
 @pytest.mark.parametrize(
     ("share", "change", "error"),
     [
-        (0.0, {}, "slice: expected a share above 0 and up to 1, got 0.0"),
-        (25, {}, "slice: expected a share above 0 and up to 1, got 25"),
+        (0.0, {}, r"slice: expected a share above 0 and up to 1, .* got 0\.0"),
+        (25, {}, "slice: expected a share above 0 and up to 1, as in 0.1 for a tenth, got 25"),
+        ("a", {}, "slice: expected a share above 0 and up to 1, as in 0.1 for a tenth, got 'a'"),
+        (None, {}, "slice: expected a share .*, got None"),
+        (True, {}, "slice: expected a share .*, got true"),
         (0.5, {"workload.arrivals": [0.0, 1.0]}, r"slice: workload\.arrivals is a replay"),
         (
             0.01,
             {"conversations.group_size": 200},
-            "groups have up to 200 members, but 0.01 of the users are 10",
+            r"conversations\.groups have up to 200 members, but 0\.01 of the users are only 10; take a larger share",
         ),
     ],
 )
-def test_what_cannot_be_sliced_is_refused(share, change, error):
+def test_slice_refuses_bad_shares_replays_and_groups_larger_than_the_users(share, change, error):
     with pytest.raises(UsageError, match=error):
-        LARGE.with_(change).slice(share)
+        LARGE.replace(change).slice(share)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +119,8 @@ def test_what_cannot_be_sliced_is_refused(share, change, error):
         (1, 0.25, 0.45),  # one of a quarter of the speed: each operation takes four times as long
     ],
 )
-def test_a_slice_is_as_busy_and_its_latencies_are_off_by_this_much(workers, share, most):
-    whole = LARGE.with_(
+def test_slice_is_as_busy_and_its_median_latency_is_near(workers, share, most):
+    whole = LARGE.replace(
         {f"topology.{tier}.workers": workers for tier in ("gateway", "router", "storage")}
         | {"workload.rate": workers / 4}
     )
@@ -77,8 +132,10 @@ def test_a_slice_is_as_busy_and_its_latencies_are_off_by_this_much(workers, shar
     assert abs(medians[1] / medians[0] - 1) < most
 
 
-def test_a_worker_of_twice_the_speed_takes_half_as_long():
-    slow = LARGE.with_({"topology.storage.service": {"append": "2ms"}, "topology.storage.per_byte": {"append": "2us"}})
-    fast = slow.with_({"topology.storage.speed": 2.0})
+def test_worker_of_twice_the_speed_takes_half_as_long():
+    slow = LARGE.replace(
+        {"topology.storage.service": {"append": "2ms"}, "topology.storage.per_byte": {"append": "2us"}}
+    )
+    fast = slow.replace({"topology.storage.speed": 2.0})
     busy = [imsim.simulate(one, duration=4.0).utilisation()["busy"]["storage0"] for one in (slow, fast)]
     assert busy[1] == pytest.approx(busy[0] / 2, rel=0.02)

@@ -108,6 +108,25 @@ def test_a_flow_leaves_in_order_and_no_worker_is_held_up_for_it(jobs, workers, r
         last[flow] = max(done, last[flow])
 
 
+def test_station_adds_up_the_waits_of_its_jobs():
+    station = Station(2)
+    for now, demand in ((0.0, 2.0), (0.0, 3.0), (1.0, 1.0), (1.5, 1.0)):
+        station.submit(now, demand)
+    assert station.waited == pytest.approx((2 - 1) + (3 - 1.5))
+    bounded = BoundedStation(1, 5, Clock())
+    bounded.submit(0.0, 2.0)
+    bounded.submit(1.0, 1.0, jobs=3)
+    assert bounded.submit(1.0, 1.0, jobs=3) is None
+    assert bounded.waited == pytest.approx(3 * (2 - 1)), "of a dropped job there is no wait"
+
+
+@given(_JOBS, st.integers(1, 4))
+def test_station_waits_are_departures_less_arrivals_and_demands(jobs, workers):
+    station = Station(workers)
+    waits = [station.submit(float(now), float(demand)) - now - demand for now, demand in sorted(jobs)]
+    assert station.waited == sum(waits)
+
+
 def test_it_knows_how_busy_it_was():
     station = Station(2)
     station.submit(0.0, 3.0)
@@ -159,6 +178,7 @@ def test_an_own_station_is_asked_and_counted():
     station = station_of(RouterTier(workers=2, station=Nightly), Clock())
     assert [station.submit(float(now), 4.0, "flow") for now in (1, 11, 12, 13)] == [12.0, 13.0, 14.0, None]
     assert (station.jobs, station.busy, station.drops) == (3, 12.0, 1)
+    assert station.waited == 12.0 - 1 - 4, "the other two were faster than their demand"
     assert station.full(0.0) is False
     assert [station.worked(now) for now in (8.0, 12.5, 14.0)] == [0.0, 10.0, 12.0]
     station.forget(12.5)

@@ -30,7 +30,7 @@ RUNS = 8
 def design(rate: float, seconds: float, users: int = 120, **topology: object) -> Scenario:
     """Poisson arrivals of `rate` messages a second, of many users who write to all others, so that hardly ever
     two of one connection or one conversation meet; no links."""
-    return Scenario().with_(
+    return Scenario().replace(
         {
             "population.users": users,
             "conversations.partners": users - 1,
@@ -100,7 +100,7 @@ def test_mm1k_blocking():
     """A send that is dropped and not repeated is one of which the sender knows nothing."""
     room, rate = 2, 100
     scenario = design(rate, 5, gateway__service={"send": exponential(0.01)}, gateway__queue=room)
-    scenario = scenario.with_({"policies.send_attempts": 1, "policies.send_timeout": 0.3, "warmup": 0.0})
+    scenario = scenario.replace({"policies.send_attempts": 1, "policies.send_timeout": 0.3, "warmup": 0.0})
     runs = sample(scenario, lambda run: (run.messages.outcome == "unknown").to_numpy())
     agrees([run.mean() for run in runs], theory.mm1k_blocking(rate, 0.01, room), 0.4)
 
@@ -113,7 +113,7 @@ def test_mm1k_a_message_behind_a_dropped_one_of_its_conversation_is_refused(send
     a sender's messages there are as many."""
     scenario = design(80, 20, 30, router__service={"send": exponential(0.01)}, router__queue=5)
     once = {"policies.send_attempts": 1, "policies.send_timeout": send_timeout, "warmup": 0.0}
-    run = imsim.simulate(scenario.with_(once))
+    run = imsim.simulate(scenario.replace(once))
     router = run.utilisation().loc["router0"]
     unknown = run.messages[run.messages.outcome == "unknown"]
     refused = router.jobs - (run.messages.outcome == "stored").sum()
@@ -137,7 +137,7 @@ def test_tandem_of_mm1_is_erlang_end_to_end():
 def test_tandem_of_mmc():
     """Burke: what leaves an M/M/c station is Poisson again."""
     stations = {"gateway": ("send", 3, 0.014), "router": ("send", 2, 0.008), "storage": ("append", 4, 0.018)}
-    scenario = design(150, 7).with_(
+    scenario = design(150, 7).replace(
         {
             f"topology.{tier}": {"workers": workers, "service": {op: exponential(service)}}
             for tier, (op, workers, service) in stations.items()
@@ -159,7 +159,7 @@ def test_fork_join_of_two():
         done = run.deliveries.groupby("intent").delivered_at.max() - intended
         return done[intended >= 1e9].to_numpy(float) / 1e9
 
-    runs = sample(scenario.with_(pair), slowest)
+    runs = sample(scenario.replace(pair), slowest)
     agrees([run.mean() for run in runs], theory.fork_join_sojourn(rate, service), 0.2)
 
 
@@ -167,7 +167,7 @@ def test_retransmissions_over_a_lossy_link():
     """Up with the message and down with its acknowledgement. Few enough frames that hardly one is held up by another
     one's loss; the lost ones are geometric on each way."""
     loss, again = 0.12, 0.02
-    scenario = design(60, 9).with_({"network.client": {"latency": "10ms", "loss": loss, "retransmit": again}})
+    scenario = design(60, 9).replace({"network.client": {"latency": "10ms", "loss": loss, "retransmit": again}})
 
     def acks(run: imsim.Run) -> np.ndarray:
         rows = run.messages[run.messages.intended_at >= 1e9]
@@ -205,7 +205,7 @@ def by_simpy(arrivals: np.ndarray, stations: list[tuple[int, np.ndarray]]) -> np
 
 
 def test_rows_are_those_of_a_plain_simpy_model_with_the_same_draws():
-    scenario = design(150, 5).with_(
+    scenario = design(150, 5).replace(
         {
             "warmup": 0.0,
             "topology.gateway.service": {"send": exponential(0.005)},
@@ -272,7 +272,7 @@ def test_95_percent_intervals_cover_the_truth_as_often_as_they_say():
 
 # --- nothing gets lost but by declared policy ------------------------------------------------------------------------
 
-CALM = MIXED.with_({"duration": 3.0, "drain": 8.0})
+CALM = MIXED.replace({"duration": 3.0, "drain": 8.0})
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ CALM = MIXED.with_({"duration": 3.0, "drain": 8.0})
     ids=["calm", "overload", "gateway queue", "router queue", "storage queue", "commits", "loss", "shedding"],
 )
 def test_what_was_created_is_delivered_or_pending_or_lost_by_declared_policy(change):
-    scenario = CALM.with_(change)
+    scenario = CALM.replace(change)
     run, planned = imsim.simulate(scenario), plan(scenario)
     messages, deliveries = run.messages, run.deliveries
     # Every planned message is a row, once, with one of four ends.

@@ -64,7 +64,7 @@ def seconds(spans: pd.DataFrame, kind: str, where: str = "") -> float:
 
 @pytest.mark.parametrize("case", CASES)
 def test_spans_are_exact_and_change_nothing(case):
-    scenario = OFFICE.with_({"population.users": 60, "duration": "4s", **CASES[case]})
+    scenario = OFFICE.replace({"population.users": 60, "duration": "4s", **CASES[case]})
     plain, tables = simulate(scenario), simulate(scenario, spans=True)
     assert plain.spans is plain.nodes is None
     assert digest(tables) == digest(plain)
@@ -80,7 +80,7 @@ def test_presets_too(preset, seconds):
 
 def test_each_part_is_what_it_should_be():
     """All constant, and one message at a time."""
-    scenario = Scenario().with_(
+    scenario = Scenario().replace(
         {
             "network.client": {"latency": "10ms", "bandwidth": 20_000.0},
             "network.backend.latency": "1ms",
@@ -114,7 +114,7 @@ def test_time_goes_where_it_was_lost():
     usual = check(simulate(OFFICE, spans=True))
 
     def more(kind: str, where: str, **changes) -> float:
-        return seconds(check(simulate(OFFICE.with_(changes), spans=True)), kind, where) - seconds(usual, kind, where)
+        return seconds(check(simulate(OFFICE.replace(changes), spans=True)), kind, where) - seconds(usual, kind, where)
 
     assert more("queue", "storage", **CASES["overload"]) > 20
     assert more("retransmit", "uplink", **{"network.client.loss": 0.2}) > 5
@@ -129,7 +129,7 @@ def test_time_goes_where_it_was_lost():
 
 
 def test_the_series_of_the_nodes_adds_up():
-    scenario = OFFICE.with_({"topology.storage.workers": 2, "topology.storage.service": {"append": "30ms"}})
+    scenario = OFFICE.replace({"topology.storage.workers": 2, "topology.storage.service": {"append": "30ms"}})
     run = imsim.simulate(scenario, spans=True)
     nodes = run.nodes
     assert list(nodes.groupby("node").size().unique()) == [100]
@@ -158,7 +158,7 @@ def test_the_series_of_the_nodes_adds_up():
 )
 def test_the_series_tells_when_and_where_jobs_were_dropped(tier, fields):
     burst = {"kind": "replay", "at": [3.0 + number / 100 for number in range(100)]}
-    scenario = OFFICE.with_({"workload.arrivals": burst, f"topology.{tier}": fields})
+    scenario = OFFICE.replace({"workload.arrivals": burst, f"topology.{tier}": fields})
     experiment = Experiment(scenario, plan(scenario), spans=True)
     experiment.run(scenario.duration)
     table = experiment.tables().nodes.to_pandas()
@@ -184,13 +184,13 @@ def test_utilisation_is_the_share_of_the_window_and_of_nothing_else(workers):
         "topology.storage.service": {"append": {"kind": "exponential", "mean": "20ms"}},
     }  # fmt: skip
     runs = [
-        imsim.simulate(OFFICE.with_(changes | {"drain": drain}), spans=spans)
+        imsim.simulate(OFFICE.replace(changes | {"drain": drain}), spans=spans)
         for drain in (20, 40)
         for spans in (False, True)
     ]
     tables = [run.utilisation() for run in runs]
-    assert list(tables[0].columns) == ["tier", "busy", "jobs", "drops"]
-    assert set(tables[1].columns) == {"tier", "busy", "jobs", "drops", "queue", "peak"}
+    assert list(tables[0].columns) == ["tier", "busy", "waited_seconds", "jobs", "drops"]
+    assert set(tables[1].columns) == {"tier", "busy", "waited_seconds", "jobs", "drops", "queue", "peak"}
     for table in tables[1:]:
         assert table.busy.equals(tables[0].busy)
         assert table.loc["storage0", ["jobs", "drops"]].equals(tables[0].loc["storage0", ["jobs", "drops"]])
@@ -204,7 +204,7 @@ def test_utilisation_is_the_share_of_the_window_and_of_nothing_else(workers):
 
 def test_the_queue_is_that_of_the_window():
     changes = {"duration": 20, "warmup": 5, "drain": 60, **CASES["overload"]}
-    run = imsim.simulate(OFFICE.with_(changes), spans=True)
+    run = imsim.simulate(OFFICE.replace(changes), spans=True)
     waits = run.spans[(run.spans.kind == "queue") & (run.spans["where"] == "storage0")].drop_duplicates("intent")
     waited = (waits.end.clip(5e9, 20e9) - waits.start.clip(5e9, 20e9)).sum() / 15e9
     assert run.utilisation().queue["storage0"] == pytest.approx(waited, abs=1e-6)
@@ -215,10 +215,10 @@ def test_the_queue_is_that_of_the_window():
 def test_overload_is_never_more_than_all_of_the_time(spans):
     """Nor after a crash, with which the work that had been taken on is gone."""
     overload = {"topology.storages": 1, "topology.storage.service": {"append": "400ms"}, "duration": 10, "drain": 50}
-    full = imsim.simulate(OFFICE.with_({**overload, "warmup": 5}), spans=spans)
+    full = imsim.simulate(OFFICE.replace({**overload, "warmup": 5}), spans=spans)
     assert full.utilisation().busy["storage0"] == 1.0
     crash = [{"kind": "node_crash", "target": "storage0", "at": 5, "duration": 2.5}]
-    half = imsim.simulate(OFFICE.with_({**overload, "faults": crash}), spans=spans)
+    half = imsim.simulate(OFFICE.replace({**overload, "faults": crash}), spans=spans)
     assert half.utilisation().busy["storage0"] == pytest.approx(0.75, abs=0.06), "2.5 s of the 10 it was down"
     if spans:
         nodes = half.nodes[half.nodes.node == "storage0"]
@@ -228,12 +228,12 @@ def test_overload_is_never_more_than_all_of_the_time(spans):
 
 def test_an_appends_commit_counts_as_many_jobs_as_it_has_appends():
     commit = {"commit": {"batch": 50, "linger": "200ms"}, "service": {"append": "1ms", "commit": "10ms"}}
-    run = imsim.simulate(OFFICE.with_({"topology.storages": 1, "topology.storage": commit}), spans=True)
+    run = imsim.simulate(OFFICE.replace({"topology.storages": 1, "topology.storage": commit}), spans=True)
     assert run.utilisation().jobs["storage0"] == run.nodes[run.nodes.tier == "storage"].jobs.sum() == len(run.messages)
 
 
 def test_a_live_run_says_that_it_tells_nothing_of_its_nodes():
     run = imsim.simulate(OFFICE)
     del run.manifest["utilisation"]
-    with pytest.raises(imsim.UsageError, match="tells nothing of its nodes: only simulated runs do"):
+    with pytest.raises(imsim.UsageError, match="has no data about nodes: only simulated runs have"):
         run.utilisation()

@@ -12,7 +12,7 @@ from imsim.scenario import Scenario, plan
 from imsim.sim import Experiment
 from imsim.sim.sizes import FRAME_OVERHEAD, body_bytes, carried_bytes, frame_bytes
 
-QUIET = Scenario().with_(
+QUIET = Scenario().replace(
     {
         "network.client.latency": "1ms",
         "network.backend.latency": "2ms",
@@ -81,7 +81,7 @@ def test_settings_weigh_their_custom():
 )
 def test_each_byte_of_a_message_costs_its_time(path, charges):
     run = imsim.simulate(
-        QUIET.with_({f"topology.{path}": "100ns", "workload.size": {"kind": "uniform", "low": 1, "high": 9000}})
+        QUIET.replace({f"topology.{path}": "100ns", "workload.size": {"kind": "uniform", "low": 1, "high": 9000}})
     )
     rows = run.deliveries.merge(run.messages[["intent", "size"]], on="intent")
     assert rows["size"].nunique() > 5
@@ -90,26 +90,26 @@ def test_each_byte_of_a_message_costs_its_time(path, charges):
 
 def test_inbox_rows_cost_by_the_byte_too():
     design = {"policies.fanout": "write", "topology.storage.per_byte": {"inbox": "1us"}, "workload.size": 1000}
-    assert delivery_seconds(imsim.simulate(QUIET.with_(design))) == pytest.approx(CONSTANT + 2 * 0.001, abs=1e-8)
+    assert delivery_seconds(imsim.simulate(QUIET.replace(design))) == pytest.approx(CONSTANT + 2 * 0.001, abs=1e-8)
 
 
 def test_only_what_carries_messages_has_a_part_for_each_byte():
     with pytest.raises(imsim.UsageError) as error:
-        QUIET.with_({"topology.gateway.per_byte": {"pusch": "1us"}})
+        QUIET.replace({"topology.gateway.per_byte": {"pusch": "1us"}})
     assert str(error.value) == (
         "scenario custom: topology.gateway.per_byte.pusch: expected an operation that carries messages"
         " (did you mean 'push'?): entered, history_page, page, push, send, sync_done"
     )
     with pytest.raises(imsim.UsageError, match=r"per_byte.ping: expected an operation that carries messages:"):
-        QUIET.with_({"topology.gateway.per_byte.ping": "1us"})
-    assert Scenario.from_toml(QUIET.with_({"topology.storage.per_byte.append": "10ns"}).to_toml()) == QUIET.with_(
+        QUIET.replace({"topology.gateway.per_byte.ping": "1us"})
+    assert Scenario.from_toml(QUIET.replace({"topology.storage.per_byte.append": "10ns"}).to_toml()) == QUIET.replace(
         {"topology.storage.per_byte.append": "10ns"}
     )
 
 
 # --- bounded queues -------------------------------------------------------------------------------------------------
 
-BUSY = QUIET.with_({"workload.rate": 4.0, "duration": 4.0, "drain": 30.0})  # 160 messages a second
+BUSY = QUIET.replace({"workload.rate": 4.0, "duration": 4.0, "drain": 30.0})  # 160 messages a second
 
 
 def drops(scenario: Scenario, tier: str) -> int:
@@ -125,7 +125,7 @@ def drops(scenario: Scenario, tier: str) -> int:
 )
 def test_what_a_full_queue_drops_is_counted_and_repeated_until_it_is_through(tier, op):
     """What was dropped comes again by the timers of those who sent it, and each message is shown, once."""
-    scenario = BUSY.with_(
+    scenario = BUSY.replace(
         {
             "workload.rate": 2.0,
             f"topology.{tier}.service": {op: "5ms"},
@@ -147,15 +147,17 @@ def test_what_a_full_queue_drops_is_counted_and_repeated_until_it_is_through(tie
 
 
 def test_what_fits_is_not_dropped_and_a_wide_queue_changes_no_row():
-    scenario = BUSY.with_({"topology.gateway.service": {"send": "2ms"}, "topology.storage.service": {"append": "3ms"}})
-    wide = scenario.with_({"topology.gateway.queue": 1000, "topology.storage.queue": 1000})
+    scenario = BUSY.replace(
+        {"topology.gateway.service": {"send": "2ms"}, "topology.storage.service": {"append": "3ms"}}
+    )
+    wide = scenario.replace({"topology.gateway.queue": 1000, "topology.storage.queue": 1000})
     assert imsim.simulate(wide).digest == imsim.simulate(scenario).digest
     assert drops(wide, "storage") == 0
 
 
 def test_what_takes_no_time_does_not_queue_and_is_not_dropped():
-    scenario = BUSY.with_({"topology.storage.service": {"save_state": "1h"}, "topology.storage.queue": 1})
-    assert set(imsim.simulate(scenario.with_({"duration": 1.0})).messages.outcome) == {"stored"}
+    scenario = BUSY.replace({"topology.storage.service": {"save_state": "1h"}, "topology.storage.queue": 1})
+    assert set(imsim.simulate(scenario.replace({"duration": 1.0})).messages.outcome) == {"stored"}
 
 
 # --- custom stations ------------------------------------------------------------------------------------------------
@@ -186,8 +188,8 @@ class Picky(Paused):
 
 
 def test_an_own_station_serves_a_node():
-    design = BUSY.with_({"topology.storage.service": {"append": "1ms"}, "duration": 2.0})
-    run = imsim.simulate(design.with_({"topology.storage.station": Paused}))
+    design = BUSY.replace({"topology.storage.service": {"append": "1ms"}, "duration": 2.0})
+    run = imsim.simulate(design.replace({"topology.storage.station": Paused}))
     waits = delivery_seconds(run)
     assert 0.4 < waits.max() < 0.6
     assert run.digest == imsim.simulate(run.scenario).digest != imsim.simulate(design).digest
@@ -196,8 +198,8 @@ def test_an_own_station_serves_a_node():
 @pytest.mark.parametrize("tier", ["gateway", "router", "storage"])
 def test_what_an_own_station_drops_is_dropped(tier):
     service = {"gateway": "send", "router": "send", "storage": "append"}
-    scenario = QUIET.with_({f"topology.{tier}.service": {service[tier]: "1ms"}, f"topology.{tier}.station": Picky})
-    scenario = scenario.with_({"policies.send_timeout": 0.5, "topology.gateway.workers": 2})
+    scenario = QUIET.replace({f"topology.{tier}.service": {service[tier]: "1ms"}, f"topology.{tier}.station": Picky})
+    scenario = scenario.replace({"policies.send_timeout": 0.5, "topology.gateway.workers": 2})
     run = imsim.simulate(scenario)
     assert drops(scenario, tier) > 5
     assert run.messages.attempts.max() > 1
@@ -206,14 +208,14 @@ def test_what_an_own_station_drops_is_dropped(tier):
 
 
 def test_a_file_names_an_own_station_and_refuses_to_read_it():
-    scenario = QUIET.with_({"topology.storage.station": Paused})
-    assert scenario.with_({"seed": 3}).topology.storage.station is Paused
+    scenario = QUIET.replace({"topology.storage.station": Paused})
+    assert scenario.replace({"seed": 3}).topology.storage.station is Paused
     text = scenario.to_toml()
     assert 'station = "custom part Paused"' in text
     with pytest.raises(imsim.UsageError, match=r"topology.storage.station: custom part Paused exists only in Python"):
         Scenario.from_toml(text)
     with pytest.raises(imsim.UsageError, match=r"topology.storage.station: expected a Python class or function"):
-        Scenario().with_({"topology.storage.station": 3})
+        Scenario().replace({"topology.storage.station": 3})
 
 
 def test_a_run_with_custom_parts_is_kept_and_opened_but_not_run_again(tmp_path):
@@ -228,16 +230,16 @@ def test_a_run_with_custom_parts_is_kept_and_opened_but_not_run_again(tmp_path):
         "topology.storage.station": Paused,
         "topology.placement": lambda name, nodes: 0,
     }
-    run = imsim.simulate(QUIET.with_({**parts, "duration": 2.0}))
-    again = imsim.open_run(run.write(tmp_path))
+    run = imsim.simulate(QUIET.replace({**parts, "duration": 2.0}))
+    again = imsim.read_run(run.write(tmp_path))
     assert again.digest == run.digest
     assert again.scenario.to_toml() == run.scenario.to_toml()
     assert again.scenario != run.scenario
-    assert again.scenario == imsim.open_run(again.path).scenario == again.scenario.with_({"seed": again.seed})
-    problem = "custom part .* is missing: the file contains only its name; pass the object with Scenario.with_"
+    assert again.scenario == imsim.read_run(again.path).scenario == again.scenario.replace({"seed": again.seed})
+    problem = "custom part .* is missing: the file contains only its name; pass the object with Scenario.replace"
     with pytest.raises(imsim.UsageError, match=problem):
         imsim.simulate(again.scenario)
-    only_latency = again.scenario.with_({"topology.placement": "hash", "topology.storage.station": None})
+    only_latency = again.scenario.replace({"topology.placement": "hash", "topology.storage.station": None})
     with pytest.raises(imsim.UsageError, match=problem):
         imsim.simulate(only_latency)
-    assert imsim.simulate(again.scenario.with_(parts)).digest == run.digest
+    assert imsim.simulate(again.scenario.replace(parts)).digest == run.digest

@@ -280,7 +280,7 @@ def test_encode_of_a_frame_without_fields():
 
 
 def test_encode_of_a_send():
-    """The README promises these bytes to clients in other languages."""
+    """Fields with their default value are left out; the others keep their order."""
     frame = frames.Send("7", Scene.P2P, "bob", "hé", after="6", shown=3)
     expected = '{"op":"send","idClient":"7","scene":"p2p","to":"bob","content":"hé","after":"6","shown":3}'
     assert encode(frame) == expected.encode()

@@ -1,4 +1,4 @@
-"""Pictures of frames and plain values. This package imports matplotlib, and is imported when a picture is asked for."""
+"""Pictures of frames and plain values. This package imports matplotlib; it is imported when a picture is drawn."""
 
 from imsim.analysis.plots.breakdown import breakdown
 from imsim.analysis.plots.capacity import capacity

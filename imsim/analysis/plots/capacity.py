@@ -1,4 +1,4 @@
-"""How much load a design bears, and which of its tiers gives way."""
+"""The picture of a capacity: a budget's metric and the utilisation of each tier, over the load."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from imsim.analysis.latency import is_latency
+from imsim.analysis.kinds import axis_label, kind_of
 from imsim.analysis.plots.style import (
     COLORS,
     GREY,
@@ -16,6 +16,7 @@ from imsim.analysis.plots.style import (
     busy_axis,
     decorate,
     errors,
+    from_zero,
     legend_below,
     log_latency,
     new_pair,
@@ -33,13 +34,17 @@ def capacity(
     bound: float,
     bracket: tuple[float | None, float | None],
     title: str,
+    currency: str = "",
 ) -> tuple[Axes, Axes]:
-    """Two pictures over the load, in a new pyplot figure or in two `axes`: above, the metric of a budget, below, how
-    busy the busiest node of each tier was. The lowest load that breaks the budget is marked in both.
+    """Draw two pictures over the load, in a new pyplot figure or in two `axes`.
 
-    frame: a row for each load that was tried: the load, the metric with the ends of its interval (`ack.p99`,
-        `ack.p99.low`, `ack.p99.high`), what became of the `budget`, whose `bound` is drawn, and `utilisation.` of each
-        tier. bracket: the loads between which the capacity is, each None if it was not found.
+    The upper one shows the metric of a budget, the lower one the utilisation of the busiest node of each tier. A line
+    in both marks the lowest load that breaks the budget.
+
+    frame: a row for each load that was tried, with the load, the metric and the ends of its interval (`ack.p99`,
+        `ack.p99.low`, `ack.p99.high`), the verdict (`budget`), and the `utilisation.` of each tier.
+    over: the load's column. budget, bound: the text and the bound of the budget. bracket: the loads between which the
+        capacity is, each None if it was not found.
     """
     upper, lower = new_pair() if axes is None else axes
     drawn = frame.dropna(subset=[metric])
@@ -74,7 +79,7 @@ def capacity(
             ax.axvline(breaks, color=COLORS[1], linewidth=1.4, linestyle="--", zorder=0, label=label)
         decorate(ax)
     if frame[over].max() >= 10 * frame[over].min():
-        lower.set_xscale("log")  # of both
+        lower.set_xscale("log")  # the upper axes share it
         lower.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         lower.xaxis.set_minor_formatter(NullFormatter())
@@ -84,19 +89,22 @@ def capacity(
         lower.set_xlabel(f"{over}   ({len(frame) - len(drawn)} loads not drawn above: {metric} is null there)")
     else:
         lower.set_xlabel(over)
-    has_unit = is_latency(metric) and upper.get_yscale() == "linear"  # a logarithmic axis has it at each number
-    upper.set_ylabel(f"{metric} (ms)" if has_unit else metric)
+    if kind_of(metric).unit == "share":
+        upper.yaxis.set_major_formatter(PercentFormatter(1))
+    # A logarithmic axis has the unit at each number.
+    upper.set_ylabel(axis_label(metric, currency) if upper.get_yscale() == "linear" else metric)
     legend_below(lower, upper, gap=0.3)
     return upper, lower
 
 
 def _limit_metric(ax: Axes, frame: pd.DataFrame, drawn: pd.DataFrame, metric: str, bound: float) -> None:
-    """What broke the budget at many times the load would press all else to the floor: then the axis is logarithmic."""
+    """Limit the y axis. It is logarithmic if some load breaks the budget by far, as all other loads would be at the
+    bottom of a linear axis."""
     if not bound or not len(drawn) or drawn[metric].max() <= 5 * bound:
-        ax.set_ylim(bottom=0)
+        from_zero(ax, bound)
         return
     ax.set_yscale("log")
-    if is_latency(metric):
+    if kind_of(metric).unit == "ms":
         highest = float(frame[[metric, f"{metric}.high"]].max().max())
         lowest = min(bound, float(drawn[metric].min()))
         log_latency(ax, "y", lowest / 1.5, highest * 1.3)

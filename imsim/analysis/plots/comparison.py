@@ -1,4 +1,4 @@
-"""Two designs side by side."""
+"""A picture of two designs side by side."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from imsim.analysis.plots.style import COLORS, GREY, SIZE, decorate, legend_below, log_latency, titled
 
 _COLORS = {"A": COLORS[0], "B": COLORS[1]}
-_VERDICTS = {"A": (COLORS[0], "A is better"), "B": (COLORS[1], "B is better"), "?": (GREY, "not told apart")}
+_VERDICTS = {"A": (COLORS[0], "A is better"), "B": (COLORS[1], "B is better"), "?": (GREY, "undecided")}
 
 
 def comparison(
@@ -24,19 +24,24 @@ def comparison(
     pairs: int,
     title: str,
 ) -> tuple[Axes, Axes]:
-    """Two pictures, in a new pyplot figure or in two `axes`: each latency that was measured, of A and B, with its 95 %
-    interval; and by how much B differs from A, as a share of A, with the interval of the paired difference. Where that
-    does not reach zero, the two are told apart.
+    """Draw each latency of A and B, and beside it the difference of B from A as a share of A, all with intervals.
 
-    differences: a row for each latency: `A`, `A low`, `A high` and `B` likewise (ms), `relative` likewise, which is
-        `better`, and `null`, in how many of the `pairs` it is. labels: what A and B are called.
+    If the interval of the paired difference does not contain zero, one design is better.
+
+    Args:
+        differences: a row for each latency: `a`, `a_low`, `a_high`, the same of `b` (ms) and of `relative`; the verdict
+            `better`; and `null`, the number of pairs in which the latency is null.
+        axes: two axes; None makes a new pyplot figure.
+        labels: the names of A and B.
+        pairs: the number of pairs.
+        title: the title of the picture.
     """
     values, shares = _new() if axes is None else axes
-    ends = differences[["A", "A high", "B", "B high"]].to_numpy(float)
+    ends = differences[["a", "a_high", "b", "b_high"]].to_numpy(float)
     known = ends[np.isfinite(ends)]
     for row, (_, one) in enumerate(differences.iterrows()):
-        _point(values, one, "A", row - 0.13, 1, _COLORS["A"], f"A: {labels[0]}")
-        _point(values, one, "B", row + 0.13, 1, _COLORS["B"], f"B: {labels[1]}")
+        _point(values, one, "a", row - 0.13, 1, _COLORS["A"], f"A: {labels[0]}")
+        _point(values, one, "b", row + 0.13, 1, _COLORS["B"], f"B: {labels[1]}")
         if one["null"]:
             shares.text(0, row, f" null in {one['null']} of {pairs} pairs", va="center", fontsize=8, color=GREY)
         else:
@@ -65,8 +70,8 @@ def _new() -> tuple[Axes, Axes]:
 
 
 def _point(ax: Axes, one: pd.Series[Any], column: str, row: float, times: float, color: str, label: str) -> None:
-    """With its interval; what is null is left out. A label that is there already is not given again."""
-    value, low, high = (float(one[name]) for name in (column, f"{column} low", f"{column} high"))
+    """Draw a value with its interval, unless it is null. A label that the axes already have is not repeated."""
+    value, low, high = (float(one[name]) for name in (column, f"{column}_low", f"{column}_high"))
     if math.isnan(value):
         return
     error = None if math.isnan(low) else [[(value - low) * times], [(high - value) * times]]

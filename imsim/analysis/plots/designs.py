@@ -1,4 +1,4 @@
-"""Designs: latency against what was varied, and against what it costs."""
+"""Pictures of designs: a metric over what was varied, and latency against cost."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from imsim.analysis.kinds import kind_of
 from imsim.analysis.labels import short, text_of
-from imsim.analysis.latency import is_share
-from imsim.analysis.plots.style import COLORS, GREY, decorate, errors, new_axes, titled
+from imsim.analysis.plots.style import COLORS, GREY, decorate, errors, from_zero, legend_below, new_axes, titled
 
 
 def trend(
     frame: pd.DataFrame, x: str, y: str, hue: str | None, ax: Axes | None = None, *, title: str, labels: tuple[str, str]
 ) -> Axes:
-    """Lines of the metric `y` over what was varied, in a new pyplot figure or in `ax`.
+    """Draw lines of the metric `y` over a column that was varied, in a new pyplot figure or in `ax`.
 
-    frame: a row for each design: what was varied, and each metric with the ends of its interval (`ack.p99`,
-        `ack.p99.low`, `ack.p99.high`). hue: what else was varied, by colour. labels: of both axes.
+    frame: a row for each design, with the columns that were varied, and each metric with the ends of its interval
+        (`ack.p99`, `ack.p99.low`, `ack.p99.high`).
+    hue: another column that was varied, shown by colour. labels: of both axes.
     """
     ax = new_axes() if ax is None else ax
     drawn = frame.dropna(subset=[y])
@@ -43,10 +44,10 @@ def tradeoff(
     front: Sequence[int],
     ties: Sequence[int],
 ) -> Axes:
-    """A point for each design at two of its metrics, in a new pyplot figure or in `ax`.
+    """Draw a point for each design at two of its metrics, in a new pyplot figure or in `ax`.
 
     frame, hue, labels: as for `trend`. varied: the columns that name a design. front: the rows on the Pareto front,
-        by ascending `x`. ties: the rows that are not told apart from it, which are hollow.
+        by ascending `x`. ties: the rows that cannot be distinguished from the front; their points are hollow.
     """
     ax = new_axes() if ax is None else ax
     drawn = frame.dropna(subset=[x, y])
@@ -56,7 +57,7 @@ def tradeoff(
         _points(ax, rows[tied], x, y, color, None if len(rows[~tied]) else label, hollow=True)
     _front(ax, frame.loc[list(front)], x, y, varied)
     if ties:
-        label = "not told apart from the front"
+        label = "may be as good as the front"
         ax.plot([], [], "o", markersize=5, markerfacecolor="white", color=GREY, label=label)
     return _finished(ax, title, labels, y, len(frame) - len(drawn), len(frame))
 
@@ -64,12 +65,12 @@ def tradeoff(
 def _groups(
     frame: pd.DataFrame, drawn: pd.DataFrame, hue: str | None
 ) -> Iterator[tuple[pd.DataFrame, str, str | None]]:
-    """The rows of each value of `hue`, their colour and their label."""
+    """Yield the rows of each value of `hue`, their colour and their label."""
     if hue is None:
         yield drawn, COLORS[0], None
         return
     for number, value in enumerate(frame[hue].unique()):
-        is_base = pd.isna(value)  # a design that says nothing of it has the base's
+        is_base = pd.isna(value)  # a design without a value has that of the base
         rows = drawn[drawn[hue].isna() if is_base else drawn[hue] == value]
         label = f"{short(hue)} as in the base" if is_base else f"{short(hue)} = {text_of(value)}"
         yield rows, COLORS[number % len(COLORS)], label
@@ -77,18 +78,17 @@ def _groups(
 
 def _finished(ax: Axes, title: str, labels: tuple[str, str], y: str, missing: int, count: int) -> Axes:
     if missing:
-        title += f"\n{missing} of {count} designs are not drawn: there {y} falls among what never came"
+        title += f"\n{missing} of {count} designs are not drawn: their {y} is null, because deliveries never arrived"
     titled(ax, title)
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])
     if ax.dataLim.y0 >= 0:
-        ax.set_ylim(bottom=0)
-    if is_share(y):
+        from_zero(ax)
+    if kind_of(y).unit == "share":
         ax.yaxis.set_major_formatter(PercentFormatter(1))
     decorate(ax)
     if ax.get_legend_handles_labels()[1]:
-        # Below the axes: inside, it would cover a point sooner or later.
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False, fontsize=9)
+        legend_below(ax)
     return ax
 
 
@@ -111,8 +111,8 @@ def _points(ax: Axes, rows: pd.DataFrame, x: str, y: str, color: str, label: str
 
 
 def _front(ax: Axes, front: pd.DataFrame, x: str, y: str, varied: Sequence[str]) -> None:
-    """The designs of the front, joined, with letters in their points, and named in the legend, where no name covers
-    another."""
+    """Join the designs of the front, write a letter into each point, and name the letters in the legend, where no name
+    covers another."""
     ax.plot(front[x], front[y], drawstyle="steps-post", color=GREY, linewidth=1, linestyle="--", label="Pareto front")
     for number, (_, row) in enumerate(front.iterrows()):
         letter = chr(ord("A") + number % 26)
@@ -128,10 +128,10 @@ def _front(ax: Axes, front: pd.DataFrame, x: str, y: str, varied: Sequence[str])
 def _line(
     ax: Axes, frame: pd.DataFrame, rows: pd.DataFrame, x: str, y: str, color: str, label: str | None, shift: float
 ) -> None:
-    """`shift` is a share of the axis: intervals at one value stand side by side, not on each other."""
+    """Draw one line. `shift`: as a share of the axis, so that intervals at one value are side by side."""
     values = list(frame[x].unique())
     is_number = all(isinstance(value, int | float | np.number) for value in values)
-    # Values that are not numbers stand side by side in the order in which they were given.
+    # Values that are not numbers are drawn side by side, in the order in which the user gave them.
     at = rows[x] if is_number else rows[x].map({value: number for number, value in enumerate(values)})
     ends = [float(value) for value in values] if is_number else [0.0, len(values) - 1.0]
     rows = rows.assign(at=at + shift * (max(ends) - min(ends))).sort_values("at")

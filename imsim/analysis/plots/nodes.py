@@ -1,4 +1,4 @@
-"""How busy the nodes are over the time of a run, and what waits there."""
+"""A picture of the nodes over the time of a run: how busy they are, and how many jobs wait."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from imsim.analysis.plots.style import TIER_COLORS, busy_axis, decorate, legend_
 from imsim.analysis.timeline import TimeAxis
 
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
-_NAMED = 12  # more nodes than that are named by their tiers
+_NAMED = 12  # if there are more nodes, the legend names tiers
 
 
 def nodes(table: pd.DataFrame, time: TimeAxis, axes: Sequence[Axes] | None = None, *, title: str) -> tuple[Axes, Axes]:
-    """Two pictures over the time of a run, in a new pyplot figure or in two `axes`: above, the share of its workers
-    that was busy at each node, below, how many jobs waited there, on average; crosses where some were dropped. A tier
-    has a colour, and each of its nodes a shade and dashes. table: the run's `nodes`."""
+    """Draw the busy share of each node's workers over time, above the mean number of waiting jobs.
+
+    Crosses mark dropped jobs. A tier has a colour, and each of its nodes a shade and dashes.
+
+    Args:
+        table: the run's `nodes`.
+        time: the times to mark.
+        axes: two axes; None makes a new pyplot figure.
+        title: the title of the picture.
+    """
     upper, lower = new_pair() if axes is None else axes
     count = table["node"].nunique()
     for tier, of_tier in table.groupby("tier", sort=True):
@@ -54,5 +61,5 @@ def nodes(table: pd.DataFrame, time: TimeAxis, axes: Sequence[Axes] | None = Non
 
 
 def _shade(color: str, share: float) -> tuple[float, ...]:
-    """Lighter by this share of half of the way to white."""
+    """Return a lighter colour; a share of 1 is half way to white."""
     return tuple(part + (1 - part) * share / 2 for part in to_rgb(color))

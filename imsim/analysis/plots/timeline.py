@@ -1,4 +1,4 @@
-"""How late messages are, and how many come and go, over the time of a run."""
+"""A picture of latencies and of the number of messages over the time of a run."""
 
 from __future__ import annotations
 
@@ -17,18 +17,23 @@ _COLORS = dict(zip(PERCENTS, (COLORS[0], COLORS[4], COLORS[1]), strict=True))
 def timeline(
     windows: pd.DataFrame, time: TimeAxis, axes: Sequence[Axes] | None = None, *, title: str
 ) -> tuple[Axes, Axes]:
-    """Two pictures over the time of the run, in a new pyplot figure or in two `axes`, of what
-    `imsim.analysis.timeline.windows` gives.
+    """Draw delivery latencies over time, above the offered and delivered messages per second.
 
-    Above, the delivery latency by window of time: p50, p95 and the largest. A triangle: some of that never came. From a
-    fault to the recovery from it, the limit within which p95 has to come back. Below, messages a second, offered and
-    delivered. In the steady state both are equal; where the second stays below the first, the service does not keep up.
+    The latencies are p50, p95 and the largest of each window. A triangle marks a window in which messages never
+    arrived. From a fault to the recovery, a line shows the limit of p95. In a steady state the offered and the
+    delivered messages are equal; if fewer are delivered, the service does not keep up.
+
+    Args:
+        windows: the frame that `imsim.analysis.timeline.windows` returns.
+        time: the times to mark.
+        axes: two axes; None makes a new pyplot figure.
+        title: the title of the picture.
     """
     upper, lower = new_pair() if axes is None else axes
     edges = np.append(windows["since"].to_numpy(np.float64), windows["until"].to_numpy(np.float64)[-1:])
     drawn = _latencies(upper, windows)
     for number, one in enumerate(one for one in time.recoveries if one.time > 0):
-        label = None if number else "limit of p95 to recover"
+        label = None if number else "limit of p95 for recovery"
         back = min(one.recovered_at, time.duration)
         upper.plot((one.at, back), (one.limit, one.limit), "--", color=RECOVERY, linewidth=1.8, label=label)
     over_time((upper, lower), time, title)
@@ -36,7 +41,7 @@ def timeline(
     upper.set_ylabel("delivery latency")
 
     offered, delivered = (windows[name].to_numpy(np.float64) for name in ("offered", "delivered"))
-    lower.stairs(offered, edges, fill=True, color="#cccccc", label="offered: intended")
+    lower.stairs(offered, edges, fill=True, color="#cccccc", label="offered (intended)")
     lower.stairs(delivered, edges, color=COLORS[2], linewidth=1.6, baseline=None, label="delivered")
     lower.set_ylim(0, max(float(offered.max()), float(delivered.max()), 1e-9) * 1.08)
     lower.set_ylabel("messages/s")
@@ -49,7 +54,7 @@ def timeline(
 
 
 def _latencies(ax: Axes, windows: pd.DataFrame) -> np.ndarray:
-    """Draw them; all that are drawn, in ms."""
+    """Draw the latencies, and return all drawn values in ms."""
     middle = ((windows["since"] + windows["until"]) / 2).to_numpy(np.float64)
     found = []
     for label, color in _COLORS.items():
@@ -61,6 +66,6 @@ def _latencies(ax: Axes, windows: pd.DataFrame) -> np.ndarray:
     if lost.any():
         high = np.full(lost.sum(), 0.97)
         transform = ax.get_xaxis_transform()
-        ax.plot(middle[lost], high, "^", color="#B10026", transform=transform, label="some never came")
+        ax.plot(middle[lost], high, "^", color="#B10026", transform=transform, label="some never arrived")
     drawn = np.concatenate(found)
     return drawn if len(drawn) else np.array([1.0])

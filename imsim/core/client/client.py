@@ -57,10 +57,12 @@ class Client:
         policies: Policies,
         draw: Callable[[], float],
         kind: str = "",
+        timers: Timers | None = None,
     ) -> None:
+        """`timers`: what its deadlines stand in; some of its own, if they are not given."""
         self.user = user
         self._port = port
-        self._connection = Connection(Timers(), policies, port, device, kind, token, draw, self)
+        self._connection = Connection(timers or Timers(), policies, port, device, kind, token, draw, self)
         self._outbox = Outbox(self._connection)
         self._requests = Requests(self._connection)
         self._rooms = Rooms(user, self._connection, self._requests)
@@ -84,11 +86,6 @@ class Client:
     def token(self, token: str) -> None:
         self._connection.token = token
 
-    @property
-    def timers(self) -> Timers:
-        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
-        return self._connection.timers
-
     def next_deadline(self) -> float | None:
         return self._connection.timers.next_deadline()
 
@@ -98,7 +95,7 @@ class Client:
     def forget(self) -> None:
         """Delete the data and the timers of this device. It cannot be used after that."""
         self._receiver.reset()
-        self._connection.timers.clear()
+        self._connection.forget()
 
     # --- calls of the application -----------------------------------------------------------------------------------
 

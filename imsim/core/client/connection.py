@@ -104,6 +104,12 @@ class Connection:
         self.port.close()
         self._end()
 
+    def forget(self) -> None:
+        """It is over, and holds nothing of others any more, which hold it."""
+        self.timers.clear()
+        self._timer = None
+        del self.owner, self.port
+
     def put(self, frame: frames.FromClient, now: float) -> None:
         self._sent_at = now
         self.port.send(frame)
@@ -178,7 +184,7 @@ class Connection:
         if now >= due:
             self.put(frames.Ping(), now)
             due = now + heartbeat
-        self._arm(due, Connection._beat)
+        self._timer = self.timers.at(due, Connection._beat, self)
 
     def _arm(self, deadline: float, callback: Callable[[Connection, float], None]) -> None:
         """`callback`: a plain function, as a bound method would take more memory than the timer."""

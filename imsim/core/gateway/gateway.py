@@ -63,24 +63,21 @@ class Gateway:
         name: str = "gateway0",
         placement: Placement = SINGLE,
         epoch: float = 0.0,
+        timers: Timers | None = None,
     ) -> None:
+        """`timers`: what its deadlines stand in; some of its own, if they are not given."""
         self._port = port
         self._policies = policies
         self._name = name
         self._placement = placement
         self._epoch = epoch
-        self._timers = Timers()
+        self._timers = timers or Timers()
         self._heartbeat_check = self._check_heartbeat  # bound once, and not for each connection
         self._connections: dict[int, Connection] = {}
         self._lost: set[str] = set()  # routers
         # By user, kept across connections, or reconnecting would refill them; the first also by what it is of.
         self._rates: Buckets[tuple[str, str]] = Buckets(policies.user_rate, policies.user_burst)
         self._typing_rates: Buckets[str] = Buckets(policies.typing_rate, policies.typing_burst)
-
-    @property
-    def timers(self) -> Timers:
-        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
-        return self._timers
 
     @property
     def unacknowledged(self) -> int:
@@ -167,6 +164,11 @@ class Gateway:
 
     def _is_lost(self, user: str) -> bool:
         return bool(self._lost) and self._placement.owner(user) in self._lost
+
+    def forget(self) -> None:
+        """All that it holds is gone. It cannot be used any more."""
+        self._timers.clear()
+        self._connections.clear()
 
     def shut_down(self) -> None:
         """End every connection, telling the clients to come back."""

@@ -1,1 +1,1 @@
-"""The router role: the single writer of conversations, the sessions and state of users, and chatrooms."""
+"""The router tier: it writes conversations, keeps the sessions and states of users, and runs chatrooms."""

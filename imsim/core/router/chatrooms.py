@@ -1,8 +1,8 @@
-"""The Chatrooms machine: rooms that hold whoever is in them now, on the router node that owns the room.
+"""The Chatrooms machine: the chatrooms of one router node, and the sessions that are in each.
 
-A room is there while somebody is in it. Nothing is stored and nothing comes again: a message goes once to each session
-in the room, without acknowledgement, and under load the gateways shed what is too much for a connection, and count it.
-What a room remembers of its latest messages is for repeated sends, for recalls and edits, and for who enters.
+A room exists while at least one session is in it. Nothing is stored or repeated. Each session in the room gets a
+message once, without acknowledgement. Under load the gateways shed messages, and count them. A room remembers its
+latest messages in memory: for repeated sends, for recalls and edits, and for sessions that enter.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from imsim.core.model import Code, Message, Session
 from imsim.core.policies import Policies
 from imsim.core.router import answers, rules
 from imsim.core.router.rules import amendments
-from imsim.core.router.rules.decision import RuleViolation, asked_for
+from imsim.core.router.rules.decision import RuleViolation, requested_change
 from imsim.core.sizes import Room, body_bytes
 
-_REMEMBERED = 1_000  # messages: so far back a repeated send is not said twice, and can be taken back what was said
+_REMEMBERED = 1_000  # messages of a room that are recognized if they are sent again, and can be recalled or edited
 
 
 class ChatroomsPort(Protocol):
@@ -29,27 +29,33 @@ class ChatroomsPort(Protocol):
 
 
 class _Room:
+    """A chatroom with its sessions and its latest messages."""
+
     def __init__(self, id: str, next_seq: int) -> None:
         self.id = id
         self.next_seq = next_seq
         self.sessions: dict[str, dict[Session, None]] = {}  # by gateway
-        self.users: dict[str, int] = {}  # who is there, and on how many devices
-        self.messages: dict[int, Message] = {}  # the latest, by seq, as they are by now
-        self.seqs: dict[tuple[str, str], int] = {}  # of those, by (sender, idClient)
+        self.users: dict[str, int] = {}  # user -> number of the user's sessions in the room
+        self.messages: dict[int, Message] = {}  # the latest, by seq; recalls and edits are applied
+        self.seqs: dict[tuple[str, str], int] = {}  # (sender, idClient) -> seq, of these messages
         self.bucket: Bucket | None = None
 
 
 class Chatrooms:
-    """`epoch` is the wall time in seconds since 1970 at which this node's `now` was 0."""
+    """The chatrooms that one router node owns.
+
+    `epoch` is the wall time in seconds since 1970 at which this node's `now` was 0.
+    """
 
     def __init__(self, port: ChatroomsPort, policies: Policies, epoch: float = 0.0) -> None:
         self._port = port
         self._policies = policies
         self._epoch = epoch
         self._rooms: dict[str, _Room] = {}
-        self._latest = 0  # the highest number that any message of any room was given
+        self._latest = 0  # the highest seq in all rooms so far
 
     def receive(self, up: internal_frames.Up, now: float) -> None:
+        """Handle a request of a session: to enter a room, to leave it or to send to it."""
         frame = up.frame
         if isinstance(frame, frames.Enter):
             self._enter(up, frame, now)
@@ -60,7 +66,7 @@ class Chatrooms:
             self._send(up, frame, now)
 
     def gateway_lost(self, gateway: str) -> None:
-        """The link to a gateway broke, which has therefore ended the connections of those who were here."""
+        """Remove the sessions of a gateway. The link to it broke, so it has ended all their connections."""
         for room in list(self._rooms.values()):
             for session in list(room.sessions.get(gateway, ())):
                 self._leave(session, room.id)
@@ -68,17 +74,18 @@ class Chatrooms:
     def _enter(self, up: internal_frames.Up, frame: frames.Enter, now: float) -> None:
         session, room = up.session, self._rooms.get(up.conversation_id)
         if room is None:
-            # Numbers go on from the time, so that those of a room that was lost are not used again; nor those of one
-            # that was left by all, and entered again, at this very moment.
-            number = max(int((self._epoch + now) * 1e6), self._latest) + 1
-            room = self._rooms[up.conversation_id] = _Room(up.conversation_id, number)
+            # The first seq is the time in microseconds, so a room that was lost in a crash does not use a seq again.
+            # `_latest` does the same for a room that closes and opens again within a microsecond.
+            next_seq = max(int((self._epoch + now) * 1e6), self._latest) + 1
+            room = self._rooms[up.conversation_id] = _Room(up.conversation_id, next_seq)
             if self._policies.group_rate:
                 room.bucket = Bucket(self._policies.group_rate, self._policies.group_burst, now)
         here = room.sessions.setdefault(session.gateway, {})
         if session not in here:
             if len(room.users) >= self._policies.room_size and session.user not in room.users:
-                answers.reject(self._port, up, Code.TOO_LARGE, "the room is full")
-                self._tidy(room, session.gateway)
+                text = f"the room is full (at most {self._policies.room_size} users)"
+                answers.reject(self._port, up, Code.TOO_LARGE, text)
+                self._remove_if_empty(room, session.gateway)
                 return
             here[session] = None
             room.users[session.user] = room.users.get(session.user, 0) + 1
@@ -96,9 +103,10 @@ class Chatrooms:
         room.users[session.user] -= 1
         if not room.users[session.user]:
             del room.users[session.user]
-        self._tidy(room, session.gateway)
+        self._remove_if_empty(room, session.gateway)
 
-    def _tidy(self, room: _Room, gateway: str) -> None:
+    def _remove_if_empty(self, room: _Room, gateway: str) -> None:
+        """Forget the gateway if the room has no session there, and the room if it has no session at all."""
         if not room.sessions.get(gateway):
             room.sessions.pop(gateway, None)
         if not room.sessions:
@@ -117,33 +125,37 @@ class Chatrooms:
                 answers.reject(self._port, up, refused.code, refused.text)
                 return
             if room.bucket is not None and (wait := room.bucket.take(now)):
-                answers.reject(self._port, up, Code.RATE_LIMITED, "too many messages in this room", wait)
+                text = f"more than {self._policies.group_rate:g} messages a second in this room"
+                answers.reject(self._port, up, Code.RATE_LIMITED, text, wait)
                 return
             if amended is not None:
                 room.messages[amended.seq] = amended
-                if amended.recalled:  # and with it what it was edited to
+                if amended.recalled:  # the edits contain the text too, so they are recalled with it
                     edits = [one for one in room.messages.values() if changes.edits(one, amended.seq)]
                     room.messages.update((one.seq, changes.recalled(one, amended.amended)) for one in edits)
-            seq = self._say(room, session, frame, now)
+            seq = self._commit(room, session, frame, now)
         elif not room.messages[seq].came_from(frame):
-            answers.reject(self._port, up, Code.CONFLICT, "this idClient was used for another message")
+            answers.reject(self._port, up, Code.CONFLICT, "idClient: already used for another message")
             return
         answers.send(self._port, up.session, frames.Received(frame.id_client, seq))
 
     def _amended(self, room: _Room, session: Session, frame: frames.Send, now: float) -> Message | None:
-        """What one of the messages becomes if this recalls or edits it. Nothing else can be changed in a room, where
-        nobody is more than the others. Raises: RuleViolation."""
-        change = asked_for(frame, session.user, room.id, room.next_seq, int((self._epoch + now) * 1000))
+        """Return the message that the frame recalls or edits, as it is afterwards; None for any other frame.
+
+        A room allows no other change, because it has neither an owner nor admins. Raises: RuleViolation.
+        """
+        change = requested_change(frame, session.user, room.id, room.next_seq, int((self._epoch + now) * 1000))
         if change is None or change.event not in rules.RULED:
             return None
         if change.event not in changes.AMENDMENTS:
-            raise RuleViolation(Code.BAD_REQUEST, f"file.event: {change.event!r} is nothing in a chatroom")
+            raise RuleViolation(Code.BAD_REQUEST, f"file.event: {change.event} does not apply to a chatroom")
         target = room.messages.get(amendments.target_seq(change))
         if target is None:
-            raise RuleViolation(Code.BAD_REQUEST, "file.data.seq: the room remembers no such message")
+            raise RuleViolation(Code.BAD_REQUEST, "file.data.seq: none of the room's latest messages has this seq")
         return rules.amend(change, target, 0, self._policies).amended
 
-    def _say(self, room: _Room, session: Session, frame: frames.Send, now: float) -> int:
+    def _commit(self, room: _Room, session: Session, frame: frames.Send, now: float) -> int:
+        """Give the message a seq and send it to all other sessions in the room. Returns the seq."""
         seq, time = room.next_seq, int((self._epoch + now) * 1000)
         room.next_seq += 1
         self._latest = max(self._latest, seq)

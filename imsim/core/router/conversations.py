@@ -1,8 +1,8 @@
 """The Conversations machine: the single writer of each conversation's log.
 
-It runs on the router node that owns the conversation. For each send it decides: seen before? in order? allowed? Then it
-gives the message the next seq, has storage append it, and only once that is answered acknowledges it and lets it out.
-Whether it may, and what follows from it, the `rules` say.
+It runs on the router node that owns the conversation. For each send it checks three things: is it a repeat, is it in
+order, and do the `rules` allow it? Then it gives the message the next seq and asks storage to append it. When storage
+has answered, it acknowledges the message and releases it to the members.
 """
 
 from __future__ import annotations
@@ -16,59 +16,65 @@ from imsim.core.model import Code, Message, Scene, Session, is_group, p2p_member
 from imsim.core.policies import Policies
 from imsim.core.router import answers, rules
 from imsim.core.router.log import Entry, Log
-from imsim.core.router.rules.decision import Decision, RuleViolation, asked_for
+from imsim.core.router.rules.decision import Decision, RuleViolation, requested_change
 from imsim.core.timers import Timer, Timers
 
-_WAITING = 10_000  # requests that may wait for storage, of one conversation; and conversations, beyond those open
-_LOOKED_AT = 100  # open conversations, at most, to find one that can make room for another
+_WAITING = 10_000  # bound on the requests of one conversation that wait, and on conversations beyond open_conversations
+_LOOKED_AT = 100  # open conversations that are searched at most for one that can be closed
 
 
 class ConversationsPort(Protocol):
     def store(self, request: storage.Request) -> None:
-        """Carry it out; answered by `stored(request, result, now)`."""
+        """Have storage carry out the request. The shell answers with `stored(request, result, now)`."""
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None: ...
 
     def to_users(self, frame: internal_frames.Deliver | internal_frames.Opened) -> None:
-        """Split `frame.users` by the router that owns each, and send each its part."""
+        """Send the frame to each router that owns one of `frame.users`, with that router's users only."""
 
     def emit(self, event: events.Committed) -> None: ...
 
 
 class Conversations:
-    """`epoch` is the wall time in seconds since 1970 at which this node's `now` was 0."""
+    """The conversations that one router node owns.
 
-    def __init__(self, port: ConversationsPort, policies: Policies, epoch: float = 0.0) -> None:
+    `epoch` is the wall time in seconds since 1970 at which this node's `now` was 0.
+    """
+
+    def __init__(
+        self, port: ConversationsPort, policies: Policies, epoch: float = 0.0, timers: Timers | None = None
+    ) -> None:
         self._port = port
         self._policies = policies
         self._epoch = epoch
-        self.timers = Timers()
+        self.timers = timers or Timers()
         self._open: dict[str, Log] = {}
-        #: Conversations that may hold messages that nobody has let out; each is opened again in a while.
+        #: Conversations with messages that may be stored but were not released. Each is opened again after a while.
         self._unresolved: dict[str, Timer] = {}
 
     def open(self, conversation_id: str, now: float, founders: tuple[str, ...] | None = None) -> None:
-        """Have the conversation ready for what will come; every conversation is opened at its first use anyway."""
+        """Open the conversation in advance. Otherwise its first request opens it."""
         if conversation_id not in self._open:
-            self._has_room()
+            self._make_room()
             self._start_opening(conversation_id, founders, now)
 
     def _start_opening(self, id: str, founders: tuple[str, ...] | None, now: float) -> Log:
         log = self._open[id] = Log(id)
-        self._ask(log, storage.OpenConversation(id, founders or _born_with(id)), now)
+        self._request(log, storage.OpenConversation(id, founders or _initial_members(id)), now)
         return log
 
     def receive(self, up: internal_frames.Up, now: float) -> None:
+        """Handle a send, or let it wait until the conversation is ready for it."""
         log = self._open.get(up.conversation_id)
         if log is None:
-            if not self._has_room():
+            if not self._make_room():
                 answers.reject(self._port, up, Code.UNAVAILABLE, "too many conversations wait for storage")
                 return
             log = self._start_opening(up.conversation_id, None, now)
             log.waiting = [(up, rules.LookupCache())]
             return
         if len(self._open) >= self._policies.open_conversations:
-            self._open[log.id] = self._open.pop(log.id)  # the one that is idle for longest makes room
+            self._open[log.id] = self._open.pop(log.id)  # the first one is idle for longest, and is closed first
         if log.is_busy:
             if not log.wait(up, _WAITING):
                 answers.reject(self._port, up, Code.UNAVAILABLE, "too many requests wait for this conversation")
@@ -77,18 +83,19 @@ class Conversations:
 
     # --- opening, looking up ----------------------------------------------------------------------------------------
 
-    def _ask(
+    def _request(
         self,
         log: Log,
         request: storage.OpenConversation | storage.Lookup,
         now: float,
     ) -> None:
+        """Send the request to storage. Everything else of this conversation waits for its answer."""
         log.request = request
         log.timer = self.timers.at(now + self._policies.storage_timeout, self._overdue, log)
         self._port.store(request)
 
-    def _asked_by(self, request: storage.OpenConversation | storage.Lookup) -> Log | None:
-        """The log that waits for the answer to this, and does so no longer; None if it was given up."""
+    def _end_request(self, request: storage.OpenConversation | storage.Lookup) -> Log | None:
+        """Return the log that waits for this request, which is now answered. None if the log no longer waits for it."""
         log = self._open.get(request.conversation_id)
         if log is None or log.request is not request:
             return None
@@ -102,7 +109,7 @@ class Conversations:
         self._fence(log, "storage did not answer in time", now)
 
     def _opened(self, request: storage.OpenConversation, result: storage.Result, now: float) -> None:
-        log = self._asked_by(request)
+        log = self._end_request(request)
         if log is None:
             return
         if isinstance(result, storage.LogState):
@@ -116,7 +123,7 @@ class Conversations:
                 self._port.to_users(internal_frames.Opened((user,), rules.system_log(user), seq))
             log.epoch = result.epoch
             log.next_seq = result.max_seq + 1
-            log.has_members(result.members)
+            log.set_members(result.members)
             log.state = result.state
             if self._policies.group_rate and is_group(log.id):
                 log.bucket = Bucket(self._policies.group_rate, self._policies.group_burst, now)
@@ -125,10 +132,10 @@ class Conversations:
             while log.waiting:
                 up, _ = log.waiting[0]
                 if isinstance(up.frame, frames.Send) and changes.event_of(up.frame) == "create":
-                    self._ask(log, storage.OpenConversation(log.id, ()), now)
+                    self._request(log, storage.OpenConversation(log.id, ()), now)
                     return
                 log.waiting.pop(0)
-                answers.reject(self._port, up, Code.NO_CONVERSATION, f"there is no {log.id}")
+                answers.reject(self._port, up, Code.NO_CONVERSATION, f"to: there is no conversation {log.id}")
             del self._open[log.id]
         else:
             self._fence(log, "storage could not open the conversation", now)
@@ -142,15 +149,15 @@ class Conversations:
         now: float,
     ) -> None:
         log.waiting = [(up, known), *log.waiting]
-        self._ask(log, request, now)
+        self._request(log, request, now)
 
     def _looked_up(self, request: storage.Lookup, result: storage.Result, now: float) -> None:
-        log = self._asked_by(request)
+        log = self._end_request(request)
         if log is None:
             return
         up, known = log.waiting.pop(0)
         if isinstance(result, storage.Failed):
-            answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not look the message up")
+            answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not look up the data for this request")
         else:
             known.learn(request, result)
             if isinstance(request, storage.Find) and isinstance(result, Message):
@@ -166,58 +173,60 @@ class Conversations:
     # --- sending ----------------------------------------------------------------------------------------------------
 
     def _handle(self, log: Log, up: internal_frames.Up, known: rules.LookupCache, now: float) -> None:
-        """`known`: what was just looked up for it; nothing was written since."""
+        """Decide about a send. `known` has the values that were just looked up for it; nothing was written since."""
         frame, session = up.frame, up.session
         assert isinstance(frame, frames.Send)
         if not log.is_latest(session, by_slot=self._policies.sessions.has_shared_slots):
-            return  # a replaced session can no longer act; its gateway tells the client
+            return  # a replaced session can no longer act; its gateway reports this to the client
 
         key = (session.user, frame.id_client)
         entry = log.recent.get(key)
         try:
-            # A change is looked up though it may be new: it changes what those behind it are decided by.
+            # A change is looked up even if it is new: requests after it are decided by the state that it leaves.
             if entry is None and (frame.resend or changes.event_of(frame) in rules.RULED):
                 original = known.find(log.id, *key)
                 entry = Entry(original) if original else None
             if entry is not None:
-                self._again(up, entry)
+                self._handle_repeat(up, entry)
                 return
-            if frame.after is not None and not self._has(log, known, session.user, frame.after):
-                answers.reject(self._port, up, Code.GAP, f"the message {frame.after!r} before it has not arrived")
+            if frame.after is not None and not self._exists(log, known, session.user, frame.after):
+                text = f"after: the message {frame.after!r} has not arrived; send it first"
+                answers.reject(self._port, up, Code.GAP, text)
                 return
             time = int((self._epoch + now) * 1000)
-            change = asked_for(frame, session.user, log.id, log.next_seq, time)
+            change = requested_change(frame, session.user, log.id, log.next_seq, time)
             decision = rules.decide(log, session.user, frame, change, known, self._policies)
         except rules.NeedsLookup as needed:
             self._look_up(log, up, known, needed.request, now)
             return
         except RuleViolation as refused:
-            # What it rests on may be a change that is not stored, and never will be: then it was no answer.
+            # The violation may follow from a pending change, which storage may still refuse. So it waits for that one.
             for entry in reversed(log.pending):
                 if entry.is_change:
-                    entry.refused = self._put_off(entry.refused, (up, refused))
+                    entry.rejections = self._deferred(entry.rejections, (up, refused))
                     return
             answers.reject(self._port, up, refused.code, refused.text)
             return
         if len(log.pending) >= _WAITING:
             answers.reject(self._port, up, Code.UNAVAILABLE, "too many messages of this conversation wait for storage")
             return
-        # The budget is the members': whoever comes, or wants to, has only that of a user, and uses up nobody else's.
+        # The budget is for the members. A user who joins or applies has the rate limit of a user, and does not use it.
         bucket = log.bucket
         if bucket is not None and session.user in log.member_set and (wait := bucket.take(now)):
-            answers.reject(self._port, up, Code.RATE_LIMITED, "too many messages in this group", wait)
+            text = f"more than {self._policies.group_rate:g} messages a second in this group"
+            answers.reject(self._port, up, Code.RATE_LIMITED, text, wait)
             return
         self._append(log, up, decision, time, now)
 
     @staticmethod
-    def _has(log: Log, known: rules.LookupCache, sender: str, id_client: str) -> bool:
-        """Raises: NeedsLookup."""
+    def _exists(log: Log, known: rules.LookupCache, sender: str, id_client: str) -> bool:
+        """Return whether the log has the sender's message with this idClient. Raises: NeedsLookup."""
         if (sender, id_client) in log.recent:
             return True
         return known.find(log.id, sender, id_client) is not None
 
     def _append(self, log: Log, up: internal_frames.Up, decision: Decision | None, time: int, now: float) -> None:
-        """`time`: wall time in ms."""
+        """Give the message the next seq and a wall time in ms, apply its decision in memory, and send it to storage."""
         frame, session = up.frame, up.session
         assert isinstance(frame, frames.Send)
         message = Message(
@@ -243,7 +252,7 @@ class Conversations:
             audience = (*audience, *decision.joined)
             if decision.joined or decision.left:
                 left = frozenset(decision.left)
-                log.has_members(tuple(member for member in audience if member not in left))
+                log.set_members(tuple(member for member in audience if member not in left))
             if decision.state is not None:
                 log.state = decision.state
         log.next_seq += 1
@@ -257,44 +266,43 @@ class Conversations:
             answers.send(self._port, session, frames.Received(frame.id_client))
         self._port.store(storage.Append(log.epoch, message, frame.shown, effects))
 
-    def _again(self, up: internal_frames.Up, entry: Entry) -> None:
-        """The idempotency key is known: it is the same message, or nothing."""
+    def _handle_repeat(self, up: internal_frames.Up, entry: Entry) -> None:
+        """Answer a send whose idempotency key is already used. Another body under the same key is a conflict."""
         assert isinstance(up.frame, frames.Send)
         if not entry.message.came_from(up.frame):
-            conflict = RuleViolation(Code.CONFLICT, "this idClient was used for another message")
+            conflict = RuleViolation(Code.CONFLICT, "idClient: already used for another message")
             if entry.stored:
                 answers.reject(self._port, up, conflict.code, conflict.text)
             else:
-                # Storage may know better what was said under it first.
-                entry.refused = self._put_off(entry.refused, (up, conflict))
+                # Storage may have an older message under this key, so the answer waits.
+                entry.rejections = self._deferred(entry.rejections, (up, conflict))
         elif entry.stored:
             self._acknowledge(entry.message, up.session)
         else:
-            entry.asked = self._put_off(entry.asked, up)  # the retry races the original: one answer for both
+            entry.requests = self._deferred(entry.requests, up)  # the retry gets its answer together with the original
 
     @staticmethod
-    def _put_off(answers: list[Any], one: Any) -> list[Any]:
-        """Returns the answers with one more. Beyond the bound it is not answered, and asked again by whoever needs
-        it."""
-        answers = answers or []
-        if len(answers) < _WAITING:
-            answers.append(one)
-        return answers
+    def _deferred(waiting: list[Any], one: Any) -> list[Any]:
+        """Return the list with one more element. Beyond the bound the element is dropped, and the client retries."""
+        waiting = waiting or []
+        if len(waiting) < _WAITING:
+            waiting.append(one)
+        return waiting
 
-    # --- storing, letting out -----------------------------------------------------------------------------------------
+    # --- storing, releasing -------------------------------------------------------------------------------------------
 
     def _appended(self, request: storage.Append, result: storage.Result, now: float) -> None:
         message = request.message
         log = self._open.get(message.conversation_id)
         if log is None or request.epoch != log.epoch:
-            return  # it was given up
+            return  # the log was forgotten, and maybe opened again
         entry = log.recent.get((message.sender, message.id_client))
         if entry is None or entry.message is not message:
-            return  # it has got another position since
+            return  # the message was cut off, and may have another seq now
         if type(result) is storage.Appended:
             entry.stored = True
             entry.states, entry.notes = result.states, result.notes
-            # Several workers may answer out of order; what is let out keeps to the log's order.
+            # Several storage workers may answer out of order. Messages are released in the order of the log.
             pending = log.pending
             while pending and pending[0].stored:
                 self._release(log, pending.pop(0))
@@ -307,54 +315,58 @@ class Conversations:
             self._not_appended(log, entry, result, now)
         elif isinstance(result, storage.Fenced):
             entry.fenced = True
-            if log.pending[0] is entry:  # else it may be only that one before it was not appended
+            if log.pending[0] is entry:  # otherwise the reason may be that an entry before it was not appended
                 self._fenced(log, now)
         else:
             self._fence(log, "storage failed to store the message", now)
 
     def _fenced(self, log: Log, now: float) -> None:
-        """Storage has taken in more than this writer knows of."""
+        """Storage refused the first pending entry, because it has entries that this writer does not know."""
         if log.is_shared:
             self._overtaken(log, now)
         else:
-            self._fence(log, "storage refused the message", now)
+            self._fence(log, "storage refused the message; another router may have opened the conversation", now)
 
     def _release(self, log: Log, entry: Entry) -> None:
+        """Acknowledge a stored message, deliver it and its notes, and send the rejections that waited for it."""
         message = entry.message
         if entry.timer:
             entry.timer.cancel()
             entry.timer = None
         self._port.emit(events.Committed(message))
-        for up in entry.asked:
+        for up in entry.requests:
             self._acknowledge(message, up.session)
-        # Whoever has had to wait, and to ask again, may have given up: then the answer is not enough.
-        is_prompt = len(entry.asked) == 1 and not message.resend
-        origin = entry.asked[0].session if is_prompt else None
+        # A client that had to retry may have stopped waiting for the answer. So its session gets the push as well.
+        is_prompt = len(entry.requests) == 1 and not message.resend
+        origin = entry.requests[0].session if is_prompt else None
         self._port.to_users(internal_frames.Deliver(entry.audience, message, origin, entry.states))
         for note in entry.notes:
             self._port.to_users(internal_frames.Deliver((note.to,), note))
-        for up, refused in entry.refused:
+        for up, refused in entry.rejections:
             answers.reject(self._port, up, refused.code, refused.text)
-        entry.asked, entry.states, entry.notes, entry.audience, entry.refused = NO_LIST, (), (), (), NO_LIST
+        entry.requests, entry.states, entry.notes, entry.audience, entry.rejections = NO_LIST, (), (), (), NO_LIST
         entry.before = ((), None)
 
     def _not_appended(self, log: Log, entry: Entry, result: storage.Duplicate | storage.Blocked, now: float) -> None:
-        """Storage knew the key although this writer did not, or somebody has blocked the sender: the seq is free
-        again. Those behind it, which storage refuses at theirs, are decided again, as if it had never been there. The
-        original is remembered before: else its duplicate, handed back too, would be appended again."""
-        blocked = entry.asked if isinstance(result, storage.Blocked) else []
+        """Free the seq of an entry that storage did not append, and decide the entries after it again.
+
+        Either storage already has the idempotency key, or the other user has blocked the sender. Storage refuses the
+        entries after it too, because their seqs no longer follow. An original is remembered first. Otherwise its
+        duplicate, which is decided again, would be appended again.
+        """
+        blocked = entry.requests if isinstance(result, storage.Blocked) else []
         for up in blocked:
-            answers.reject(self._port, up, Code.BLOCKED, "the other user does not take messages from you")
-        again = [up for up in log.take_back(entry) if up not in blocked]
+            answers.reject(self._port, up, Code.BLOCKED, rules.BLOCKED_TEXT)
+        again = [up for up in log.cut_off(entry) if up not in blocked]
         if isinstance(result, storage.Duplicate):
             log.remember(Entry(result.original))
-        log.wait_again(again)
+        log.requeue(again)
         self._resume(log, now)
 
     def _overtaken(self, log: Log, now: float) -> None:
-        """By another writer. So look where the log ends by now, and go on from there."""
-        log.wait_again(log.take_back(log.pending[0]))
-        self._ask(log, storage.OpenConversation(log.id, _born_with(log.id)), now)
+        """Open the log again after another writer has added to it, and decide the pending requests again."""
+        log.requeue(log.cut_off(log.pending[0]))
+        self._request(log, storage.OpenConversation(log.id, _initial_members(log.id)), now)
 
     def _acknowledge(self, message: Message, session: Session) -> None:
         answer = frames.Stored(message.id_client, message.conversation_id, message.id, message.seq, message.time)
@@ -363,8 +375,11 @@ class Conversations:
     # --- giving up --------------------------------------------------------------------------------------------------
 
     def _fence(self, log: Log, why: str, now: float) -> None:
-        """Forget everything about the conversation. What was in flight may be stored or not: its senders retry, and
-        the next request opens it again under a higher epoch, which fences off whatever is still on its way."""
+        """Forget the conversation, and reject everything that waits with `why`.
+
+        A message in flight may be stored or not, so its sender retries. The next request opens the conversation again
+        under a higher epoch, which fences off the writes that are still in flight.
+        """
         del self._open[log.id]
         if log.timer:
             log.timer.cancel()
@@ -374,13 +389,13 @@ class Conversations:
         for entry in log.pending:
             if entry.timer:
                 entry.timer.cancel()
-            for up in (*entry.asked, *(up for up, _ in entry.refused)):
+            for up in (*entry.requests, *(up for up, _ in entry.rejections)):
                 answers.reject(self._port, up, Code.UNAVAILABLE, why)
         for up, _ in log.waiting:
             answers.reject(self._port, up, Code.UNAVAILABLE, why)
 
     def _release_stored(self, log: Log) -> None:
-        """What storage has said it holds waited only for what stands before it: nobody else would ever let it out."""
+        """Release the stored entries, which waited only for entries before them. Nothing else would release them."""
         for entry in [entry for entry in log.pending if entry.stored]:
             log.pending.remove(entry)
             self._release(log, entry)
@@ -389,13 +404,16 @@ class Conversations:
         self._unresolved[id] = self.timers.at(now + self._policies.storage_timeout, self._reopen, id)
 
     def _reopen(self, id: str, now: float) -> None:
-        """Nobody has opened the conversation since: do it for the sake of those who wait for its last messages."""
+        """Open a conversation that no request has opened since, so that its last messages reach its members."""
         self._reopen_later(id, now)
         self.open(id, now)
 
-    def _has_room(self) -> bool:
-        """Whether another conversation can be opened. Where there are as many as may be, those make room that have had
-        nothing to do for longest; while all have something to do there may be more, but not without end."""
+    def _make_room(self) -> bool:
+        """Return whether another conversation can be opened.
+
+        At the limit, the conversations that are idle for longest are closed. If all are busy, the limit may be
+        exceeded by up to `_WAITING`.
+        """
         most = self._policies.open_conversations
         for _ in range(min(_LOOKED_AT, len(self._open))):
             if len(self._open) < most:
@@ -406,7 +424,7 @@ class Conversations:
                 self._open[id] = log
         return len(self._open) < most + _WAITING
 
-    #: What the answers of storage lead to.
+    #: The method that handles the answer of storage, by type of request.
     answered: ClassVar[storage.Answered] = {
         storage.Append: _appended,
         storage.OpenConversation: _opened,
@@ -414,7 +432,7 @@ class Conversations:
     }
 
 
-def _born_with(id: str) -> tuple[str, ...] | None:
-    """The members of a conversation that is there without having been made."""
+def _initial_members(id: str) -> tuple[str, ...] | None:
+    """Return the members of a conversation that exists without `create`; None for a group."""
     scene, _, name = id.partition(":")
     return (name,) if scene == Scene.SYSTEM else p2p_members(id)

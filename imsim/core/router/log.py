@@ -1,4 +1,4 @@
-"""A conversation's log as its writer holds it in memory: where storage says it ends, and what is on its way into it."""
+"""A conversation's log as its writer keeps it in memory: the end of the stored log, and the entries in flight."""
 
 from __future__ import annotations
 
@@ -16,55 +16,58 @@ from imsim.core.timers import Timer
 _SYSTEM = f"{Scene.SYSTEM}:"
 _RECENT = 64  # idempotency keys kept in memory per conversation; older ones are looked up in storage
 _FEW = 32  # members
-_SESSIONS = 10_000  # the latest that acted in a conversation: none may act that was replaced by one of them
+_SESSIONS = 10_000  # latest sessions that a conversation remembers, to refuse the sessions that they replaced
 
 
 class Entry:
-    """A message on its way into the log, or recently in it."""
+    """A message that is about to be stored, or was stored recently."""
 
     __slots__ = (
-        "asked",
         "audience",
         "before",
         "fenced",
         "is_change",
         "message",
         "notes",
-        "refused",
+        "rejections",
+        "requests",
         "states",
         "stored",
         "timer",
     )
 
-    def __init__(self, message: Message, asked: internal_frames.Up | None = None) -> None:
+    def __init__(self, message: Message, request: internal_frames.Up | None = None) -> None:
         self.message = message
-        self.asked = [asked] if asked else NO_LIST  # who waits for the answer; more than one if a retry raced
-        self.stored = asked is None
-        self.fenced = False  # storage refused it at its seq
-        self.audience: tuple[str, ...] = ()  # who may see it
-        self.notes: tuple[Message, ...] = ()  # for the system logs of users
-        self.states: storage.States = ()  # that changed with it
-        self.before: tuple[tuple[str, ...], dict[str, Any] | None] = ((), None)  # members and state
-        self.is_change = False  # of members or state, which the writer has changed in memory already
-        #: What may not be any more, if this comes to be stored.
-        self.refused: list[tuple[internal_frames.Up, RuleViolation]] = NO_LIST
+        self.requests = [request] if request else NO_LIST  # waiting for the answer: the send and its retries
+        self.stored = request is None
+        self.fenced = False  # whether storage refused it at its seq
+        self.audience: tuple[str, ...] = ()  # the users who may see it
+        self.notes: tuple[Message, ...] = ()  # the system messages that follow from it
+        self.states: storage.States = ()  # the conversation states that changed with it
+        self.before: tuple[tuple[str, ...], dict[str, Any] | None] = ((), None)  # members and state before it
+        self.is_change = False  # whether it changes members or state; the writer has applied the change in memory
+        #: Rejections that are sent once this entry is stored. If it is not stored, their requests are decided again.
+        self.rejections: list[tuple[internal_frames.Up, RuleViolation]] = NO_LIST
         self.timer: Timer | None = None
 
 
 class Log:
-    """What storage has, plus `pending`, applied in order: the seqs of `pending` are dense and end right before
-    `next_seq`, `members` and `state` are what they are after its last, and each entry keeps in `before` what they
-    were before it. Of `pending` only the first may be let out; one behind it that is `stored` waits. `request` is
-    the one opening or look-up that everything else of this conversation waits for, in `waiting`.
+    """The log of one conversation: the stored log plus the `pending` entries, applied in order.
 
-    Where storage refuses an entry, all behind it rest on what never was: their seqs, who may hear them, the
-    refusals put off until them. So none is mended. `take_back` cuts `pending` off there and goes back to that
-    entry's `before`, and what asked for the entries, refused or not, is handed back as requests, in their order.
-    `wait_again` puts these before all that waits, with nothing known: what was looked up saw another state, and the
-    answer to a look-up under way must find `request` gone. Then they are decided as if they had just come. Nothing
-    that is cut off can be in the log: storage carries out what it is asked of a conversation in that order, so
-    behind a refused one it has refused all before it meets what is decided again; the answers that say so come later
-    and find another entry under the key, or none.
+    The seqs of `pending` have no gaps, and the last one is `next_seq` - 1. `members` and `state` are those after the
+    last pending entry. Each entry keeps in `before` the members and the state before it. Only the first pending entry
+    may be released; a later one that is already `stored` waits. `request` is an opening or a lookup in storage. While
+    it is open, all other requests of the conversation are in `waiting`.
+
+    If storage refuses an entry, every entry after it depends on something that did not happen: its seq, its audience,
+    its deferred rejections. So none of them is repaired. `cut_off` removes them, restores `before` of the refused entry
+    and returns their requests in order, including those with a deferred rejection. `requeue` puts these requests first
+    in `waiting`. It discards the lookups, which saw another state, and `request`, so that a late answer to it is
+    ignored. Then the requests are decided as if they had just arrived.
+
+    An entry that is cut off cannot be in the stored log. Storage carries out the requests of a conversation in order.
+    After it has refused one entry it refuses the later ones, and only then gets those that are decided again. The
+    answers to the old ones arrive later. They find another entry under the key, or none.
     """
 
     __slots__ = (
@@ -86,16 +89,16 @@ class Log:
 
     def __init__(self, id: str) -> None:
         self.id = id
-        self.is_shared = id.startswith(_SYSTEM)  # with other writers: what follows from changes elsewhere stands there
+        self.is_shared = id.startswith(_SYSTEM)  # changes in other conversations write notes into it
         self.epoch = 0
         self.next_seq = 1
         self.members: tuple[str, ...] = ()
         self.member_set: Collection[str] = ()
-        self.state: dict[str, Any] | None = None  # a group's, or two users'; see their rules
-        self.epochs: dict[tuple[str, str], int] = NO_DICT  # of the latest session by (user, slot), the last last
-        self.bucket: Bucket | None = None  # of a group, where there is a limit
+        self.state: dict[str, Any] | None = None  # described in rules.groups.Group and rules.friends
+        self.epochs: dict[tuple[str, str], int] = NO_DICT  # (user, slot) -> latest epoch, in order of use
+        self.bucket: Bucket | None = None  # set for a group with a rate limit
         self.recent: dict[tuple[str, str], Entry] = NO_DICT
-        # No deques: as they are short, if not empty, lists take a tenth of the memory.
+        # Lists instead of deques: they are short or empty, and take a tenth of the memory.
         self.pending: list[Entry] = NO_LIST
         self.waiting: list[tuple[internal_frames.Up, rules.LookupCache]] = NO_LIST
         self.request: storage.OpenConversation | storage.Lookup | None = None
@@ -103,13 +106,18 @@ class Log:
 
     @property
     def is_busy(self) -> bool:
-        """Whether what comes has to wait. A shared log takes one entry at a time: of two under way another writer might
-        have overtaken the first, and not the second."""
+        """Whether a new request has to wait.
+
+        A shared log has one entry in flight at a time. With two, another writer could overtake only the first.
+        """
         return self.request is not None or (self.is_shared and bool(self.pending))
 
     def wait(self, up: internal_frames.Up, most: int) -> bool:
-        """Whether there is room for it among so many that wait. What is said again while it waits takes the place of
-        what it repeats: else a storage that is slower than its clients are patient would have ever more to do."""
+        """Let the request wait, and return True; return False if `most` requests already wait.
+
+        A retry replaces the request that it repeats. Otherwise a storage that is slower than the clients' timeouts
+        would get more and more requests.
+        """
         waiting = self.waiting = self.waiting or []
         if isinstance(up.frame, frames.Send) and up.frame.resend:
             for at, (other, known) in enumerate(waiting):
@@ -121,14 +129,17 @@ class Log:
         waiting.append((up, rules.LookupCache()))
         return True
 
-    def has_members(self, members: tuple[str, ...]) -> None:
+    def set_members(self, members: tuple[str, ...]) -> None:
+        """Set `members`, and `member_set` for fast membership tests."""
         self.members = members
-        # Most groups are small. A short tuple is searched about as fast as a set, which takes the most memory here.
+        # Most groups are small. Searching a short tuple is about as fast as searching a set, and takes less memory.
         self.member_set = frozenset(members) if len(members) > _FEW else members
 
     def is_latest(self, session: Session, *, by_slot: bool) -> bool:
-        """Whether no later session of its device has acted here, as far as this writer has seen; `by_slot`: nor of its
-        slot, which may have another name than the device."""
+        """Return whether this writer has seen no later session of the same device.
+
+        With `by_slot`, also no later session in the same slot, which devices of one kind can share.
+        """
         epochs = self.epochs = self.epochs or {}
         names = (f":{session.device}", session.slot) if by_slot else (session.device,)
         for name in names:
@@ -142,28 +153,29 @@ class Log:
         return True
 
     def remember(self, entry: Entry) -> None:
+        """Keep the entry under its idempotency key, and forget the oldest stored entries beyond the bound."""
         recent = self.recent = self.recent or {}
         recent[entry.message.sender, entry.message.id_client] = entry
         while len(recent) > _RECENT and recent[oldest := next(iter(recent))].stored:
             del recent[oldest]
 
-    def take_back(self, entry: Entry) -> list[internal_frames.Up]:
-        """Have it, and all behind it, be nothing again but what was asked for; returns that."""
+    def cut_off(self, entry: Entry) -> list[internal_frames.Up]:
+        """Remove the entry and every pending entry after it. Returns their requests in order."""
         self.next_seq = entry.message.seq
         members, self.state = entry.before
         if members is not self.members:
-            self.has_members(members)
-        asked: list[internal_frames.Up] = []
+            self.set_members(members)
+        requests: list[internal_frames.Up] = []
         for other in [other for other in self.pending if other.message.seq >= entry.message.seq]:
             if other.timer:
                 other.timer.cancel()
             self.pending.remove(other)
             del self.recent[other.message.sender, other.message.id_client]
-            asked += [*other.asked, *(up for up, _ in other.refused)]
-        return asked
+            requests += [*other.requests, *(up for up, _ in other.rejections)]
+        return requests
 
-    def wait_again(self, ups: list[internal_frames.Up]) -> None:
-        """Before all others that wait; what is being looked up for one of those is asked again."""
+    def requeue(self, ups: list[internal_frames.Up]) -> None:
+        """Put the requests before all others that wait, and discard the lookups of all."""
         self.request = None
         if self.timer:
             self.timer.cancel()
@@ -172,7 +184,7 @@ class Log:
 
 
 def _repeats(up: internal_frames.Up, other: internal_frames.Up) -> bool:
-    """Whether it is the same send once more, of the same device, by this session or a later one."""
+    """Return whether `up` is a retry of the send `other`: same device, same or later session, same body."""
     new, old = up.frame, other.frame
     return (
         isinstance(new, frames.Send)

@@ -1,4 +1,4 @@
-"""A user who is online, as the router node that owns the user knows them."""
+"""The state of a user who is online, in the memory of the router node that owns the user."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from imsim.core.model import ConversationState, Message, Session, p2p_members
 from imsim.core.timers import Timer
 from imsim.core.unread import Unread
 
-#: What may wait for an opening.
+#: The frames that may wait while a user is being opened.
 ToOne = (
     internal_frames.Attach
     | internal_frames.Detach
@@ -20,18 +20,19 @@ ToOne = (
 
 
 class OnlineState:
-    """A conversation state as storage has it, but for `unread`, which counts here."""
+    """A user's conversation state as storage has it, except `unread`, which is counted here."""
 
     __slots__ = ("delivered_seq", "friends", "last_seq", "stored", "unread")
 
     def __init__(self, stored: ConversationState, unread: Unread, last_seq: int = 0, delivered_seq: int = 0) -> None:
         self.stored = stored
         self.unread = unread
-        self.last_seq = last_seq  # the latest message that was let out to the user's devices, or is in a login's sync
+        self.last_seq = last_seq  # the latest seq that was pushed to the user's devices, or is in a login's sync
         self.friends = False
-        self.delivered_seq = delivered_seq  # how far some device has got, as the other user hears or will hear
+        self.delivered_seq = delivered_seq  # the highest seq on any device that the other user knows or will know
 
     def view(self) -> ConversationState:
+        """Return the state that a client gets, with its unread count."""
         if not self.unread.count:
             return self.stored
         state = self.stored.copy()
@@ -40,17 +41,19 @@ class OnlineState:
 
 
 class User:
+    """A user who is online, or is being opened: the sessions and the conversation states."""
+
     __slots__ = ("epoch", "id", "log", "request", "revoked_before", "sessions", "states", "timer", "waiting")
 
     def __init__(self, id: str) -> None:
         self.id = id
-        self.epoch = 0  # of the latest session
-        self.log = ""  # that of storage
-        self.sessions: tuple[Session, ...] = ()  # one of each device at most
+        self.epoch = 0  # the epoch of the latest session
+        self.log = ""  # the name of the storage's data, see `storage.UserState`
+        self.sessions: tuple[Session, ...] = ()  # at most one per device
         self.revoked_before = 0.0  # tokens issued before this wall time are void
         self.states: dict[str, OnlineState] = {}  # by conversation
         self.request: storage.OpenUser | None = None
-        self.waiting: list[ToOne] = NO_LIST  # what came before it was opened
+        self.waiting: list[ToOne] = NO_LIST  # frames that arrived before the user was opened
         self.timer: Timer | None = None
 
     def session_of(self, device: str) -> Session | None:
@@ -70,7 +73,7 @@ class User:
         return state
 
     def count(self, message: Message) -> OnlineState:
-        """Take note of a message of one of the user's conversations; again or after a later one does no harm."""
+        """Update the unread count with a message. A repeated or late message does no harm."""
         state = self.state_of(message.conversation_id)
         if message.countable:
             if message.sender != self.id:
@@ -82,5 +85,5 @@ class User:
         return state
 
     def peers(self, conversation_id: str) -> tuple[str, ...]:
-        """The other user of a p2p conversation; nobody in any other, or in one's notes to oneself."""
+        """Return the other user of a p2p conversation. Empty for other scenes, and for notes to oneself."""
         return storage.peers(conversation_id, p2p_members(conversation_id) or (), self.id)

@@ -1,7 +1,7 @@
-"""Presence and typing: updates that may get lost.
+"""Presence and typing updates, which may be lost.
 
-Users who block each other, in either direction, get no updates of each other, as if both were away. The state of the
-conversation between them says so; therefore the router that owns a user sees to it.
+If one of two users has blocked the other, neither gets updates of the other, as if both were offline. The block is in
+the state of their conversation. So the router that owns a user applies it to the user's updates.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ from imsim.core.timers import Timers
 
 
 class PresencePort(Protocol):
+    """The part of the port of `Users` that carries presence and typing."""
+
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None: ...
 
     def to_user(self, user: str, frame: PresenceUpdate) -> None: ...
 
 
 class FriendPresence:
-    """Under the policy `presence`, friends hear when a user comes online or goes offline. The updates of one user have
-    a budget: beyond it they wait, and only the latest is sent."""
+    """The updates that users send to their friends when they come online or go offline.
+
+    The policy `presence` turns them on. The updates of each user are rate-limited: beyond the limit they wait, and
+    each friend gets only the latest one.
+    """
 
     __slots__ = ("_budget", "_is_on", "_late", "_port", "_timers")
 
@@ -35,12 +40,12 @@ class FriendPresence:
         self._port = port
         self._timers = timers
         self._is_on = policies.presence.reaches_friends
-        # Kept across sessions: logging in and out must not refill it.
+        # The budget is kept across sessions, so that logging in and out does not refill it.
         self._budget: Buckets[str] = Buckets(policies.presence_rate, policies.presence_burst)
-        self._late: dict[str, dict[str, bool]] = {}  # by user: the friends for whom an update waits for budget
+        self._late: dict[str, dict[str, bool]] = {}  # user -> friend -> whether online: updates that wait for budget
 
-    def came(self, user: User, session: Session, now: float, *, is_first: bool) -> None:
-        """The user has a new session, which asks which of the friends are online."""
+    def session_added(self, user: User, session: Session, now: float, *, is_first: bool) -> None:
+        """Report a first session to the friends, and request the friends' presence for the session."""
         if self._is_on:
             friends = self._friends(user)
             at_once = is_first and self._may_send(user.id, friends, True, now)
@@ -48,13 +53,13 @@ class FriendPresence:
             for friend in friends:
                 self._port.to_user(friend, PresenceUpdate(friend, update, session))
 
-    def went(self, user: User, now: float) -> None:
-        """The last session of the user has ended."""
+    def went_offline(self, user: User, now: float) -> None:
+        """Report to the friends that the last session of the user has ended."""
         if self._is_on:
             self._send(user.id, self._friends(user), False, now)
 
     def friendship_changed(self, user: User, state: OnlineState, now: float) -> None:
-        """The two have just become friends, or ceased to be. (Each user's router sends the updates of its user.)"""
+        """Handle the beginning or the end of a friendship. The routers of both users call this, each for its user."""
         peers = user.peers(state.stored.conversation_id)
         if not state.friends:
             for peer in peers:
@@ -63,7 +68,7 @@ class FriendPresence:
             self._send(user.id, peers, True, now)
 
     def block_changed(self, user: User, state: OnlineState, now: float) -> None:
-        """The user has just begun or ceased to block a friend: each goes offline for the other, or comes back."""
+        """Handle a block of a friend, or its end. Each of the two appears offline to the other, or online again."""
         if not self._is_on or not state.friends or not user.sessions:
             return
         blocked, peers = state.stored.blocked, user.peers(state.stored.conversation_id)
@@ -76,14 +81,14 @@ class FriendPresence:
                     self._port.to_user(peer, PresenceUpdate(peer, None, session))
 
     def typing(self, user: User, conversation_id: str) -> None:
-        """The user is writing in this conversation."""
+        """Report to the other user that this user is typing."""
         state = user.states.get(conversation_id)
         if state is not None and not state.stored.blocked:
             for peer in user.peers(conversation_id):
                 self._port.to_user(peer, PresenceUpdate(peer, frames.IsTyping(conversation_id)))
 
     def received(self, user: User, update: PresenceUpdate) -> None:
-        """An update for the user, or a question of a friend's device about the user."""
+        """Handle an update for the user, or a request of a friend's device for the user's presence."""
         state = user.states.get(_conversation_of(update))
         if state is not None and state.stored.blocked:
             return
@@ -91,7 +96,7 @@ class FriendPresence:
             for session in user.sessions:
                 if update.only in (None, session):
                     answers.send(self._port, session, update.frame)
-        # The router of the device that asks may not have heard yet that the friendship has ended.
+        # The friendship may have ended, and the friend's router may not have received that yet.
         if update.asked_by is not None and user.sessions and state is not None and state.friends:
             asked_by = update.asked_by
             answer = PresenceUpdate(asked_by.user, frames.Presence(user.id, True), only=asked_by)
@@ -99,7 +104,7 @@ class FriendPresence:
 
     @staticmethod
     def _friends(user: User) -> list[str]:
-        """The friends that get the user's updates, and whose updates the user gets."""
+        """Return the friends whom the user has not blocked."""
         states = user.states.items()
         return [peer for id, state in states if state.friends and not state.stored.blocked for peer in user.peers(id)]
 
@@ -109,7 +114,7 @@ class FriendPresence:
                 self._port.to_user(friend, PresenceUpdate(friend, frames.Presence(user, online)))
 
     def _may_send(self, user: str, friends: Iterable[str], online: bool, now: float) -> bool:
-        """Whether an update may go to these friends at once; else it waits."""
+        """Return whether the budget allows an update to these friends now. Otherwise the update waits."""
         late = self._late.get(user)
         if late is None:
             wait = self._budget.take(user, now)
@@ -122,7 +127,7 @@ class FriendPresence:
 
     def _send_late(self, user: str, now: float) -> None:
         wait = self._budget.take(user, now)
-        if wait:  # not at this very moment, which rounding might make of it
+        if wait:  # at least 1 ms: after rounding, the timer could fire at this same moment again
             self._timers.at(now + max(wait, 0.001), self._send_late, user)
             return
         for friend, online in self._late.pop(user).items():
@@ -130,7 +135,7 @@ class FriendPresence:
 
 
 def _conversation_of(update: PresenceUpdate) -> str:
-    """The conversation of the two users."""
+    """Return the id of the p2p conversation of the two users."""
     if isinstance(update.frame, frames.IsTyping):
         return update.frame.conversation_id
     if update.frame is not None:

@@ -1,8 +1,8 @@
-"""The Router machine: Conversations, Users and Chatrooms, the frames between them, and what they ask of storages.
+"""The Router machine: Conversations, Users and Chatrooms, the frames between them, and their requests to storages.
 
-A router owns the conversations and users that `placement` gives it. Whatever reaches it is an internal frame. Those
-that it sends to itself wait until the present call has dealt with the one before. What it is asked, and what it asks,
-is all that a shell carries; how long a frame keeps the router busy, the shell says (`charge`).
+A router owns the conversations and users that `placement` gives it. It receives internal frames. A frame that it sends
+to itself waits until the frame before it is handled. The shell carries frames to other nodes and requests to storages,
+and its `charge` decides how long a frame keeps the router busy.
 """
 
 from __future__ import annotations
@@ -21,33 +21,44 @@ from imsim.core.router.chatrooms import Chatrooms
 from imsim.core.router.conversations import Conversations
 from imsim.core.router.storages import Storages
 from imsim.core.router.users import Users
+from imsim.core.timers import Timers
 
-_LOST = storage.Failed("the storage is lost")
+_LOST = storage.Failed("the link to the storage is broken")
 
 
 class RouterPort(Protocol):
+    """The services that a shell gives a router."""
+
     def store(self, name: str, request: storage.Request) -> None:
-        """Have the storage of this name carry it out; answered by `stored(request, result, now)`, unless the storage
-        is reported to be lost."""
+        """Have the storage of this name carry out the request.
+
+        The shell answers with `stored(request, result, now)`, or reports with `storage_lost` that the link broke.
+        """
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None: ...
 
     def to_router(self, router: str, frame: ToRouter) -> None:
-        """To another router."""
+        """Send the frame to another router."""
 
     def keep(self, frame: ToRouter) -> Any:
-        """The router has a frame for itself, which waits. Returns what `charge` is to be given with it."""
+        """Note that the router has queued a frame for itself. Returns an object that `charge` gets with the frame."""
 
     def charge(self, frame: ToRouter, kept: Any, now: float) -> float | None:
-        """The router takes up a frame. Returns when it will be done with it, which is then the time of all that it does
-        about it; None if the frame is lost, for want of room. `kept`: None if the frame came from elsewhere."""
+        """Return the time at which the router is done with this frame; None if a full queue drops the frame.
+
+        That time is the `now` of everything that the router does with the frame. `kept` is the result of `keep`, or
+        None for a frame from another node.
+        """
 
     def emit(self, event: events.Committed) -> None: ...
 
 
 class Router:
-    """`placement` and `storages` decide which router, and which storage, owns a conversation or a user. `epoch` is the
-    wall time in seconds since 1970 at which this node's `now` was 0."""
+    """The state of one router node.
+
+    `placement` and `storages` decide which router, and which storage, owns a conversation or a user. `epoch` is the
+    wall time in seconds since 1970 at which this node's `now` was 0.
+    """
 
     def __init__(
         self,
@@ -57,41 +68,43 @@ class Router:
         placement: Placement = SINGLE,
         storages: Placement = SINGLE_STORAGE,
         epoch: float = 0.0,
+        timers: Timers | None = None,
     ) -> None:
+        """`timers`: the timers that hold its deadlines; by default its own."""
         self._charge = port.charge
-        self._own: deque[tuple[ToRouter, Any]] = deque()  # frames for itself, with what the shell keeps of each
+        self._own: deque[tuple[ToRouter, Any]] = deque()  # frames for itself, each with the result of `port.keep`
         self._storages = Storages(port, storages)
         parts = _PartsPort(port, name, placement, self._own, self._storages.ask)
-        self._conversations = Conversations(parts, policies, epoch)
+        self._timers = timers or Timers()
+        self._conversations = Conversations(parts, policies, epoch, self._timers)
         self._chatrooms = Chatrooms(parts, policies, epoch)
-        self._users = Users(parts, policies)
+        self._users = Users(parts, policies, self._timers)
         self._answered = {
             kind: (answered, part)
             for part in (self._conversations, self._users)
             for kind, answered in part.answered.items()
         }
-        #: What `next_deadline` is about, for a shell that has no time to ask after each call.
-        self.timers = (self._conversations.timers, self._users.timers)
 
     def next_deadline(self) -> float | None:
-        one, other = (timers.next_deadline() for timers in self.timers)
-        return one if other is None or (one is not None and one < other) else other
+        """Return the time of the next timer, or None if there is none."""
+        return self._timers.next_deadline()
 
     def handle_timer(self, now: float) -> None:
-        for timers in self.timers:
-            timers.handle(now)
+        """Run the timers that are due at `now`."""
+        self._timers.handle(now)
         self._run(now)
 
     def receive(self, frame: ToRouter, now: float) -> None:
+        """Handle a frame from another node, and the frames for this router that follow from it."""
         self._own.append((frame, None))
         self._run(now)
 
     def _run(self, now: float) -> None:
-        """Deal with what this router has sent to itself, and with what cannot be stored."""
+        """Handle the frames that this router has sent to itself, and the requests that storage cannot carry out."""
         own, refused = self._own, self._storages.refused
         while True:
             if refused:
-                self._conversations.timers.at(now, self._fail, tuple(refused))
+                self._timers.at(now, self._fail, tuple(refused))
                 refused.clear()
             if not own:
                 return
@@ -108,7 +121,7 @@ class Router:
                 self._conversations.receive(frame, now)
 
     def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
-        """The answer to `port.store`."""
+        """Handle the answer to a request of `port.store`."""
         if self._storages.is_answered(request):
             answered, part = self._answered[type(request)]
             answered(part, request, result, now)
@@ -119,38 +132,37 @@ class Router:
             self.stored(request, _LOST, now)
 
     def open(self, conversation_id: str, now: float, founders: tuple[str, ...] | None = None) -> None:
-        """Have a conversation ready for what will come; every conversation is opened at its first use anyway."""
+        """Open a conversation in advance. Otherwise its first request opens it."""
         self._conversations.open(conversation_id, now, founders)
         self._run(now)
 
     def gateway_lost(self, gateway: str, now: float) -> None:
-        """The link to a gateway broke, which has therefore ended the connections of all sessions."""
+        """Remove the sessions of a gateway. The link to it broke, so it has ended all their connections."""
         self._users.gateway_lost(gateway, now)
         self._chatrooms.gateway_lost(gateway)
         self._run(now)
 
     def router_back(self, now: float) -> None:
-        """The link to another router, which had broken, works again."""
+        """Handle the news that a broken link to another router works again."""
         self._users.router_back(now)
         self._run(now)
 
     def storage_lost(self, name: str, now: float) -> None:
-        """The link to a storage broke: what that has not answered has failed, and so does all else at once until the
-        storage is back."""
+        """Handle a broken link to a storage. Its unanswered requests fail, and so do new ones until `storage_back`."""
         self._fail(tuple(self._storages.lost(name)), now)
 
     def storage_back(self, name: str) -> None:
-        """The link to the storage works again."""
+        """Note that the link to the storage works again."""
         self._storages.back(name)
 
     def restarted(self, now: float) -> None:
-        """This router takes the position of one that died."""
+        """Note that this router takes the position of one that crashed."""
         self._users.restarted(now)
         self._run(now)
 
 
 class _PartsPort:
-    """The port of a router's parts: it addresses what they send to users."""
+    """The port of Conversations, Users and Chatrooms. It finds the router of each user that they send a frame to."""
 
     __slots__ = ("_keep", "_name", "_own", "_placement", "_to_router", "emit", "store", "to_gateway")
 
@@ -162,7 +174,7 @@ class _PartsPort:
         own: deque[tuple[ToRouter, Any]],
         store: Callable[[storage.Request], None],
     ) -> None:
-        """`name`: of this router; `own`: what it has for itself."""
+        """`name` is that of this router. `own` is its queue of frames for itself."""
         self._name = name
         self._own = own
         self._placement = placement

@@ -1,4 +1,4 @@
-"""The conversation states of the users who are online: as storage has them, and changes on their way there."""
+"""The conversation states of online users: changes by their devices, and reports of changes to their devices."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from imsim.core.timers import Timers
 
 
 class StatesPort(answers.Port, Protocol):
+    """The part of the port of `Users` that conversation states need."""
+
     def store(self, request: storage.Request) -> None: ...
 
     def to_user(self, user: str, frame: internal_frames.PeerMoved) -> None: ...
 
 
 class States:
-    """`users`: those who are online, by name."""
+    """Handles changes of conversation states. `users` has the users who are online, by name."""
 
     def __init__(
         self, port: StatesPort, users: Mapping[str, User], timers: Timers, policies: Policies, presence: FriendPresence
@@ -33,6 +35,7 @@ class States:
         self._pending_writes = PendingWrites(timers, policies.storage_timeout, port.store)
 
     def read(self, user: User, frame: frames.Read, up: internal_frames.Up, now: float) -> None:
+        """Move the user's read mark."""
         state = user.states.get(frame.conversation_id)
         if state is not None and frame.seq <= state.unread.read_seq:
             answers.done(self._port, up)
@@ -40,6 +43,7 @@ class States:
             self._pending_writes.save(storage.SaveState(user.id, frame.conversation_id, frame.seq, asked=up), now)
 
     def set(self, user: User, frame: frames.SetConversation, up: internal_frames.Up, now: float) -> None:
+        """Change the user's settings of a conversation."""
         change = storage.SaveState(
             user.id,
             frame.conversation_id,
@@ -53,20 +57,24 @@ class States:
         self._pending_writes.save(change, now)
 
     def delivered(self, user: User, conversation_id: str, seq: int, now: float) -> None:
-        """Some device of the user has everything up to `seq`; the other user of a p2p conversation hears of it."""
+        """Note that a device of the user has every message up to `seq`. In a p2p conversation the other user learns
+        it."""
         state = user.states.get(conversation_id)
         if state is not None and seq > state.delivered_seq and user.peers(conversation_id):
             state.delivered_seq = seq
             self._pending_writes.save(storage.SaveState(user.id, conversation_id, delivered_seq=seq), now)
 
     def saved(self, request: storage.SaveState, result: storage.Result, now: float) -> None:
-        """Report to all concerned, whether this very request changed anything or not: an earlier one may have done
-        it, and its answer been lost."""
+        """Handle the answer of storage, and report the states to both users.
+
+        The states are reported even if this request changed nothing. An earlier one may have changed them, and its
+        answer may have been lost.
+        """
         up = request.asked
         assert up is None or isinstance(up, internal_frames.Up)
         if not isinstance(result, storage.StatesSaved):
             if up is not None:
-                answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not save it")
+                answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not save the change")
             return
         self._pending_writes.saved(request)
         if result.states:
@@ -75,7 +83,7 @@ class States:
             if result.states:
                 answers.done(self._port, up)
             else:
-                answers.reject(self._port, up, Code.NO_CONVERSATION, "you have no such conversation")
+                answers.reject(self._port, up, Code.NO_CONVERSATION, "conversationId: you have no such conversation")
 
     def _report(self, saved: storage.StatesSaved, now: float) -> None:
         (name, own), *others = saved.states
@@ -84,11 +92,11 @@ class States:
             self.learn(user, own, now)
         for peer, state in others:
             if user is not None and (mine := user.states.get(state.conversation_id)) is not None:
-                mine.delivered_seq = state.peer_delivered_seq  # a device may say that it has more than there is
+                mine.delivered_seq = state.peer_delivered_seq  # a device may report a seq beyond the log
             self._port.to_user(peer, internal_frames.PeerMoved(peer, state))
 
     def learn(self, user: User, stored: ConversationState, now: float) -> None:
-        """A state as storage has it, or had it: the higher version is the newer one."""
+        """Take over a state from storage, unless the user has a newer version of it already."""
         state = user.state_of(stored.conversation_id)
         if stored.version > state.stored.version:
             was_blocked, state.stored = state.stored.blocked, stored

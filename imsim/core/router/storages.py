@@ -1,4 +1,4 @@
-"""What a router asks of its storages: which of them has each request, and which answers count."""
+"""A router's requests to its storages: which storage gets each request, and which answers are still expected."""
 
 from __future__ import annotations
 
@@ -9,26 +9,33 @@ from imsim.core.storage import Request, owner_of
 
 
 class StoragesPort(Protocol):
+    """The part of the router's port that reaches storages."""
+
     def store(self, name: str, request: Request) -> None: ...
 
 
 class Storages:
-    """A request goes to the storage that owns its conversation or user. Its answer counts as long as it is waited for:
-    not once the request has failed, nor where another router in this one's position asked, which has died.
+    """The unanswered requests of a router.
 
-    Until a storage that was lost is back, it is asked nothing: what it would be asked is `refused`, and is to fail as
-    soon as the present call has returned."""
+    A request goes to the storage that owns its conversation or user. Its answer counts only while the request is
+    unanswered. A late answer to a failed request does not count. Nor does an answer to a crashed router whose position
+    this one has taken.
+
+    While the link to a storage is broken, requests to it go to `refused`. The router lets them fail after the present
+    call.
+    """
 
     __slots__ = ("_lost", "_placement", "_port", "_unanswered", "refused")
 
     def __init__(self, port: StoragesPort, placement: Placement) -> None:
         self._port = port
         self._placement = placement
-        self._unanswered: dict[Request, str] = {}  # with the storage that has it
+        self._unanswered: dict[Request, str] = {}  # request -> name of its storage
         self._lost: set[str] = set()
         self.refused: list[Request] = []
 
     def ask(self, request: Request) -> None:
+        """Send the request to its storage, or add it to `refused` if the link is broken."""
         name = self._placement.owner(owner_of(request))
         self._unanswered[request] = name
         if name in self._lost:
@@ -37,13 +44,14 @@ class Storages:
             self._port.store(name, request)
 
     def is_answered(self, request: Request) -> bool:
-        """An answer is there. Returns whether it counts."""
+        """Note the answer to a request. Returns whether the answer counts."""
         return self._unanswered.pop(request, None) is not None
 
     def lost(self, name: str) -> list[Request]:
-        """Returns what it has not answered, which has failed."""
+        """Note that the link to a storage broke. Returns its unanswered requests, which have failed."""
         self._lost.add(name)
         return [request for request, owner in self._unanswered.items() if owner == name]
 
     def back(self, name: str) -> None:
+        """Note that the link to a storage works again."""
         self._lost.discard(name)

@@ -1,7 +1,6 @@
 """The Users machine: each user's sessions and conversation states, on the router node that owns the user.
 
-It knows only users who are online. For the others everything follows from storage when they log in, so a message for
-somebody who is away costs nothing here.
+It has only the users who are online. An offline user costs nothing here: at the next login, storage has everything.
 """
 
 from __future__ import annotations
@@ -20,36 +19,41 @@ from imsim.core.router.states import States
 from imsim.core.timers import Timers
 from imsim.core.unread import Unread
 
-_WAITING = 10_000  # frames that may wait for one user to be opened
+_WAITING = 10_000  # frames that may wait while one user is being opened
 _LOGINS_PER_OPENING = 1 << 20  # session epochs that one opening of a user may hand out
 
 
 class UsersPort(Protocol):
+    """The services that `Users` needs from its router."""
+
     def store(self, request: storage.Request) -> None:
-        """Carry it out; answered by `stored(request, result, now)`."""
+        """Have storage carry out the request. The shell answers with `stored(request, result, now)`."""
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None: ...
 
     def to_user(self, user: str, frame: internal_frames.PeerMoved | internal_frames.PresenceUpdate) -> None:
-        """To the router that owns the user, this one or another."""
+        """Send the frame to the router that owns the user, which may be this one."""
 
 
 class Users:
-    def __init__(self, port: UsersPort, policies: Policies) -> None:
+    """The online users that one router node owns."""
+
+    def __init__(self, port: UsersPort, policies: Policies, timers: Timers | None = None) -> None:
         self._port = port
         self._policies = policies
-        self.timers = Timers()
+        self.timers = timers or Timers()
         self._users: dict[str, User] = {}
-        self._revoking: dict[str, float] = {}  # user -> `before` of revocations that storage has not answered well
+        self._revoking: dict[str, float] = {}  # user -> `before` of revocations that storage has not confirmed
         self._presence = FriendPresence(port, self.timers, policies)
         self._states = States(port, self._users, self.timers, policies, self._presence)
 
     def receive(self, frame: internal_frames.ToRouter, now: float) -> None:
+        """Handle a frame for users, or let it wait until its user is opened."""
         if isinstance(frame, internal_frames.Deliver):
             self._deliver(frame, frame.users, now)
             return
         if isinstance(frame, internal_frames.Opened):
-            self._compare(frame)
+            self._check_last_seq(frame)
             return
         if isinstance(frame, internal_frames.Revoke):
             self._revoke(frame, now)
@@ -61,7 +65,7 @@ class Users:
             if user is None and isinstance(frame, internal_frames.Attach):
                 user = self._open(frame.user, now)
         if user is None:
-            return  # a frame of a session that a crash of this node has ended; or the user is away
+            return  # the user is offline, or a crash of this node has ended the session
         if user.request is None:
             self._handle(user, frame, now)
         elif len(user.waiting) < _WAITING:
@@ -77,11 +81,11 @@ class Users:
         self._port.store(user.request)
         return user
 
-    def _ask_to_revoke(self, request: storage.RevokeTokens, now: float) -> None:
-        """Until storage has answered well, or a later one says it all."""
+    def _store_revocation(self, request: storage.RevokeTokens, now: float) -> None:
+        """Send the revocation to storage again and again, until storage confirms it or a later one replaces it."""
         if self._revoking.get(request.user) == request.before:
             self._port.store(request)
-            self.timers.at(now + self._policies.storage_timeout, self._ask_to_revoke, request)
+            self.timers.at(now + self._policies.storage_timeout, self._store_revocation, request)
 
     def _revoked(self, request: storage.RevokeTokens, result: storage.Result, now: float) -> None:
         if not isinstance(result, storage.Failed) and self._revoking.get(request.user) == request.before:
@@ -90,7 +94,7 @@ class Users:
     def _revoke(self, frame: internal_frames.Revoke, now: float) -> None:
         name, before = frame.user, frame.before
         self._revoking[name] = max(before, self._revoking.get(name, 0.0))
-        self._ask_to_revoke(storage.RevokeTokens(name, self._revoking[name]), now)
+        self._store_revocation(storage.RevokeTokens(name, self._revoking[name]), now)
         user = self._users.get(name)
         if user is not None:
             user.revoked_before = max(before, user.revoked_before)
@@ -100,9 +104,9 @@ class Users:
                 self._left(user, now)
 
     def gateway_lost(self, gateway: str, now: float) -> None:
-        """The link to a gateway broke, which has therefore ended all connections of our users."""
+        """End the sessions on a gateway. The link to it broke, so it has ended all their connections."""
         for user in list(self._users.values()):
-            # An opening goes on: whoever waits for it on another gateway still wants it.
+            # An opening continues, because a login from another gateway may wait for it.
             user.waiting = [
                 frame
                 for frame in user.waiting
@@ -113,14 +117,19 @@ class Users:
                     self._detach(user, session, now)
 
     def router_back(self, now: float) -> None:
-        """The link to another router, which had broken, is there again: messages of its conversations may not have
-        reached us meanwhile. All of them are in storage, so let the devices look there; and once more when whatever the
-        other had asked of storage before it died is done, or never will be."""
+        """Let all devices sync, because messages of the other router's conversations may have been lost meanwhile.
+
+        All of them are in storage. If the other router crashed, storage may still carry out its last requests, for at
+        most the storage timeout. So the devices sync once more after that time.
+        """
         self._resync_all(None, now)
         self.timers.at(now + self._policies.storage_timeout, self._resync_all)
 
     def restarted(self, now: float) -> None:
-        """There was another machine in the place of this one, which died: the same as for `router_back`."""
+        """Let all devices sync after the storage timeout.
+
+        Storage may still carry out the last requests of the crashed machine whose position this one takes.
+        """
         self.timers.at(now + self._policies.storage_timeout, self._resync_all)
 
     def _resync_all(self, _: None, now: float) -> None:
@@ -132,7 +141,7 @@ class Users:
     def _opened(self, request: storage.OpenUser, result: storage.Result, now: float) -> None:
         user = self._users.get(request.user)
         if user is None or user.request is not request:
-            return  # the answer to a question that was given up
+            return  # the opening was given up
         if user.timer:
             user.timer.cancel()
             user.timer = None
@@ -150,12 +159,13 @@ class Users:
         while user.waiting:
             self._handle(user, user.waiting.pop(0), now)
         user.waiting = NO_LIST
-        self._forget_if_idle(user)  # whoever asked may be gone, or refused
+        self._forget_if_idle(user)  # the login may have been refused, or its connection may have ended
 
     def _overdue(self, user: User, now: float) -> None:
         self._give_up(user)
 
     def _give_up(self, user: User) -> None:
+        """Refuse the logins that wait for the opening, which failed."""
         del self._users[user.id]
         for frame in user.waiting:
             if isinstance(frame, internal_frames.Attach):
@@ -177,9 +187,10 @@ class Users:
             if isinstance(frame, internal_frames.Detach):
                 self._detach(user, frame.session, now)
             else:
-                self._asked(user, frame, now)
+                self._handle_request(user, frame, now)
 
-    def _asked(self, user: User, up: internal_frames.Up, now: float) -> None:
+    def _handle_request(self, user: User, up: internal_frames.Up, now: float) -> None:
+        """Handle a request of one of the user's sessions."""
         frame = up.frame
         if isinstance(frame, frames.Read):
             self._states.read(user, frame, up, now)
@@ -205,13 +216,14 @@ class Users:
                 self._states.delivered(user, conversation, seq, now)
 
     def _attach(self, user: User, frame: internal_frames.Attach, now: float) -> None:
+        """Start a session, and end those that it replaces."""
         if frame.issued_at < user.revoked_before:
             self._refuse(frame, Code.TOKEN_REVOKED)
             self._forget_if_idle(user)
             return
         before = user.session_of(frame.device)
         if before is not None and frame.instance == before.instance != "" and frame.attempt < before.attempt:
-            self._refuse(frame, Code.REPLACED)  # by a later login of itself that got here before it
+            self._refuse(frame, Code.REPLACED)  # a later login of the same client arrived first
             return
         is_first = not user.sessions
         slot = self._policies.sessions.slot(frame.device, frame.kind)
@@ -226,7 +238,7 @@ class Users:
         )
         user.sessions += (session,)
         self._port.to_gateway(frame.gateway, internal_frames.Attached(frame.connection, session, None, user.log))
-        self._presence.came(user, session, now, is_first=is_first)
+        self._presence.session_added(user, session, now, is_first=is_first)
 
     def _kick(self, user: User, session: Session, code: Code) -> None:
         user.end(session)
@@ -244,8 +256,8 @@ class Users:
             self._left(user, now)
 
     def _left(self, user: User, now: float) -> None:
-        """The last session of the user has ended."""
-        self._presence.went(user, now)
+        """Handle the end of the user's last session."""
+        self._presence.went_offline(user, now)
         self._forget_if_idle(user)
 
     def _forget_if_idle(self, user: User) -> None:
@@ -255,7 +267,7 @@ class Users:
     # --- delivery ---------------------------------------------------------------------------------------------------
 
     def _deliver(self, frame: internal_frames.Deliver, names: Iterable[str], now: float) -> None:
-        """Send the message to the devices of these users, as far as they are online."""
+        """Send the message to the devices of those users who are online."""
         message = frame.message
         is_change = not message.countable
         by_gateway: dict[str, list[Session]] = {}
@@ -265,9 +277,9 @@ class Users:
                 continue
             if user.request is not None:
                 if len(user.waiting) < _WAITING:
-                    user.wait(frame)  # past the bound, the device's login sync brings it
+                    user.wait(frame)  # beyond the bound, the device gets the message in its login sync
                 continue
-            is_new = message.conversation_id not in user.states  # then it begins for this user here
+            is_new = message.conversation_id not in user.states  # the user's first message of this conversation
             known = user.count(message)
             if is_change and changes.friends_after(message, known.friends) != known.friends:
                 known.friends = not known.friends
@@ -282,7 +294,7 @@ class Users:
             origin = frame.origin if message.sender == name else None
             for session in user.sessions:
                 if session == origin:
-                    continue  # a later login of the same device gets it: it may have lost its memory
+                    continue  # a later login of the same device does get it, because the device may have lost its data
                 sessions = by_gateway.get(session.gateway)
                 if sessions is None:
                     by_gateway[session.gateway] = [session]
@@ -295,22 +307,23 @@ class Users:
             for gateway, sessions in by_gateway.items():
                 self._port.to_gateway(gateway, internal_frames.Down(sessions, push))
 
-    def _compare(self, frame: internal_frames.Opened) -> None:
+    def _check_last_seq(self, frame: internal_frames.Opened) -> None:
+        """Let the devices of these users sync if the conversation has entries that they did not get."""
         for name in frame.users:
             user = self._users.get(name)
-            if user is not None and user.request is None:  # else it will ask storage itself
+            if user is not None and user.request is None:  # a user who is being opened gets the state from storage
                 state = user.state_of(frame.conversation_id)
                 if frame.seq > state.last_seq:
                     state.last_seq = frame.seq
                     self._resync(user)
 
     def _resync(self, user: User) -> None:
-        """Something was stored of which we have not heard; storage knows all, so let the devices look there."""
+        """Let the user's devices sync with storage, which has entries that this router did not receive."""
         resync = frames.Resync()
         for session in user.sessions:
             answers.send(self._port, session, resync)
 
-    # --- what storage answers -----------------------------------------------------------------------------------------
+    # --- answers of storage -------------------------------------------------------------------------------------------
 
     def _saved(self, request: storage.SaveState, result: storage.Result, now: float) -> None:
         self._states.saved(request, result, now)
@@ -324,13 +337,13 @@ class Users:
             )
             answers.send(self._port, up.session, answer)
         elif result is None:
-            answers.reject(self._port, up, Code.NO_CONVERSATION, "you have no such message")
+            answers.reject(self._port, up, Code.NO_CONVERSATION, "you have no message with this seq")
         else:
-            answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not be read")
+            answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not read the data")
 
     def _sync(self, user: User, session: Session, frame: frames.Sync) -> None:
-        # What a device has got is in storage, and mostly known here. A device that has more may be so because we have
-        # not heard of it, or because storage has lost it: storage is to tell.
+        # A cursor beyond `last_seq` has two possible reasons: this router missed the message, or storage has lost it.
+        # Then storage must check the cursors.
         doubted = any(
             seq > (state.last_seq if (state := user.states.get(id)) else 0) for id, seq in frame.cursors.items()
         )
@@ -354,14 +367,15 @@ class Users:
         if user is None or request.session not in user.sessions:
             return
         if not isinstance(result, storage.MissedPage):
-            code, text = Code.UNAVAILABLE, "storage could not be read"
+            code, text = Code.UNAVAILABLE, "storage could not read the data"
             if isinstance(result, storage.Ahead):
-                code, text = Code.AHEAD, "the log was set back: forget what you have, and sync as a new device does"
+                code = Code.AHEAD
+                text = "the log was set back to an earlier state; delete local data and sync as a new device"
             rejected = frames.Rejected(frames.Sync.op, "", code, text, 0.0, request.number)
             answers.send(self._port, request.session, rejected)
             return
-        # What storage did without its answer ever coming back is known from here only: messages that no writer let
-        # out, and changes of conversation state.
+        # The page may contain messages that no writer released, and state changes that were not reported. This happens
+        # if an answer of storage was lost. So the router learns them from the page.
         for message in result.messages:
             user.count(message)
         for state in result.states:
@@ -387,11 +401,11 @@ class Users:
             page = frames.HistoryPage(*asked, result.messages, result.more, up.frame.number)
             answers.send(self._port, up.session, page)
         elif result is None:
-            answers.reject(self._port, up, Code.NO_CONVERSATION, "you have no such conversation")
+            answers.reject(self._port, up, Code.NO_CONVERSATION, "conversationId: you have no such conversation")
         else:
-            answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not be read")
+            answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not read the data")
 
-    #: What the answers of storage lead to.
+    #: The method that handles the answer of storage, by type of request.
     answered: ClassVar[storage.Answered] = {
         storage.OpenUser: _opened,
         storage.RevokeTokens: _revoked,

@@ -1,4 +1,4 @@
-"""Storage as data: requests and their results; `memory` carries them out, in memory."""
+"""The interface of storage as data: requests and results. `memory` is the reference implementation."""
 
 from imsim.core.storage.requests import (
     NOTIFIED,

@@ -1,5 +1,4 @@
-"""The reference implementation of storage: what the requests mean, in the fewest words. The simulation's storage, and
-the yardstick for every other."""
+"""The reference implementation of storage, in memory. The simulation uses it, and the tests compare others with it."""
 
 from __future__ import annotations
 
@@ -52,10 +51,12 @@ from imsim.core.storage import (
 
 _Stays = tuple[tuple[int, int], ...]
 
-_FROM_THE_START: _Stays = ((1, 0),)  # of a founder who has never left
+_FROM_THE_START: _Stays = ((1, 0),)  # the stays of a founder who has never left
 
 
 class _Log:
+    """The stored log of one conversation."""
+
     __slots__ = (
         "_first_state",
         "by_key",
@@ -79,16 +80,15 @@ class _Log:
         self.state: dict[str, Any] | None = None
         self.notified: tuple[tuple[str, int], ...] = ()
         self.founders = members
-        #: By user, first and last seq of each time as a member; the last one is 0 for who still is. Between two of
-        #: them, each entry that the user sees of the time between, as a stay of its own. Without founders who have
-        #: never left.
+        #: By user: (first seq, last seq) of each stay as a member; a last seq of 0 means that the stay continues. An
+        #: entry between two stays that the user may see is a stay of its own. Founders who never left have no key.
         self.stays: dict[str, _Stays] = NO_DICT
         self.messages: list[Message] = NO_LIST
-        self.earlier: dict[int, list[Message]] = NO_DICT  # by seq: what an edited message was before, the oldest first
+        self.earlier: dict[int, list[Message]] = NO_DICT  # by seq: the forms before each edit, oldest first
         self.by_key: dict[tuple[str, str], Message] = NO_DICT
-        self.states: dict[str, ConversationState] = NO_DICT  # by user; only those that ever changed
-        self._first_state = ConversationState(id, 0, 0, 0)  # of all others
-        self.delivered: dict[str, int] = NO_DICT  # by user, p2p: how far some device of the user is known to have got
+        self.states: dict[str, ConversationState] = NO_DICT  # by user; only states that have changed
+        self._first_state = ConversationState(id, 0, 0, 0)  # the state of all other users
+        self.delivered: dict[str, int] = NO_DICT  # by user, p2p only: the highest seq that a device is known to have
 
     def add(self, message: Message) -> None:
         self.messages = self.messages or []
@@ -99,15 +99,15 @@ class _Log:
     def state_of(self, user: str) -> ConversationState:
         return self.states.get(user, self._first_state)
 
-    # Of users who are, or were, members:
+    # The methods below are for users who are or were members.
 
     def stays_of(self, user: str) -> _Stays:
         return self.stays.get(user, _FROM_THE_START)
 
     def seen_by(self, user: str, after: int = 0) -> Iterable[Message]:
-        """What the user may see, beyond this seq."""
+        """Return the messages after this seq that the user may see."""
         if after >= len(self.messages):
-            return ()  # as at nearly every login
+            return ()  # a shortcut for nearly every login
         return (
             self.as_seen_by(user, message)
             for first, last in self.stays_of(user)
@@ -115,47 +115,51 @@ class _Log:
         )
 
     def as_seen_by(self, user: str, message: Message) -> Message:
-        """Who has left sees it as it was then, or that it was recalled."""
+        """Return the message as this user sees it. A user who left sees later recalls, but no later edits."""
         if not message.amended or message.recalled or message.amended <= (end := self.end_for(user)):
             return message
         return [form for form in self.earlier[message.seq] if form.amended <= end][-1]
 
     def ended_for(self, user: str) -> int:
-        """The end of the last stay that has ended."""
+        """Return the last seq of the user's latest stay that has ended; 0 if there is none."""
         stays = self.stays_of(user)
         return stays[-1][1] or (stays[-2][1] if len(stays) > 1 else 0)
 
     def missed_by(self, user: str) -> list[int]:
-        """Of the entries since the user left, those that recall or edit what the user has seen."""
+        """Return the seqs of the entries since the user left that recall or edit a message which the user may see."""
         stays = self.stays_of(user)
         return [entry.seq for entry in changes.concerning(self.messages[stays[-1][1] :], stays)]
 
     def left_lately(self) -> tuple[tuple[str, int], ...]:
+        """Return the users who left in one of the latest entries, each with the seq of that entry."""
         ends = sorted((user, stays[-1][1]) for user, stays in self.stays.items())
         return tuple((user, end) for user, end in ends if end > len(self.messages) - NOTIFIED and end)
 
     def end_for(self, user: str) -> int:
-        """Where the log ends for this user."""
+        """Return the last seq of the log that this user may see."""
         return self.stays_of(user)[-1][1] or len(self.messages)
 
 
 class MemoryStorage:
-    """`fanout`: "read": a message is one row, and a login looks into each of the user's conversations; "write": each
-    message puts a row into the inbox of each member as well, and a login reads through the user's own inbox, from
-    where it stopped the last time. What users see is the same. `log` names what is stored here, and nothing else.
+    """A storage in memory.
+
+    With `fanout` "read", a message is one row, and a login reads each of the user's conversations. With "write", each
+    message also adds a row to the inbox of each member, and a login reads the user's inbox from its last position.
+    Users see the same in both. `log` is the name of the stored data, see `UserState`.
     """
 
     def __init__(self, fanout: str = "read", log: str = "") -> None:
         self.log = log
         self._inboxes: dict[str, list[Message]] | None = {} if Fanout(fanout).keeps_inboxes else None
         self._logs: dict[str, _Log] = {}
-        self._conversations_of: dict[str, tuple[str, ...]] = {}  # by user, past members too; sorted
+        self._conversations_of: dict[str, tuple[str, ...]] = {}  # by user; sorted; past ones included
         self._user_epochs: dict[str, int] = {}
         self._revoked_before: dict[str, float] = {}
-        self._versions: dict[str, int] = {}  # of each user's log
+        self._versions: dict[str, int] = {}  # by user: the latest version of the user's log
 
     def execute(self, request: Request) -> Result:
-        # One chain of type tests, the most frequent first: in a simulation this runs once for each message.
+        """Carry out a request."""
+        # One chain of type tests, the most frequent first: a simulation runs it once for each message.
         if type(request) is Append:
             return self._append(request)
         if type(request) is SaveState:
@@ -195,11 +199,11 @@ class MemoryStorage:
         return log
 
     def _knows(self, user: str, id: str) -> None:
-        """From now on the conversation is one of the user's."""
+        """Add the conversation to those of the user."""
         self._conversations_of[user] = tuple(sorted((*self._conversations_of.get(user, ()), id)))
 
     def _log_of(self, user: str, id: str) -> _Log | None:
-        """The conversation, if it is one of the user's."""
+        """Return the conversation, or None if it is not one of the user's."""
         return self._logs[id] if id in self._conversations_of.get(user, ()) else None
 
     def _append(self, request: Append) -> Appended | Duplicate | Blocked | Fenced:
@@ -219,7 +223,7 @@ class MemoryStorage:
         if request.effects is not None:
             self._change_log(log, message.seq, request.effects, appended)
         log.add(message)
-        if self._inboxes is not None:  # in a simulation this runs once for each message
+        if self._inboxes is not None:  # tested here too, because a call for each message is slow
             self._into_inboxes(log.members, message, appended)
         if request.effects is not None:
             if request.effects.left:
@@ -234,12 +238,12 @@ class MemoryStorage:
 
     @staticmethod
     def _sees_it(log: _Log, request: Append) -> bool:
-        """Whether the sender of the entry is, or was until then, a member."""
+        """Return whether the sender of the entry is a member, or leaves with this entry."""
         sender = request.message.sender
         return sender in log.members or (request.effects is not None and sender in request.effects.left)
 
     def _is_blocked(self, log: _Log, message: Message) -> bool:
-        """Whether who would read it has blocked its sender."""
+        """Return whether the recipient of a p2p or system message has blocked its sender."""
         id, users = may_have_blocked(message, log.members)
         between = log if id == log.id else self._logs.get(id)
         if between is not None and between.states:
@@ -255,6 +259,7 @@ class MemoryStorage:
                 self._inboxes.setdefault(user, []).append(message)
 
     def _change_log(self, log: _Log, seq: int, effects: Effects, appended: Appended) -> None:
+        """Apply the effects of the entry at `seq`, except its notes."""
         if effects.state is not None:
             log.state = effects.state
         for user in effects.joined:
@@ -283,12 +288,13 @@ class MemoryStorage:
                 log.messages[entry.seq - 1] = log.by_key[entry.sender, entry.id_client] = entry
 
     def _catch_up(self, log: _Log, user: str, appended: Appended) -> None:
-        """Who comes back sees what became meanwhile of what was there before."""
+        """Let a user who joins again see the recalls and edits of earlier messages that the user has missed."""
         for seq in log.missed_by(user):
             log.stays[user] = (*log.stays_of(user), (seq, seq))
             self._into_inboxes((user,), log.messages[seq - 1], appended)
 
     def _note(self, note: Message, appended: Appended) -> Message | None:
+        """Add a note to its user's system log. Returns it with its seq, or None if the log has its key already."""
         log = self._logs.get(note.conversation_id) or self._make(note.conversation_id, (note.to,))
         key = (note.sender, note.id_client)
         if key in log.by_key:
@@ -335,7 +341,7 @@ class MemoryStorage:
     def _save_state(self, request: SaveState) -> StatesSaved:
         log, user, id = self._logs.get(request.conversation_id), request.user, request.conversation_id
         if log is None and request.blocked is not None and user in (members := p2p_members(id) or ()):
-            log = self._make(id, members)  # one may block whom one has never heard of
+            log = self._make(id, members)  # a user may block another one before their first message
         if log is None or id not in self._conversations_of.get(user, ()):
             return StatesSaved()
         self._change(log, request)
@@ -343,7 +349,7 @@ class MemoryStorage:
         return StatesSaved(tuple((one, log.state_of(one)) for one in (user, *others)))
 
     def _change(self, log: _Log, change: SaveState) -> States:
-        """Returns the states that have changed."""
+        """Apply the change. Returns the states that have changed."""
         user, max_seq = change.user, len(log.messages)
         old = log.state_of(user)
         new = change.applied_to(old, max_seq)
@@ -394,7 +400,8 @@ class MemoryStorage:
             return True
         if not request.doubted:
             return False
-        # Not where it ends for this user, who may have heard a later seq, of what was sent from outside.
+        # Compare with the end of the whole log. A user who is not a member knows seqs from the acknowledgements of
+        # their own applications and system messages.
         ends = {id: len(log.messages) for id in request.cursors if (log := self._logs.get(id))}
         return any(seq > ends.get(id, 0) for id, seq in request.cursors.items() if not is_chatroom(id))
 
@@ -421,8 +428,8 @@ class MemoryStorage:
         for row in islice(inbox, page.inbox, None):
             conversation = row.conversation_id
             log = self._logs[conversation]
-            message = log.as_seen_by(request.session.user, log.messages[row.seq - 1])  # as it is by now
-            if message.seq > request.cursors.get(conversation, 0):  # else the device got it by a push
+            message = log.as_seen_by(request.session.user, log.messages[row.seq - 1])  # with its recalls and edits
+            if message.seq > request.cursors.get(conversation, 0):  # otherwise the device has it from a push
                 if len(page.messages) == request.limit or not room.takes(body_bytes(message)):
                     page.more = True
                     break

@@ -1,11 +1,11 @@
-"""Storage as data: what a machine may ask, and what the answers mean. `memory` says the same as code.
+"""The requests to storage as data, and the meaning of their results. `memory` defines the same meaning as code.
 
-A machine calls `port.store(request)`; its shell carries the request out when and how it likes and answers
-`machine.stored(request, result, now)`, with the very object: each request is asked once, and equal to itself alone.
-Whatever went wrong, also "no idea whether it happened", is `Failed`.
+A machine calls `port.store(request)`. Its shell carries out the request and answers with
+`machine.stored(request, result, now)`, where `request` is the same object. A machine sends each request object once,
+and a request equals only itself. Every failure is `Failed`, including those after which the outcome is unknown.
 
-Requests of one conversation are carried out in the order in which they were asked. What was asked by a machine that
-has died since is carried out within policies.storage_timeout, or never.
+Storage carries out the requests of one conversation in the order in which they were sent. A request of a machine that
+has crashed since is carried out within policies.storage_timeout, or never.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from typing import Any, ClassVar, NamedTuple, get_args
 from imsim.core.model import ConversationState, Message, Scene, Session, is_p2p, p2p_id
 from imsim.core.sizes import Room, utf8_bytes
 
-_ANY = 1 << 62  # bytes: no bound
+_ANY = 1 << 62  # bytes; means that there is no bound
 
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False)
 class OpenConversation:
-    """Become the conversation's single writer: raises its epoch, so that every earlier writer is fenced off.
-    `founders` makes it, with these members, where it does not exist. -> LogState or None."""
+    """Open the conversation as its single writer. This raises its epoch, which fences off every earlier writer.
+
+    If the conversation does not exist, `founders` creates it with these members. -> LogState, or None if it does not
+    exist and `founders` is None.
+    """
 
     op: ClassVar[str] = "open_conversation"
     conversation_id: str
@@ -34,13 +37,17 @@ class OpenConversation:
 
 @dataclass(slots=True)
 class Effects:
-    """What an entry of the log changes. `state`: the conversation's own from now on, a JSON object (None: as before).
-    Who `joined` sees the log from this entry on, who `left` sees this one as the last. Who joins again sees of the
-    entries since, from now on, those that have recalled or edited what was seen before (see `changes.concerning`).
-    `amended` takes the place of the entry with its seq; if it is recalled, so are the entries that have edited it (see
-    `changes.edits`). An edit is not for those who have left: they see the entry as it was when they did. `notes` go
-    to the end of the log system:<to> each, where they get their seq and id; one whose idempotency key is taken there
-    (no user's send can have it, see `gateway.validation`) is left out."""
+    """The changes that an entry of the log makes.
+
+    - `state` is the new state of the conversation, a JSON object. None leaves it unchanged.
+    - A user in `joined` sees the log from this entry on. A user in `left` sees this entry as the last one. A user who
+      joins again also sees those missed entries that recalled or edited a message which the user could see before
+      (see `changes.concerning`).
+    - `amended` replaces the entry with its seq. If it is recalled, the entries that edited it are recalled too (see
+      `changes.edits`). An edit is not visible to users who left before it: they see the entry as it was then.
+    - Each note of `notes` is appended to the log system:<to>, and gets its seq and id there. A note is left out if that
+      log has its idempotency key already. (A user's send cannot have this key, see `gateway.validation`.)
+    """
 
     state: dict[str, Any] | None = None
     joined: tuple[str, ...] = ()
@@ -51,9 +58,12 @@ class Effects:
 
 @dataclass(slots=True, eq=False)
 class Append:
-    """Add `message` at `message.seq`, move its sender's read mark to `shown` as `SaveState` does, and carry out the
-    `effects`: all or nothing. -> Appended, Duplicate, Fenced, or Blocked where the other user of a p2p conversation, or
-    of a system message, has blocked the sender and it has no effects: of those that have, the rules decide."""
+    """Add `message` at `message.seq`, move its sender's read mark to `shown` as `SaveState` does, and apply `effects`.
+
+    All of it happens, or nothing. -> Appended, Duplicate, Fenced or Blocked. The result is Blocked if the recipient of
+    a p2p or system message has blocked the sender, and there are no effects. If there are effects, the rules have
+    checked the block.
+    """
 
     op: ClassVar[str] = "append"
     epoch: int
@@ -64,7 +74,7 @@ class Append:
 
 @dataclass(slots=True, eq=False)
 class Find:
-    """The message with this idempotency key. -> Message or None."""
+    """Find the message with this idempotency key. -> Message or None."""
 
     op: ClassVar[str] = "find"
     conversation_id: str
@@ -74,7 +84,7 @@ class Find:
 
 @dataclass(slots=True, eq=False)
 class Get:
-    """The message at `seq`. -> Message or None."""
+    """Get the message at `seq`. -> Message or None."""
 
     op: ClassVar[str] = "get"
     conversation_id: str
@@ -83,7 +93,10 @@ class Get:
 
 @dataclass(slots=True, eq=False)
 class Between:
-    """How `others` stand to `user`, for the sake of something in that conversation. -> Relations."""
+    """Look up which of `others` have blocked `user` or are friends of `user`, for a send to the conversation.
+
+    -> Relations.
+    """
 
     op: ClassVar[str] = "between"
     conversation_id: str
@@ -93,7 +106,7 @@ class Between:
 
 @dataclass(slots=True, eq=False)
 class OpenUser:
-    """Raises the user's epoch. -> UserState."""
+    """Raise the user's epoch, and read the user's states. -> UserState."""
 
     op: ClassVar[str] = "open_user"
     user: str
@@ -101,7 +114,7 @@ class OpenUser:
 
 @dataclass(slots=True, eq=False)
 class RevokeTokens:
-    """Tokens of the user that were issued before this wall time (seconds since 1970) are void from now on. -> Saved."""
+    """Revoke the user's tokens that were issued before this wall time, in seconds since 1970. -> Saved."""
 
     op: ClassVar[str] = "revoke_tokens"
     user: str
@@ -110,12 +123,15 @@ class RevokeTokens:
 
 @dataclass(slots=True, eq=False)
 class SaveState:
-    """Change a user's conversation state; None leaves a field as it is. `read_seq` and `hidden_seq` move forward
-    only, and not beyond the log; to hide is also to read. -> StatesSaved.
+    """Change a user's conversation state. -> StatesSaved.
 
-    A change gets the next version of the user's log, with it or not at all; no change, no version. In a p2p
-    conversation the other user's state learns how far was read or `delivered_seq`, and changes likewise. `asked` is the
-    asker's own.
+    None leaves a field unchanged. `read_seq` and `hidden_seq` only move forward, and not beyond the end of the log.
+    Hiding up to a seq also reads up to it.
+
+    A change gets the next version of the user's log, in the same transaction. Without a change there is no new version.
+    In a p2p conversation, the other user's state gets the new read mark and `delivered_seq` as `peer_read_seq` and
+    `peer_delivered_seq`, with a version of its own. Storage does not read `asked`: it belongs to the sender of the
+    request.
     """
 
     op: ClassVar[str] = "save_state"
@@ -135,7 +151,7 @@ class SaveState:
         return self.read_seq > 0 or (self.hidden_seq or 0) > 0 or self.delivered_seq > 0
 
     def applied_to(self, state: ConversationState, max_seq: int) -> ConversationState:
-        """What the user's state becomes, its version aside, in a log that ends at `max_seq`."""
+        """Return the user's new state in a log that ends at `max_seq`. Its version is still the old one."""
         hidden_seq = self.hidden_seq or 0
         state = state.copy()
         state.read_seq = max(state.read_seq, min(max(self.read_seq, hidden_seq), max_seq))
@@ -151,7 +167,7 @@ class SaveState:
         return state
 
     def shown_to_peer(self, peer: ConversationState, mine: ConversationState, max_seq: int) -> ConversationState:
-        """What the other user's state becomes with it, `mine` being what this user's has become."""
+        """Return the other user's new state. `peer` is the old one, and `mine` is this user's new state."""
         peer = peer.copy()
         peer.peer_read_seq = max(peer.peer_read_seq, mine.read_seq)
         peer.peer_delivered_seq = max(peer.peer_delivered_seq, mine.read_seq, min(self.delivered_seq, max_seq))
@@ -160,8 +176,10 @@ class SaveState:
 
 @dataclass(slots=True, eq=False)
 class CountRead:
-    """How many members have read the message at `seq`, its sender aside? `user` must be one of them. `asked` is the
-    asker's own. -> ReadCount, or None if there is no such message for this user."""
+    """Count the members who have read the message at `seq`, without its sender.
+
+    -> ReadCount, or None if `user` cannot see such a message. Storage does not read `asked`.
+    """
 
     op: ClassVar[str] = "count_read"
     user: str
@@ -172,12 +190,17 @@ class CountRead:
 
 @dataclass(slots=True, eq=False)
 class Missed:
-    """At most `limit` messages of the session's user's conversations after `cursors` (absent: 0), in seq order within
-    each conversation; and with the last of them the user's states that changed after `version` (after 0: all states,
-    changed or not). What users wrote in both has at most `page_bytes` (see `sizes.Room`); where the states do not fit,
-    they come in the order of their changes. `inbox`: up to where the user's inbox was looked through before;
-    `state_version`: that of the newest state that is known. -> MissedPage, or Ahead where one of these is beyond what
-    there is: of the cursors this is looked up only if `doubted`, as it takes a read for each."""
+    """Read one page of the messages and states that a device has missed. -> MissedPage or Ahead.
+
+    The page has at most `limit` messages after `cursors` (0 for a conversation without one), in seq order within each
+    conversation. The last page also has the user's states that changed after `version`; after 0, it has all states.
+    The texts of users in both have at most `page_bytes` (see `sizes.Room`). If the states do not fit, the page has
+    those that changed first.
+
+    `inbox` is the position in the user's inbox up to which earlier pages have read. `state_version` is the version of
+    the newest state that the device has. The result is Ahead if one of these values, or a cursor, is beyond the end of
+    the stored data. The cursors are checked only if `doubted`, because each check takes a read.
+    """
 
     op: ClassVar[str] = "missed"
     session: Session
@@ -185,7 +208,7 @@ class Missed:
     limit: int
     version: int = 0
     inbox: int = 0
-    number: int = 0  # the asker's own
+    number: int = 0  # the number of the client's request; storage does not read it
     state_version: int = 0
     doubted: bool = False
     page_bytes: int = _ANY
@@ -193,9 +216,11 @@ class Missed:
 
 @dataclass(slots=True, eq=False)
 class Range:
-    """The messages from `first` to `last`, at most `limit` of them with at most `page_bytes` of bodies (see
-    `sizes.Room`), the latest. `asked` is the asker's own. -> RangePage, or None if the user has no such
-    conversation."""
+    """Read the latest messages from `first` to `last`. -> RangePage, or None if the user has no such conversation.
+
+    The page has at most `limit` messages, with at most `page_bytes` of bodies (see `sizes.Room`). Storage does not
+    read `asked`.
+    """
 
     op: ClassVar[str] = "range"
     user: str
@@ -210,7 +235,7 @@ class Range:
 Lookup = Find | Get | Between
 Request = OpenConversation | Append | Lookup | OpenUser | RevokeTokens | SaveState | CountRead | Missed | Range
 
-#: What work storage may have, for service times: `inbox` is one row of an inbox, written with an `append`.
+#: The operations of storage that have a service time. `inbox` is one inbox row, which is written with an `append`.
 STORAGE_OPS = frozenset((*(request.op for request in get_args(Request)), "inbox"))
 
 # --- results --------------------------------------------------------------------------------------------------------
@@ -218,9 +243,11 @@ STORAGE_OPS = frozenset((*(request.op for request in get_args(Request)), "inbox"
 
 @dataclass(slots=True)
 class LogState:
-    """Storage's record of a log. `notified`: the users to whose system logs the latest entries with notes
-    wrote, and up to which seq. `left`: the users who ceased to be members in one of the latest `NOTIFIED` entries,
-    and in which."""
+    """Storage's record of a log.
+
+    `notified` has the users whose system logs got the latest notes of this log, each with the seq of the note. `left`
+    has the users who left in one of the latest `NOTIFIED` entries, each with the seq of that entry.
+    """
 
     epoch: int
     max_seq: int
@@ -235,8 +262,11 @@ States = tuple[tuple[str, ConversationState], ...]  # (user, state)
 
 @dataclass(slots=True)
 class Appended:
-    """`states` are those that changed: the sender's, and with it the other user's, in their new state. `notes`, as
-    they stand in their logs. `inbox_rows`: how many were written."""
+    """The message is stored.
+
+    `states` has the conversation states that changed: the sender's, and in a p2p conversation the other user's.
+    `notes` are the notes with their seqs and ids. `inbox_rows` is the number of inbox rows that were written.
+    """
 
     states: States = ()
     notes: tuple[Message, ...] = ()
@@ -245,46 +275,47 @@ class Appended:
 
 @dataclass(slots=True)
 class Duplicate:
-    """The idempotency key is taken: nothing was written; this is what stands under it."""
+    """The idempotency key is already used. Nothing was written. `original` is the message with this key."""
 
     original: Message
 
 
 @dataclass(slots=True)
 class Blocked:
-    """Nothing was written."""
+    """The recipient has blocked the sender. Nothing was written."""
 
 
 @dataclass(slots=True)
 class Fenced:
-    """Another writer opened the conversation since, or `seq` is not the next one: nothing was written."""
+    """Another writer has opened the conversation since, or `seq` is not the next one. Nothing was written."""
 
 
 @dataclass(slots=True)
 class Relations:
-    """Which of those who were asked about have blocked the user, and which are friends, in the order asked."""
+    """The users of a `Between` who have blocked the user, and those who are friends, both in the order of `others`."""
 
     blocking: tuple[str, ...]
     friends: tuple[str, ...]
 
 
 class StateRecord(NamedTuple):
-    """A user's conversation state, and what belongs to it: the seqs beyond the read mark that count, ascending, which
-    are those since the user became a member; where the log ends, how far some device of the user is known to have got,
-    and the conversation's state if it is p2p; and where the time before the user became a member ended."""
+    """A user's conversation state, with the values that the router needs for it."""
 
     state: ConversationState
-    unread_seqs: list[int]
-    max_seq: int
-    delivered_seq: int = 0
-    log_state: dict[str, Any] | None = None
-    ended: int = 0
+    unread_seqs: list[int]  # ascending; of the unread messages since the user last became a member
+    max_seq: int  # where the log ends for this user
+    delivered_seq: int = 0  # the highest seq that a device of the user is known to have
+    log_state: dict[str, Any] | None = None  # the state of a p2p conversation
+    ended: int = 0  # seq at which the user last left; 0 if the user never left
 
 
 @dataclass(slots=True)
 class UserState:
-    """`states` has all conversations that the user is or was a member of, by id. `log` names what is stored here, all
-    of it: another storage, or this one after it was emptied, has another."""
+    """A user's stored data.
+
+    `states` has a record for each conversation that the user is or was a member of, ordered by id. `log` names all the
+    data of this storage. Another storage has another name, and so has this one after it was emptied.
+    """
 
     epoch: int
     states: list[StateRecord]
@@ -294,29 +325,36 @@ class UserState:
 
 @dataclass(slots=True)
 class Saved:
-    pass
+    """The request was carried out."""
 
 
 @dataclass(slots=True)
 class StatesSaved:
-    """The user's state as it is now, changed or not, and the other user's where it may have changed; nothing for
-    who is no member. The whole state, so that answers may be lost, repeated or late: the higher version is the newer
-    one."""
+    """The user's current state, changed or not, and the other user's state if it may have changed.
+
+    It is empty if the conversation is not one of the user's. Each state is complete, not a difference. So an answer may
+    be lost, repeated or late: the state with the higher version is the newer one.
+    """
 
     states: States = ()
 
 
 @dataclass(slots=True)
 class ReadCount:
+    """The number of members who have read a message, of all its recipients."""
+
     read: int
     members: int
 
 
 @dataclass(slots=True)
 class MissedPage:
-    """`states` come with the last of the messages, and `version`, up to where the user's log of them has been brought.
-    `more`: of messages or of states. `inbox`: up to where the user's inbox was looked through. `reads`: how many places
-    storage had to look at for it."""
+    """A page of missed messages, and on the last page the changed states.
+
+    `version` is the version of the user's log up to which the states are complete. `more` means that messages or states
+    remain. `inbox` is the position in the user's inbox up to which it was read. `reads` is the number of reads that
+    the page took.
+    """
 
     messages: list[Message]
     cursors: dict[str, int]
@@ -329,12 +367,12 @@ class MissedPage:
 
 @dataclass(slots=True)
 class Ahead:
-    """Whoever asks knows of more than there is: this storage was set back, to a backup for instance."""
+    """The device has more than storage has: the storage was set back, for instance to a backup."""
 
 
 @dataclass(slots=True)
 class RangePage:
-    """In seq order. `more`: before them there are others in the range."""
+    """A page of history, in seq order. `more` means that the range has earlier messages."""
 
     messages: list[Message]
     more: bool = False
@@ -342,7 +380,7 @@ class RangePage:
 
 @dataclass(slots=True)
 class Failed:
-    """It may have happened or not."""
+    """The request failed. It may have been carried out or not."""
 
     text: str
 
@@ -366,21 +404,21 @@ Result = (
     | None
 )
 
-#: By the type of a request, what its answer leads to: `answered(machine, request, result, now)`.
+#: The handler of an answer, by type of request: `answered(machine, request, result, now)`.
 Answered = dict[type, Callable[[Any, Any, Result, float], None]]
 
-# --- what every implementation shares ---------------------------------------------------------------------------------
+# --- shared by all implementations ------------------------------------------------------------------------------------
 
-#: How many of the latest notes a conversation remembers, and for how many entries it knows who left: more than its
-#: writer has under way at a time.
+#: The number of latest notes that a log keeps in `notified`, and of latest entries that it searches for `left`. It is
+#: more than a writer has in flight at a time.
 NOTIFIED = 64
 
 
-_OfConversation = OpenConversation | Lookup  # made once: to make it takes longer than to ask for it
+_OfConversation = OpenConversation | Lookup  # built once, because building it takes longer than the test
 
 
 def owner_of(request: Request) -> str:
-    """The conversation or user whose storage carries out the request, where there are several."""
+    """Return the conversation or user that decides which storage carries out the request."""
     if isinstance(request, Append):
         return request.message.conversation_id
     if isinstance(request, _OfConversation):
@@ -389,8 +427,10 @@ def owner_of(request: Request) -> str:
 
 
 def may_have_blocked(message: Message, members: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """The user and the conversation whose state says whether the sender of this is blocked: that of the two, also
-    for what one of them sends into the other's system log."""
+    """Return the conversation, and the users in it, whose states say whether the sender is blocked.
+
+    It is the p2p conversation of the two users, also for a system message of one to the other.
+    """
     sender = message.sender
     if message.scene == Scene.SYSTEM and sender != message.to:
         return p2p_id(sender, message.to), (message.to,)
@@ -398,15 +438,17 @@ def may_have_blocked(message: Message, members: tuple[str, ...]) -> tuple[str, t
 
 
 def peers(conversation_id: str, members: tuple[str, ...], user: str) -> tuple[str, ...]:
-    """The other user of a p2p conversation; nobody in any other."""
+    """Return the other user of a p2p conversation; empty for any other conversation."""
     if not is_p2p(conversation_id):
         return ()
     return tuple([member for member in members if member != user])
 
 
 def add_states(page: MissedPage, asked: Missed, states: Iterable[ConversationState], version: int, room: Room) -> None:
-    """With the last of the messages: `states` that changed after what was asked for, as far as there is room for what
-    the user wrote in them; `version` is where the user's log stands."""
+    """Add the changed states to the last page of messages, as far as there is room for their `custom` texts.
+
+    `states` are those that changed after `asked.version`. `version` is the latest version of the user's log.
+    """
     taken: list[ConversationState] = []
     for state in sorted(states, key=lambda state: state.version):
         if state.custom and not room.takes(utf8_bytes(state.custom)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
@@ -11,11 +12,13 @@ from threading import Thread
 
 from imsim.core.storage import Failed, Request, Result
 from imsim.live.stores.tables import SqliteStorage
+from imsim.live.turn import TurnBudget
 
 _Deliver = Callable[[list[tuple[Request, Result]]], None]
 _Batch = tuple[_Deliver | None, list[Request]]
 
 _LARGEST_COMMIT = 1_000  # requests; it limits how long an answer waits for its commit
+_ANSWERS_PER_TURN = 32  # in one iteration of the event loop, so that a large commit does not delay the connections
 
 
 class SqliteStore:
@@ -44,6 +47,8 @@ class SqliteStore:
         self._gathering: list[Request] = []  # submitted in this iteration of the loop
         self._submitted = 0
         self._answered = 0
+        self._reported: deque[tuple[_Deliver | None, tuple[Request, Result]]] = deque()  # answers not delivered yet
+        self._turn = TurnBudget(_ANSWERS_PER_TURN, self._deliver_some)
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
         self._queue: SimpleQueue[_Batch | None] = SimpleQueue()
         self._thread: Thread | None = Thread(target=self._run, name="imsim-sqlite", daemon=True)
@@ -95,10 +100,21 @@ class SqliteStore:
             self._gathering = []
 
     def _answer(self, deliver: _Deliver | None, answers: list[tuple[Request, Result]]) -> None:
-        self._answered += len(answers)
+        self._reported.extend((deliver, answer) for answer in answers)
+        self._deliver_some()
+
+    def _deliver_some(self) -> None:
+        """Deliver the oldest answers, as many as this turn may."""
+        answers: list[tuple[Request, Result]] = []
+        reported = self._reported
+        while reported and self._turn.take():
+            self._answered += 1
+            deliver, answer = reported.popleft()
+            if deliver is not None and deliver == self._deliver:  # otherwise, the server that submitted it has ended
+                answers.append(answer)
         try:
-            if deliver is not None and deliver == self._deliver:
-                deliver(answers)
+            if answers and self._deliver is not None:
+                self._deliver(answers)
         finally:
             for target, done in self._flushes:
                 if self._answered >= target and not done.done():

@@ -51,7 +51,7 @@ class Cost(Section):
         le=1e6,
         description="average load of the month as a multiple of the simulated load: 0.4 if the run is the peak hour"
         " with 2.5 times the average load. Absent: if workload.arrivals is a curve or bursts, their mean load"
-        " (workload.rate); otherwise the simulated load for the whole month",
+        " (workload.rate); otherwise the mean of the simulated load, also for a ramp",
     )
     retention_days: float | None = Field(
         default=None,

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from imsim.scenario.quantities import PositiveSeconds, Seconds
 from imsim.scenario.sections.base import Section
+from imsim.scenario.sections.topology import TIERS
 
-TIERS = ("gateway", "router", "storage")
 _Share = Annotated[float, Field(gt=0, le=1)]
 
 

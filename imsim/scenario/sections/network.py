@@ -10,6 +10,7 @@ from imsim.scenario.draws import Draws
 from imsim.scenario.errors import FieldError, suggestion
 from imsim.scenario.quantities import PositiveSeconds
 from imsim.scenario.sections.base import Section
+from imsim.scenario.sections.topology import TIERS
 
 _MOST_SHARE = 1e9
 
@@ -146,7 +147,6 @@ PROFILES = {
     ),
 }
 
-_TIERS = ("gateway", "router", "storage")
 _PAIRS = ("gateway-router", "router-router", "router-storage")  # the tiers that exchange frames
 
 
@@ -194,7 +194,7 @@ class Network(Section):
 
     def between(self, one: str, other: str) -> BackendLink:
         """Return the link between two tiers."""
-        pair = "-".join(sorted((one, other), key=_TIERS.index))
+        pair = "-".join(sorted((one, other), key=TIERS.index))
         return self.links.get(pair, self.backend)
 
     def in_use(self) -> dict[str, ClientLink]:

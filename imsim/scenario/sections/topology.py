@@ -47,6 +47,10 @@ Placement = Annotated[
 ]
 
 
+#: The tiers in the order in which a message passes them: a name such as router0 is a node's.
+TIERS = ("gateway", "router", "storage")
+
+
 class Tier(Section):
     """The nodes of one kind. Each node has one queue, and workers that process its operations."""
 
@@ -184,3 +188,7 @@ class Topology(Section):
     gateway: GatewayTier = Field(default=GatewayTier(), description="properties of each gateway")
     router: RouterTier = Field(default=RouterTier(), description="properties of each router")
     storage: StorageTier = Field(default=StorageTier(), description="properties of each storage")
+
+    def tiers(self) -> dict[str, tuple[int, Tier]]:
+        """Return the number of nodes and the fields of each tier, by its name."""
+        return {name: (getattr(self, f"{name}s"), getattr(self, name)) for name in TIERS}

@@ -1,7 +1,7 @@
-"""The plan: everything that users will do, who, to whom and when, drawn before the run. Both worlds carry it out.
+"""The plan: all messages and actions of the users, drawn before a run. Simulated and live runs execute it.
 
-`planned` is what a plan consists of, `drawing` puts it together, from `arrivals` (when), `talk` (to whom),
-`online_periods` (who is online) and `actions` (what users do besides writing).
+`planned` defines a plan. `drawing` creates one from `arrivals` (the times of messages), `talk` (their conversations),
+`online_periods` (the online periods of devices) and `actions` (everything that users do besides sending messages).
 """
 
 from imsim.scenario.workload.drawing import plan

@@ -1,4 +1,4 @@
-"""When users do something: a Poisson process of each, and what shapes it."""
+"""The times at which users send messages: a Poisson process for each user, or a replay."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from imsim.scenario.draws import Draws
 from imsim.scenario.model import Scenario
 from imsim.scenario.workload.columns import Floats, Int64s, places
 
-# Numbers drawn at a time: bounds the memory, not the plan.
+# The count of numbers that are drawn at once. It bounds the memory; the plan does not depend on it.
 _BLOCK = 1 << 21
 
 
 def writing(scenario: Scenario, seed: int, duration: float) -> tuple[Int64s, Int64s, Int64s]:
-    """Who writes when: (user, number among the user's own, ns), by (ns, user)."""
+    """Return the times of all messages: (user, number of the message of this user, ns), sorted by (ns, user)."""
     work = scenario.workload
     activity = _activity(scenario, seed)
     if isinstance(work.arrivals, Replay):
@@ -26,7 +26,7 @@ def writing(scenario: Scenario, seed: int, duration: float) -> tuple[Int64s, Int
 
 
 def expected(scenario: Scenario, seed: int, duration: float) -> float:
-    """How many messages are to be expected."""
+    """Return the expected number of messages."""
     arrivals = scenario.workload.arrivals
     if isinstance(arrivals, Replay):
         return len(arrivals.at)
@@ -36,7 +36,7 @@ def expected(scenario: Scenario, seed: int, duration: float) -> float:
 
 
 def _activity(scenario: Scenario, seed: int) -> Floats:
-    """How much each user writes, in multiples of what a user writes on average."""
+    """Return the rate of each user as a multiple of the mean rate."""
     activity, users = scenario.workload.activity, np.arange(scenario.population.users)
     if activity.constant is not None:
         return np.ones(len(users))
@@ -44,21 +44,24 @@ def _activity(scenario: Scenario, seed: int) -> Floats:
 
 
 def arrivals(draws: Draws, rates: Floats, duration: float, shape: Shape | None = None) -> tuple[Int64s, Int64s, Int64s]:
-    """A Poisson process of each entity, with its rate, up to `duration`: (entity, number among its own, ns), by
-    (ns, entity). With a shape, that of the steady process is taken for how much was to be expected until then."""
+    """Draw a Poisson process for each entity, with its rate, up to `duration`.
+
+    Returns (entity, number of the arrival of this entity, ns), sorted by (ns, entity). With a shape, each time of the
+    steady process is taken as an expected number, and moved to the time by which the shape has that expected number.
+    """
     end = round(duration * 1e9)
     until = shape.expected(duration) if shape else duration
     nobody = np.empty(0, np.int64)
     found = [(nobody, nobody, nobody)]
     active = np.flatnonzero(rates)
-    now = np.zeros(len(active))  # seconds, of each active entity's latest arrival
-    done = 0  # arrivals already drawn for each active entity
+    now = np.zeros(len(active))  # the latest arrival of each active entity, in seconds
+    done = 0  # count of arrivals already drawn for each active entity
     while len(active):
         left = float((rates[active] * np.maximum(until - now, 0.0)).max())
         width = max(1, min(math.ceil(left + 3 * math.sqrt(left)), _BLOCK // len(active)))
         number = np.arange(done, done + width)
         times = -np.log1p(-draws.array(active[:, None], number)) / rates[active, None]
-        # Added strictly one after another from time 0, so the width of a block never shows in a time.
+        # Gaps are added one after another from time 0, so times do not depend on the width of a block.
         times[:, 0] += now
         np.cumsum(times, axis=1, out=times)
         at = times if shape is None else shape.when(times)
@@ -72,7 +75,7 @@ def arrivals(draws: Draws, rates: Floats, duration: float, shape: Shape | None =
 
 
 def _replayed(replay: Replay, seed: int, activity: Floats, duration: float) -> tuple[Int64s, Int64s, Int64s]:
-    """Each moment is a message of anybody, of the more active the more often."""
+    """Return the messages of a replay. The user of each moment is drawn in proportion to the activity."""
     at = np.rint(np.array(replay.at) * 1e9).astype(np.int64)
     at = at[at < round(duration * 1e9)]
     number = np.arange(len(at))

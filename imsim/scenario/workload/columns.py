@@ -1,4 +1,4 @@
-"""The arrays that a plan is made of, and how lists of different lengths lie in them end to end."""
+"""The types of a plan's arrays, and helpers for lists that are concatenated in one array."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Floats = npt.NDArray[np.float64]
 
 
 def starts(sizes: Int64s) -> Int64s:
-    """Where each run of these sizes starts, and where the last one ends."""
+    """Return the start of each list of these sizes in the concatenation, and the end of the last one."""
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)))
 
 
 def places(sizes: Int64s) -> Int64s:
-    """0, 1, ... size - 1 for each size, concatenated."""
+    """Return 0, 1, ... size - 1 for each size, concatenated."""
     ends = np.cumsum(sizes)
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes, sizes)

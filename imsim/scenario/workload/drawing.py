@@ -1,16 +1,17 @@
-"""The plan: everything that users will do, who, to whom and when, drawn before the run. Both worlds carry it out.
+"""Creation of a plan from a scenario.
 
-Each number is drawn for (user, purpose) or (group, purpose), never from one stream. So under one seed
+Each number is drawn for (user, purpose) or (group, purpose), never from one common stream. So under one seed, a change
+of a scenario leaves most of its plan unchanged:
 
-- a shorter run has a prefix of a longer one's messages, and of its actions;
-- other sizes and skews leave everybody's times, and each other; so does another activity but for the times;
-- another rate leaves everybody's partners, groups and chatrooms as they are; other arrivals (bursts, a day's curve)
-  leave everything but the times, also of each message that there is under both;
-- sessions leave the messages that are written all the same;
-- chatrooms, other types, recalls, edits, churn and friend requests leave everybody's times, sizes, partners and groups
-  as they were (but for the messages that now go to chatrooms, and to groups no more), and each other;
-- another user leaves everybody's times, sizes and (but for the few who now talk to the newcomer) partners, groups and
-  chatrooms as they were. (Who is asked to be a friend, or invited as a guest, is another then.)
+- A shorter duration gives a prefix of the messages and of the actions.
+- Other sizes and skews do not change times, nor each other. Another activity changes only times.
+- Another rate does not change partners, groups and chatrooms. Other arrivals (bursts, a curve) change only the times of
+  the messages that both plans have.
+- Online periods remove messages, but do not change the remaining ones.
+- Chatrooms, types, recalls, edits, churn and friend requests do not change times, sizes, partners and groups, nor each
+  other. Only the messages that go to chatrooms no longer go to groups.
+- An additional user does not change the times and sizes of others, and changes their partners, groups and chatrooms
+  only where the new user replaces another one. (Friend requests and guests do change.)
 """
 
 from __future__ import annotations
@@ -35,15 +36,16 @@ _MOST_ACTIONS = 20_000_000
 
 
 def plan(scenario: Scenario, seed: int | None = None, duration: float | None = None) -> Plan:
-    """Draw the messages of a scenario, and what users do besides.
+    """Draw the messages and actions of a scenario.
 
-    A message goes to one of the sender's partners with chance `p2p_share`, with chance `room_share` to one of the
-    sender's chatrooms, else to one of the sender's groups, each as likely as the other (unless there is a skew). A
-    sender who is in no chatroom writes to groups instead, one who is in no group to partners; one who has none of them
-    writes nothing, and nobody writes while offline.
+    A message goes to one of the sender's partners with probability `p2p_share`, to one of the sender's chatrooms with
+    probability `room_share`, else to one of the sender's groups. All partners, chatrooms or groups of the sender are
+    equally likely, unless a skew is set. A sender without a chatroom sends to groups instead, one without a group to
+    partners, and one without any of them sends nothing. Users send nothing while they are offline.
 
-    seed, duration (seconds): in place of the scenario's own.
-    Raises: UsageError if the plan would be too large to hold, or the duration is none.
+    seed, duration (seconds): replace the values of the scenario.
+
+    Raises: UsageError if the plan would be too large, or if seed or duration are invalid.
     """
     seed = scenario.seed if seed is None else seed
     duration = scenario.duration if duration is None else _checked(duration)
@@ -105,7 +107,7 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
 def _devices(
     seed: int, sender: Int64s, nth: Int64s, at: Int64s, devices: int, online_periods: OnlinePeriods | None
 ) -> Int8s:
-    """On which device each message is written: any of those that are online."""
+    """Return the device on which each message is sent: a random one of those that are online."""
     u = Draws(seed, "device").array(sender, nth)
     if online_periods is None:
         return (u * devices).astype(np.int8)
@@ -117,7 +119,7 @@ def _devices(
 
 
 def _sizes(scenario: Scenario, types: list[str], type: Int64s, u: Floats) -> Int32s:
-    """Of each message; where its type has sizes of its own, of these."""
+    """Return the size of each message, from the distribution of its type if there is one."""
     work, limit = scenario.workload, scenario.limits.content_bytes
     sizes = np.clip(np.rint(work.size.quantiles(u)), 1, limit)
     for name, distribution in work.sizes.items():
@@ -129,18 +131,18 @@ def _sizes(scenario: Scenario, types: list[str], type: Int64s, u: Floats) -> Int
 
 
 def _online(online_periods: OnlinePeriods, user: Int64s, devices: int, at: Int64s) -> Bools:
-    """Of each user, a row that tells which devices are online then."""
+    """Return a row for each user and time, with the online state of each device of the user."""
     return online_periods.is_online(user[:, None] * devices + np.arange(devices), at[:, None])
 
 
 def _check_size(scenario: Scenario, seed: int, duration: float) -> None:
-    """Raises: UsageError where a plan would be too large to hold."""
+    """Raise a UsageError if the plan would be too large."""
     talk, work, users = scenario.conversations, scenario.workload, scenario.population.users
     messages = expected(scenario, seed, duration)
     if messages > _MOST_MESSAGES:
         raise UsageError(
-            f"scenario {scenario.name}: {messages:.2g} messages are too many for one run;"
-            " lower workload.rate, duration or population.users"
+            f"scenario {scenario.name}: {messages:.2g} messages are too many for one run (at most"
+            f" {_MOST_MESSAGES:.0e}); lower workload.rate, duration or population.users"
         )
     actions = {
         "workload.recalls and workload.edits": messages * (work.recalls + work.edits),
@@ -148,10 +150,10 @@ def _check_size(scenario: Scenario, seed: int, duration: float) -> None:
         "conversations.churn": talk.groups * talk.churn * duration,
     }
     if (total := sum(actions.values())) > _MOST_ACTIONS:
-        what = max(actions, key=lambda name: actions[name])
+        field = max(actions, key=lambda name: actions[name])
         raise UsageError(
             f"scenario {scenario.name}: {total:.2g} recalls, edits, friend requests and changes of groups are too many"
-            f" for one run; lower {what}"
+            f" for one run (at most {_MOST_ACTIONS:.0e}); lower {field}"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a plan consists of."""
+"""The parts of a plan: conversations, messages, actions and expected deliveries."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from imsim.scenario.workload.online_periods import OnlinePeriods
 
 @dataclass(frozen=True, slots=True)
 class PlannedConversation:
-    """`members` are user indexes, ascending (a chatroom's: its audience); `name` is the group's or chatroom's, and ""
-    in a p2p conversation."""
+    """A conversation of a plan.
+
+    members: user indexes in ascending order; in a chatroom, its audience.
+    name: the name of the group or chatroom; empty in a p2p conversation.
+    """
 
     id: str
     scene: Scene
@@ -25,7 +28,7 @@ class PlannedConversation:
     members: tuple[int, ...]
 
     def to(self, sender: int) -> str:
-        """The `to` of a message that user number `sender` sends here: the partner's name, or the group's or room's."""
+        """Return the `to` of a message from this sender: the name of the partner, the group or the chatroom."""
         if self.scene is not Scene.P2P:
             return self.name
         one, other = self.members
@@ -33,10 +36,12 @@ class PlannedConversation:
 
 
 class Action(NamedTuple):
-    """Something that a user does besides writing, on the first device.
+    """An action of a user besides sending messages, on the user's first device.
 
-    kind: recall or edit (the own message number `intent`), invite (the guest `other` into the own group
-    `conversation`), leave (as its guest), friend_request (to user `other`). What a kind does not need is -1.
+    kind: recall or edit (of the user's message number `intent`), invite (the guest `other` to the user's group
+        `conversation`), leave (the group `conversation`, as its guest), friend_request (to user `other`).
+
+    A field that a kind does not need is -1.
     """
 
     at: int  # ns from the run's start
@@ -48,68 +53,73 @@ class Action(NamedTuple):
 
 
 class Entitled(NamedTuple):
-    """One row per message and device that is to get it, sorted by (intent, device)."""
+    """The expected deliveries: one row for each message and entitled device, sorted by (intent, device)."""
 
     intent: Int32s
     device: Int32s  # number over all users, see Plan.device_index
-    own: Bools  # whether it is another device of the sender
+    own: Bools  # whether the device is another device of the sender
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What will be sent. The columns have one entry for each message; its index is the message's `intent`.
+    """All messages and actions of a run. The columns have one entry for each message; its index is the `intent`.
 
-    They are sorted by (at, sender). `conversations` starts with all groups, then has all chatrooms; p2p conversations
-    follow in the order of their first message, so a shorter plan's list is a prefix too. `actions` are sorted.
+    The columns are sorted by (at, sender). `conversations` has first all groups, then all chatrooms, then the p2p
+    conversations in the order of their first message. So the list of a shorter plan is a prefix. `actions` are sorted.
     """
 
-    at: Int64s  # intended time, ns from the run's start
+    at: Int64s  # intended time, ns from the start of the run
     sender: Int32s  # user index
     device: Int8s  # which of the sender's devices sends
     conversation: Int32s  # index into conversations
     type: Int8s  # index into types
-    size: Int32s  # bytes: of content, of custom, or of what the attachment tells of, as the type has it
+    size: Int32s  # bytes of the content, of custom, or of the attachment's file, depending on the type
     users: list[str]
-    devices: list[str]  # the names that each user's devices have
+    devices: list[str]  # names of the devices, the same for each user
     types: list[str]
     conversations: list[PlannedConversation]
     actions: list[Action]
-    online_periods: OnlinePeriods | None = None  # of the devices; None: all are online all the time
-    room_patience: int = 0  # ns that a device may take to be in its chatrooms again, or for a message to come
+    online_periods: OnlinePeriods | None = None  # None: all devices are always online
+    room_patience: int = 0  # ns in which a device can enter its chatrooms again, or a message can arrive
 
     def __len__(self) -> int:
         return len(self.at)
 
     def device_index(self, user: int, device: int) -> int:
-        """The number of a user's device among all devices."""
+        """Return the number of a user's device among all devices."""
         return user * len(self.devices) + device
 
     @cached_property
     def rooms(self) -> list[PlannedConversation]:
-        """The chatrooms."""
+        """The chatrooms of the plan."""
         return [conversation for conversation in self.conversations if conversation.scene is Scene.CHATROOM]
 
     @cached_property
     def to_room(self) -> Bools:
-        """Of each message, whether it goes to a chatroom."""
+        """Whether each message goes to a chatroom."""
         is_room = np.array([conversation.scene is Scene.CHATROOM for conversation in self.conversations], bool)
         return is_room[self.conversation]
 
     @cached_property
     def amended(self) -> frozenset[int]:
-        """The messages that will be recalled or edited."""
+        """The numbers of the messages that are recalled or edited."""
         return frozenset(action.intent for action in self.actions if action.intent >= 0)
 
     @cached_property
     def guests(self) -> frozenset[tuple[int, int]]:
-        """(conversation, user) of those who come into a group and leave again. When exactly they do, and so what they
-        get there, no plan can tell: it is nobody's due."""
+        """The guests of groups, as (conversation, user).
+
+        A plan does not know exactly when guests are members. So messages to them are not expected deliveries.
+        """
         return frozenset((action.conversation, action.other) for action in self.actions if action.kind == "invite")
 
     def is_excused(self, intent: Int64s, device: Int64s, is_stored: Bools) -> Bools:
-        """Of each message and device, whether it is nobody's fault that it did not come: the device was away at the
-        end; or its sender's was, and the message still there; or, in a chatroom, which keeps nothing for the absent,
-        the device was away around that time."""
+        """Return whether each missing delivery (message and device) is explained by devices that were offline.
+
+        This holds in three cases: the device was offline at the end; the sender's device was offline at the end and
+        the message was not stored; or the message went to a chatroom, which keeps no messages, and the device was
+        offline around that time.
+        """
         if self.online_periods is None:
             return np.zeros(len(intent), bool)
         own = self.sender.astype(np.int64) * len(self.devices) + self.device
@@ -121,7 +131,7 @@ class Plan:
         )
 
     def entitled(self) -> Entitled:
-        """Who is to get what: all devices of all members, but for the one that sends."""
+        """Return the expected deliveries: all devices of all members, except the sending device."""
         sizes = np.array([len(c.members) for c in self.conversations], np.int64)
         members = np.fromiter(chain.from_iterable(c.members for c in self.conversations), np.int32, sizes.sum())
         first = np.cumsum(sizes) - sizes

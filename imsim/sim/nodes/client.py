@@ -31,24 +31,20 @@ class ClientNode(Node, ABC, Generic[C]):
         #: A hook for experiments: a frame for which it is true vanishes at this device, in either direction.
         self.lose: Callable[[Any], bool] | None = None
         self.machine = make(self)
-        self._timers = self.machine.timers
 
     @abstractmethod
     def dial(self) -> C:
         """A new connection to a gateway."""
 
-    def handle_timer(self, now: float) -> None:
-        self.machine.handle_timer(now)
-
     def forget(self) -> None:
         self.machine.forget()
         self.connection = None
+        del self.machine
 
     def act(self, action: Callable[[float], object]) -> None:
         """Have the machine do something on the application's behalf: `action(now)`."""
         self.now = self.clock.now
         action(self.now)
-        self.arm()
 
     # --- its end of the connection ----------------------------------------------------------------------------------
 
@@ -65,7 +61,6 @@ class ClientNode(Node, ABC, Generic[C]):
             return
         self.now = now = self.clock.now
         self.machine.receive(frame, now)
-        self.arm()
 
     # --- the client's port ------------------------------------------------------------------------------------------
 

@@ -71,6 +71,7 @@ class GroupCommit:
 
     def _start(self) -> None:
         taken = [self._waiting.popleft() for _ in range(min(self._fields.batch, len(self._waiting)))]
+        self._work.station.waited += sum(self._clock.now - one.since for one in taken)
         results = [self._execute(one.request) for one in taken]
         demands = [self._work.append_demand(one.request, result) for one, result in zip(taken, results, strict=True)]
         _, done = self._work.commit(self._clock.now, taken[0].request, demands)

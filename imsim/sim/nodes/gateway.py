@@ -65,14 +65,12 @@ class GatewayNode(ServerNode, Generic[C]):
 
     def start(self) -> None:
         super().start()
-        self.machine = Gateway(self, self._policies, self.name, self._placement, self._epoch)
-        self._timers = self.machine.timers
+        self.machine = Gateway(self, self._policies, self.name, self._placement, self._epoch, self.new_timers())
 
     def crash(self) -> None:
         """The clients hear of it by `crash_noticed`."""
         super().crash()
         self.machine = None
-        self._timers = None
         self._unnoticed = list(self.connections.values())
         self.connections.clear()
         if self._batches is not None:
@@ -91,8 +89,8 @@ class GatewayNode(ServerNode, Generic[C]):
         return self.is_up or self._unnoticed is not None
 
     def forget(self) -> None:
-        if self._timers is not None:
-            self._timers.clear()
+        if self.machine is not None:
+            self.machine.forget()
         self.machine = self._unnoticed = None
         self.connections.clear()
         self.wire({})
@@ -101,17 +99,11 @@ class GatewayNode(ServerNode, Generic[C]):
         if self.machine is not None:
             self.now = self.clock.now
             self.machine.router_lost(peer.name)
-            self.arm()
 
     def peer_back(self, peer: ServerNode) -> None:
         if self.machine is not None:
             self.now = self.clock.now
             self.machine.router_back(peer.name)
-            self.arm()
-
-    def handle_timer(self, now: float) -> None:
-        if self.machine is not None:
-            self.machine.handle_timer(now)
 
     # --- its end of the connections ---------------------------------------------------------------------------------
 
@@ -120,7 +112,6 @@ class GatewayNode(ServerNode, Generic[C]):
         self.connections[connection.id] = connection
         self.now = self.clock.now
         self.machine.connected(connection.id, self.now)
-        self.arm()
 
     def refused(self, connection: C) -> None:
         connection.gateway_crashed()
@@ -133,7 +124,6 @@ class GatewayNode(ServerNode, Generic[C]):
         if self.machine is not None and self.connections.pop(connection.id, None) is not None:
             self.now = self.clock.now
             self.machine.disconnected(connection.id, self.now)
-            self.arm()
 
     def from_client(self, connection: C, frame: frames.FromClient) -> None:
         assert self.machine is not None
@@ -144,13 +134,11 @@ class GatewayNode(ServerNode, Generic[C]):
             return  # no room: the frame vanishes, and the client repeats what matters
         self.now = done
         self.machine.receive(id, frame, done)
-        self.arm()
 
     def from_router(self, frame: internal_frames.ToGateway) -> None:
         if self.machine is not None:
             self.now = now = self.clock.now
             self.machine.receive_from_router(frame, now)
-            self.arm()
 
     # --- the gateway's port -----------------------------------------------------------------------------------------
 
@@ -188,7 +176,6 @@ class GatewayNode(ServerNode, Generic[C]):
                 self.machine.authenticated(connection, user, None, self.now, float(issued_at))
             else:
                 self.machine.authenticated(connection, None, Code.BAD_TOKEN, self.now)
-            self.arm()
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
         carry, receive = self._routers[router]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from imsim.core.timers import Timers
-from imsim.sim.clock import NodeClock
+from imsim.core.timers import Timer, Timers
+from imsim.sim.clock import Clock, NodeClock
 from imsim.sim.nodes.work import Work
 
 _NEVER = float("inf")
@@ -14,40 +15,51 @@ _NEVER = float("inf")
 class Node:
     """Holds a core machine. `now` is the time that it is given: when the node's worker is done with what came."""
 
-    __slots__ = ("_armed", "_timers", "clock", "now")
+    __slots__ = ("_timers", "clock", "now")
 
     def __init__(self, clock: NodeClock) -> None:
         self.clock = clock
         self.now = clock.now
-        self._armed = _NEVER
         self._timers: Timers | None = None  # of its machine, if that is alive
 
-    def handle_timer(self, now: float) -> None:
-        """Have the machine do what is due."""
+    def new_timers(self) -> Timers:
+        """For a machine that begins."""
+        assert isinstance(self.clock, Clock)
+        self._timers = NodeTimers(self, self.clock)
+        return self._timers
+
+    def on_time(self, callback: Callable[[Any, float], None], argument: Any) -> None:
+        """A timer of the machine has come to its deadline."""
+        self.now = now = self.clock.now
+        callback(argument, now)
 
     def forget(self) -> None:
         """Let go of all that it holds: the run is over."""
 
-    def arm(self) -> None:
-        """After each call of the machine: be woken at its next deadline, if that is earlier than planned."""
-        timers = self._timers
-        if timers is not None and timers.soonest < self._armed:
-            self._arm_for(timers)
 
-    def _arm_for(self, timers: Timers) -> None:
-        deadline = timers.next_deadline()
-        if deadline is not None and deadline < self._armed:
-            clock = self.clock
-            self._armed = deadline if deadline > clock.now else clock.now
-            clock.alarm_at(self._armed, self._wake, self._armed)
+class NodeTimers(Timers):
+    """Those of a node's machine. Each stands in the clock, so the machine is never asked for its next deadline."""
 
-    def _wake(self, armed: float) -> None:
-        if armed != self._armed:
-            return  # an earlier one has replaced it
-        self._armed = _NEVER
-        self.now = self.clock.now
-        self.handle_timer(self.now)
-        self.arm()
+    __slots__ = ("_clock", "_node")
+
+    def __init__(self, node: Node, clock: Clock) -> None:
+        self._node: Node | None = node
+        self._clock = clock
+
+    def at(self, deadline: float, callback: Callable[[Any, float], None], argument: Any = None) -> Timer:
+        return self._clock.timer_at(deadline, self, callback, argument)
+
+    def clear(self) -> None:
+        self._node = None
+
+    def handle(self, now: float) -> None:
+        """What was due has been called."""
+
+    def ring(self, timer: Timer) -> None:
+        _, _, callback, argument, _ = timer
+        if callback is not None and self._node is not None:
+            timer.cancel()
+            self._node.on_time(callback, argument)
 
 
 class ServerNode(Node):
@@ -75,6 +87,9 @@ class ServerNode(Node):
         self.is_up = False
         self.lives += 1
         self.died = self.clock.now
+        if self._timers is not None:
+            self._timers.clear()
+            self._timers = None
         self.work.forget(self.clock.now)
 
     def start(self) -> None:

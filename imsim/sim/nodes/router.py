@@ -70,38 +70,28 @@ class RouterNode(ServerNode):
 
     def start(self) -> None:
         super().start()
-        self.machine = Router(self, self._policies, self.name, self._placement, self._storage_placement, self._epoch)
+        placements = self._placement, self._storage_placement
+        self.machine = Router(self, self._policies, self.name, *placements, self._epoch, self.new_timers())
 
     def open(self, conversation_id: str, founders: tuple[str, ...]) -> None:
         """Have a conversation ready for what will come."""
         assert self.machine is not None
         self.now = self.clock.now
         self.machine.open(conversation_id, self.now, founders)
-        self.arm()
 
     def crash(self) -> None:
         super().crash()
         self.machine = None
 
     def forget(self) -> None:
-        if self.machine is not None:
-            for timers in self.machine.timers:
-                timers.clear()
         self.crash()
         self.wire({}, {}, {})
-
-    def arm(self) -> None:
-        if self.machine is not None:
-            for timers in self.machine.timers:
-                if timers.soonest < self._armed:
-                    self._arm_for(timers)
 
     def restart(self) -> None:
         super().restart()
         assert self.machine is not None
         self.now = self.clock.now
         self.machine.restarted(self.now)
-        self.arm()
 
     def peer_lost(self, peer: ServerNode) -> None:
         if self.machine is not None:
@@ -110,7 +100,6 @@ class RouterNode(ServerNode):
                 self.machine.storage_lost(peer.name, self.now)
             elif peer.tier == "gateway":
                 self.machine.gateway_lost(peer.name, self.now)
-            self.arm()
 
     def peer_back(self, peer: ServerNode) -> None:
         if self.machine is not None:
@@ -119,22 +108,20 @@ class RouterNode(ServerNode):
                 self.machine.storage_back(peer.name)
             elif peer.tier == "router":
                 self.machine.router_back(self.now)
-            self.arm()
 
-    def handle_timer(self, now: float) -> None:
+    def on_time(self, callback: Callable[[Any, float], None], argument: Any) -> None:
+        super().on_time(callback, argument)
         if self.machine is not None:
-            self.machine.handle_timer(now)
+            self.machine.handle_timer(self.now)  # which has it deal with what it has sent to itself
 
     def receive(self, frame: internal_frames.ToRouter) -> None:
         if self.machine is not None:
             self.machine.receive(frame, self.clock.now)
-            self.arm()
 
     def stored(self, answer: tuple[storage.Request, storage.Result]) -> None:
         if self.machine is not None:
             self.now = self.clock.now
             self.machine.stored(*answer, self.now)
-            self.arm()
 
     # --- the router's port ---
 

@@ -12,7 +12,7 @@ def run() -> imsim.Run:
     return imsim.simulate(imsim.Scenario.load("night-sync", {"population.users": 80}), duration=31, spans=True)
 
 
-def test_the_picture_shows_all_of_it(run):
+def test_breakdown_picture_shows_all_stages(run):
     ax = run.plot.breakdown(Figure().add_subplot())
     widths = {}
     for bar in ax.patches:
@@ -23,8 +23,8 @@ def test_the_picture_shows_all_of_it(run):
     assert f"{mean:.3g} ms" in [text.get_text().strip() for text in ax.texts]
 
 
-def test_the_slowest_are_those_that_the_summary_calls_slow(run):
-    """Not those that were away for longest."""
+def test_slowest_deliveries_match_summary(run):
+    """The slowest by latency, not by time offline."""
     ax = run.plot.breakdown(Figure().add_subplot())
     shown = [text.get_text().strip() for text in ax.texts]
     slowest = delivery_latencies(run)

@@ -12,7 +12,7 @@ def axes():
     return tuple(Figure().subplots(2, sharex=True))
 
 
-def test_each_node_has_a_line_of_its_own_and_an_idle_one_looks_idle(axes):
+def test_each_node_has_own_line(axes):
     run = imsim.simulate("office", duration=2, spans=True)
     upper, lower = run.plot.nodes(axes)
     lines = {line.get_label(): line for line in upper.lines if line.get_drawstyle() == "steps-post"}
@@ -25,7 +25,7 @@ def test_each_node_has_a_line_of_its_own_and_an_idle_one_looks_idle(axes):
     assert {*lines} <= {text.get_text() for text in lower.get_legend().get_texts()}
 
 
-def test_what_waits_and_what_is_dropped_is_seen(axes):
+def test_waiting_and_dropped_jobs_are_drawn(axes):
     full = {"topology.storage.workers": 1, "topology.storage.queue": 3, "topology.storage.service.append": "100ms"}
     run = imsim.simulate(imsim.Scenario.load("office", full), duration=3, spans=True)
     _, lower = run.plot.nodes(axes)
@@ -36,7 +36,7 @@ def test_what_waits_and_what_is_dropped_is_seen(axes):
     assert len(crosses.get_xdata()) == (run.nodes.drops > 0).sum()
 
 
-def test_many_nodes_are_named_by_their_tiers(axes):
+def test_many_nodes_are_named_by_tier(axes):
     run = imsim.simulate(imsim.Scenario.load("office", {"topology.gateways": 11}), duration=1, spans=True)
     upper, _ = run.plot.nodes(axes)
     assert upper.get_legend_handles_labels()[1] == ["gateway (each of 11)", "router (each of 2)", "storage (each of 1)"]

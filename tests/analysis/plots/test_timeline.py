@@ -40,21 +40,21 @@ WINDOWS = pd.DataFrame(
 )
 
 
-def test_windows_are_drawn_at_their_middles_and_what_never_came_as_triangles(axes):
+def test_timeline_draws_windows_and_marks_losses(axes):
     upper, lower = plots.timeline(WINDOWS, TimeAxis(3.0, 4.0), axes, title="tiny")
     at, largest = line(upper, "max").get_data()
     assert at.tolist() == [0.5, 1.5, 2.5, 3.5]
     assert largest[0] == 10
     assert np.isnan(largest[1:]).all()
-    assert line(upper, "some never came").get_xdata().tolist() == [1.5, 2.5]
+    assert line(upper, "some never arrived").get_xdata().tolist() == [1.5, 2.5]
     assert upper.get_yscale() == "log"
-    assert steps(lower, "offered: intended").values.tolist() == [4, 4, 4, 0]
+    assert steps(lower, "offered (intended)").values.tolist() == [4, 4, 4, 0]
     assert steps(lower, "delivered").edges.tolist() == [0, 1, 2, 3, 4]
     assert lower.get_ylabel() == "messages/s"
     assert lower.get_ylim()[0] == 0
 
 
-def test_what_is_special_is_shaded_and_named_above_the_curves(axes):
+def test_timeline_shades_and_names_faults(axes):
     names = ["warm-up", "mass reconnect", "storage stall", "node crash gateway0"]
     special = ((0.0, 1.0, names[0]), (1.6, 1.6, names[1]), (1.8, 2.0, names[2]), (3.9, 4.0, names[3]))
     upper, _ = plots.timeline(WINDOWS, TimeAxis(3.95, 4.0, special), axes, title="tiny")
@@ -67,37 +67,37 @@ def test_what_is_special_is_shaded_and_named_above_the_curves(axes):
     assert max(box.x1 for box in boxes) <= upper.bbox.x1 + 2
 
 
-def test_a_recovery_is_marked_from_its_fault_on_and_named(axes):
+def test_timeline_marks_recovery(axes):
     def recovery(name, time):
         return Recovery(name, 1.0, 1.5, 10.0, 20.0, time, slow=3)
 
     time = TimeAxis(3.0, 4.0, ((1.0, 1.5, "a crash"),), (recovery("a crash", 1.25),))
     upper, lower = plots.timeline(WINDOWS, time, axes, title="tiny")
-    limit = line(upper, "limit of p95 to recover")
+    limit = line(upper, "limit of p95 for recovery")
     assert (limit.get_xdata().tolist(), limit.get_ydata().tolist()) == ([1.0, 2.25], [20.0, 20.0])
     for ax in (upper, lower):
         assert any(list(one.get_xdata()) == [2.25, 2.25] for one in ax.lines)
     assert "recovered after 1.25 s" in [text.get_text() for text in upper.texts]
 
 
-def test_what_has_not_recovered_is_said_at_the_end_and_by_name_if_there_are_several(axes):
+def test_timeline_names_fault_without_recovery_at_end(axes):
     times = {"a": math.inf, "b": 0.0, "c": math.nan}
     recoveries = tuple(Recovery(name, 1.0, 1.5, 10.0, 20.0, time, slow=3) for name, time in times.items())
     upper, _ = plots.timeline(WINDOWS, TimeAxis(3.0, 4.0, (), recoveries), axes, title="tiny")
-    assert line(upper, "limit of p95 to recover").get_xdata().tolist() == [1.0, 3.0]
+    assert line(upper, "limit of p95 for recovery").get_xdata().tolist() == [1.0, 3.0]
     texts = [text.get_text() for text in upper.texts]
     assert sorted(texts) == ["a: not recovered", "nobody sends any more"]
 
 
 @pytest.mark.parametrize("messages", [[], [{}], [{"outcome": "rejected"}]])
-def test_next_to_nothing_can_be_drawn(build, axes, messages):
+def test_timeline_of_nearly_empty_run_can_be_drawn(build, axes, messages):
     assert build(messages).plot.timeline(axes) == axes
 
 
-def test_all_of_a_run_is_in_it(axes):
+def test_timeline_shows_all_messages_of_run(axes):
     run = imsim.simulate("reconnect-storm", duration=3)
     upper, lower = run.plot.timeline(axes)
     assert np.nanmax(line(upper, "max").get_ydata()) == pytest.approx(delivery_latencies(run)[-1])
-    for label in ("offered: intended", "delivered"):
+    for label in ("offered (intended)", "delivered"):
         found = steps(lower, label)
         assert (found.values * np.diff(found.edges)).sum() == pytest.approx(len(run.messages))

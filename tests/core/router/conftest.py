@@ -24,7 +24,7 @@ def opened(writer: Writer) -> Writer:
 
 @pytest.fixture
 def team(writer: Writer) -> Writer:
-    """A writer of an open group of alice's with bob."""
+    """A writer of the open group TEAM, with alice as owner and bob as member."""
     writer.change("0", "create", "bob", join="open")
     writer.answer_all()
     writer.take()

@@ -1,4 +1,4 @@
-"""Answers name the request that they answer, and go to the gateway of the device that asked."""
+"""Answers: they name their request, and are sent to the gateway of the session that sent it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imsim.core.router import answers
 from imsim.testing import RecordingPort
 
 
-def test_an_answer_names_its_request():
+def test_answer_names_its_request():
     port, one = RecordingPort(), session(gateway="g7")
     answers.done(port, up(one, frames.Read("c", 3, 9)))
     answers.reject(port, up(one, send("1")), Code.RATE_LIMITED, "too many", 2.5)

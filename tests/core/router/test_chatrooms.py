@@ -1,4 +1,4 @@
-"""The chatrooms machine: who is in, who hears what, and that nothing is left of a room that is empty."""
+"""The chatrooms machine: sessions in a room, their messages, and the end of an empty room."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Lounge:
         self.now = 0.0
 
     def up(self, one, frame, room=LOUNGE):
-        """The answers to it, and (user, device, content) of the pushes to others."""
+        """Send a frame. Returns the answers, and keeps (user, device, content) of each push in `pushed`."""
         self.machine.receive(internal_frames.Up(one, frame, room), self.now)
-        self.committed, answers, heard = [], [], []
+        self.committed, answers, pushed = [], [], []
         for method, arguments in self.port.take():
             if method == "emit":
                 assert isinstance(arguments[0], events.Committed)
@@ -41,11 +41,11 @@ class Lounge:
                 gateway, down = arguments
                 assert all(to.gateway == gateway for to in down.sessions)
                 if isinstance(down.frame, frames.Push):
-                    heard += [(to.user, to.device, down.frame.message.content) for to in down.sessions]
+                    pushed += [(to.user, to.device, down.frame.message.content) for to in down.sessions]
                 else:
                     assert down.sessions == (one,)
                     answers.append(down.frame)
-        self.heard = heard
+        self.pushed = pushed
         return answers
 
     def enter(self, *sessions, recent=0):
@@ -67,7 +67,7 @@ def codes(answers):
     return [(answer.ref, answer.code) for answer in answers if isinstance(answer, frames.Rejected)]
 
 
-def test_a_room_counts_users_and_not_devices(lounge):
+def test_room_counts_users_and_not_devices(lounge):
     assert [answer.users for answer in lounge.enter(ALICE, BOB, OTHER, OTHER)] == [1, 2, 2, 2]
     assert lounge.leave(OTHER) == [frames.Done("leave", "lounge")]
     assert lounge.enter(CAROL) == [frames.Entered("lounge", 3, [])]
@@ -75,11 +75,11 @@ def test_a_room_counts_users_and_not_devices(lounge):
     assert lounge.enter(CAROL)[0].users == 2
 
 
-def test_a_message_goes_once_to_each_other_device(lounge):
+def test_message_is_sent_once_to_each_other_device(lounge):
     lounge.enter(ALICE, OTHER, BOB)
     lounge.now = 2.5
     (received,) = lounge.say(ALICE, "1", "hi")
-    assert sorted(lounge.heard) == [("alice", "d1", "hi"), ("bob", "d0", "hi")]
+    assert sorted(lounge.pushed) == [("alice", "d1", "hi"), ("bob", "d0", "hi")]
     (one,) = lounge.committed
     assert received == frames.Received("1", one.seq)
     assert (one.conversation_id, one.id, one.sender, one.to) == (LOUNGE, f"{LOUNGE}:{one.seq}", "alice", "lounge")
@@ -88,24 +88,24 @@ def test_a_message_goes_once_to_each_other_device(lounge):
     assert lounge.committed[0].seq == one.seq + 1
 
 
-def test_the_same_send_again_is_answered_and_not_said(lounge):
+def test_repeated_send_is_answered_but_not_sent_again(lounge):
     lounge.enter(ALICE, BOB)
     first = lounge.say(ALICE, "1")
     assert lounge.say(ALICE, "1") == first
-    assert (lounge.heard, lounge.committed) == ([], [])
+    assert (lounge.pushed, lounge.committed) == ([], [])
     assert codes(lounge.say(ALICE, "1", "other")) == [("1", Code.CONFLICT)]
-    assert (lounge.heard, lounge.committed) == ([], [])
+    assert (lounge.pushed, lounge.committed) == ([], [])
     lounge.say(BOB, "1")
-    assert len(lounge.heard) == 1
+    assert len(lounge.pushed) == 1
     for number in range(2, _REMEMBERED + 1):
         lounge.say(ALICE, str(number))
     lounge.say(ALICE, "2")
-    assert lounge.heard == []
-    lounge.say(ALICE, "1")  # so long ago that it is forgotten
-    assert len(lounge.heard) == 1
+    assert lounge.pushed == []
+    lounge.say(ALICE, "1")  # the room has forgotten the first one
+    assert len(lounge.pushed) == 1
 
 
-def test_a_device_outside_the_room_is_refused_even_if_another_device_is_inside(lounge):
+def test_send_of_a_device_outside_the_room_is_refused(lounge):
     assert codes(lounge.say(ALICE, "1")) == [("1", Code.NOT_MEMBER)]
     lounge.enter(ALICE)
     assert codes(lounge.say(OTHER, "1")) == [("1", Code.NOT_MEMBER)]
@@ -115,7 +115,7 @@ def test_a_device_outside_the_room_is_refused_even_if_another_device_is_inside(l
     assert codes(lounge.say(ALICE, "2")) == []
 
 
-def test_nothing_is_left_of_an_empty_room(lounge):
+def test_empty_room_is_forgotten(lounge):
     lounge.enter(ALICE, OTHER)
     lounge.leave(ALICE)
     assert set(lounge.machine._rooms[LOUNGE].sessions) == {"g1"}
@@ -124,7 +124,7 @@ def test_nothing_is_left_of_an_empty_room(lounge):
     assert lounge.machine._rooms == {}
 
 
-def test_the_numbers_of_a_room_go_on_after_it_was_empty_or_lost(lounge):
+def test_seqs_grow_after_a_room_was_empty(lounge):
     lounge.enter(ALICE)
     lounge.say(ALICE, "1")
     before = lounge.committed[0].seq
@@ -135,7 +135,7 @@ def test_the_numbers_of_a_room_go_on_after_it_was_empty_or_lost(lounge):
     assert lounge.committed[0].seq > before
 
 
-def test_a_full_room_takes_no_other_user_but_other_devices():
+def test_full_room_accepts_devices_of_its_users_only():
     lounge = Lounge(room_size=1)
     lounge.enter(ALICE)
     assert codes(lounge.enter(BOB)) == [("lounge", Code.TOO_LARGE)]
@@ -148,7 +148,7 @@ def test_a_full_room_takes_no_other_user_but_other_devices():
     assert lounge.enter(BOB)[0].users == 1
 
 
-def test_a_lost_gateway_removes_its_sessions_from_the_rooms(lounge):
+def test_lost_gateway_removes_its_sessions_from_the_rooms(lounge):
     lounge.enter(ALICE, OTHER, BOB)
     lounge.machine.gateway_lost("g0")
     lounge.machine.gateway_lost("g7")
@@ -162,15 +162,15 @@ def amend(lounge, one, id_client, event, **data):
     return lounge.up(one, change(id_client, event, by=one.user, scene=Scene.CHATROOM, to="lounge", **data))
 
 
-def test_a_recall_reaches_those_present_and_changes_the_recent_messages_of_others(lounge):
+def test_recall_reaches_the_room_and_changes_its_recent_messages(lounge):
     lounge.enter(ALICE, BOB)
     (said,) = lounge.say(ALICE, "1", "oops")
     amend(lounge, ALICE, "2", "edit", seq=said.seq, content="draft")
     (recalled,) = amend(lounge, ALICE, "3", "recall", seq=said.seq)
     assert isinstance(recalled, frames.Received)
-    assert lounge.heard == [("bob", "d0", "")]
+    assert lounge.pushed == [("bob", "d0", "")]
     assert amend(lounge, ALICE, "3", "recall", seq=said.seq) == [recalled]
-    assert lounge.heard == []
+    assert lounge.pushed == []
     assert codes(amend(lounge, ALICE, "4", "recall", seq=said.seq)) == [("4", Code.CONFLICT)]
     (entered,) = lounge.enter(CAROL, recent=9)
     assert [message.recalled for message in entered.messages] == [True, True, False]
@@ -178,7 +178,7 @@ def test_a_recall_reaches_those_present_and_changes_the_recent_messages_of_other
     assert "oops" not in str(entered)
 
 
-def test_a_message_that_the_room_has_forgotten_cannot_be_edited(lounge):
+def test_forgotten_message_cannot_be_edited(lounge):
     lounge.enter(ALICE)
     (said,) = lounge.say(ALICE, "0")
     for number in range(1, _REMEMBERED):
@@ -189,7 +189,7 @@ def test_a_message_that_the_room_has_forgotten_cannot_be_edited(lounge):
     assert len(room.messages) == len(room.seqs) == _REMEMBERED
 
 
-def test_a_room_that_is_left_and_entered_again_at_one_moment_goes_on_counting(lounge):
+def test_seqs_grow_if_a_room_ends_and_begins_at_the_same_moment(lounge):
     seqs = []
     for number in range(3):
         lounge.enter(ALICE)

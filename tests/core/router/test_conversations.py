@@ -1,4 +1,4 @@
-"""The single writer of a log, over a storage that answers late, out of order, badly or never."""
+"""The writer of a conversation, with a storage that answers late, out of order, with failures or never."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imsim.core.policies import Policies
 # --- sending --------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_acknowledged_delivered_or_reported_before_it_is_stored(writer):
+def test_message_is_acknowledged_delivered_and_reported_only_after_it_is_stored(writer):
     writer.send("1")
     writer.answer()
     assert isinstance(writer.asked[0], storage.Append)
@@ -23,7 +23,7 @@ def test_nothing_is_acknowledged_delivered_or_reported_before_it_is_stored(write
     assert [type(event) for event in writer.events] == [events.Committed]
 
 
-def test_a_stored_message_is_the_send_with_a_seq_and_a_time(writer):
+def test_stored_message_is_the_send_with_a_seq_and_a_time(writer):
     writer.clock.now = 2.5
     sender = session("alice", "d7", epoch=3)
     writer.send("1", "hello", by=sender, type="custom", custom="{}", file={"url": "x"}, shown=0)
@@ -39,7 +39,7 @@ def test_a_stored_message_is_the_send_with_a_seq_and_a_time(writer):
     assert ack == frames.Stored("1", AB, one.id, 1, one.time)
 
 
-def test_seqs_follow_each_other_without_waiting_for_storage(opened):
+def test_seqs_are_assigned_without_waiting_for_storage(opened):
     for number in ("1", "2", "3"):
         opened.send(number)
     assert [request.message.seq for request in opened.asked] == [2, 3, 4]
@@ -55,13 +55,13 @@ def test_answers_out_of_order_release_messages_in_order(opened):
     opened.answer(0, lambda _: results[0])
     assert opened.acks() == [("1", 2), ("2", 3), ("3", 4)]
     assert [deliver.message.seq for deliver in opened.delivered] == [2, 3, 4]
-    opened.advance(100)  # no timer is left that would fence the conversation off
+    opened.advance(100)  # no timer is left that would give the conversation up
     opened.send("4")
     opened.answer_all()
     assert opened.acks() == [("4", 5)]
 
 
-def test_shown_goes_to_storage_and_the_changed_states_go_to_the_users(opened):
+def test_shown_is_stored_and_the_changed_states_are_delivered(opened):
     opened.send("1", shown=1)
     assert opened.asked[0].shown == 1
     opened.answer_all()
@@ -86,7 +86,7 @@ def test_members_of_a_large_group_are_known(writer):
 # --- groups ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_group_is_made_of_its_members_and_its_maker(writer):
+def test_created_group_has_its_creator_and_the_named_members(writer):
     writer.change("1", "create", "bob", "carol", "bob", "alice")
     assert same([writer.answer()], storage.OpenConversation(TEAM, None))
     assert same([writer.answer()], storage.OpenConversation(TEAM, ()))
@@ -97,7 +97,7 @@ def test_a_group_is_made_of_its_members_and_its_maker(writer):
     assert [deliver.users for deliver in writer.delivered] == [("alice", "bob", "carol")]
 
 
-def test_a_group_made_while_a_send_to_it_waits_is_made(writer):
+def test_group_is_created_while_a_send_to_it_waits(writer):
     writer.say("1")
     writer.change("2", "create", "bob")
     writer.say("3")
@@ -107,7 +107,7 @@ def test_a_group_made_while_a_send_to_it_waits_is_made(writer):
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
-def test_making_a_group_fails_with_storage_and_may_be_repeated(writer, at):
+def test_create_fails_with_storage_and_can_be_retried(writer, at):
     writer.change("1", "create", "bob")
     for _ in range(at):
         writer.answer()
@@ -121,8 +121,8 @@ def test_making_a_group_fails_with_storage_and_may_be_repeated(writer, at):
 # --- changes --------------------------------------------------------------------------------------------------------
 
 
-def test_each_entry_goes_to_the_members_at_its_seq(team):
-    """However many are under way."""
+def test_each_entry_is_delivered_to_the_members_at_its_seq(team):
+    """Even if many entries are in flight."""
     team.say("1")
     team.change("2", "join", by="carol")
     team.say("3", by="carol")
@@ -142,7 +142,7 @@ def test_each_entry_goes_to_the_members_at_its_seq(team):
     assert [number for number, _ in team.answers()] == ["1", "2", "3", "4", "5", "6", "7", "8"]
 
 
-def test_a_refusal_that_rests_on_a_change_waits_until_that_is_stored(team):
+def test_rejection_that_follows_from_a_change_waits_until_the_change_is_stored(team):
     team.change("1", "kick", "bob")
     team.say("2", by="bob")
     team.say("3")
@@ -150,10 +150,10 @@ def test_a_refusal_that_rests_on_a_change_waits_until_that_is_stored(team):
     team.answer()
     assert team.answers() == [("1", 2), ("2", Code.NOT_MEMBER)]
     team.say("4", by="bob")
-    assert team.answers() == [("4", Code.NOT_MEMBER)]  # that rests on nothing that is under way
+    assert team.answers() == [("4", Code.NOT_MEMBER)]  # it follows from nothing in flight
 
 
-def test_a_refusal_waits_for_the_latest_change_and_for_no_other_message(team):
+def test_rejection_waits_for_the_latest_change_and_for_no_other_message(team):
     team.change("1", "mute", "bob")
     team.change("2", "mute")
     team.say("3")
@@ -165,7 +165,7 @@ def test_a_refusal_waits_for_the_latest_change_and_for_no_other_message(team):
 
 
 @pytest.mark.parametrize("how", ["failed", "fenced", "silent"])
-def test_a_change_that_was_not_stored_refuses_nobody(team, how):
+def test_change_that_was_not_stored_causes_no_rejection(team, how):
     team.change("1", "kick", "bob")
     team.say("2", by="bob")
     if how == "silent":
@@ -179,25 +179,25 @@ def test_a_change_that_was_not_stored_refuses_nobody(team, how):
     assert team.answers() == [("2", 2)]
 
 
-def test_a_change_that_was_done_though_storage_said_otherwise_is_found(team):
+def test_change_that_was_stored_despite_a_failure_is_found(team):
     team.change("1", "kick", "bob")
     team.say("2", by="bob")
     team.storage.execute(team.asked[0])
     team.answer(result=failed)
     team.take()
     team.opened.clear()
-    team.change("1", "kick", "bob")  # no resend: another device of hers
+    team.change("1", "kick", "bob")  # no resend, so it is from another device
     team.say("2", by="bob")
     team.answer_all()
     assert team.answers() == [("1", 2), ("2", Code.NOT_MEMBER)]
     assert team.opened == [
         internal_frames.Opened(("alice",), TEAM, 2),
-        internal_frames.Opened(("bob",), TEAM, 2),  # who saw this as the last
+        internal_frames.Opened(("bob",), TEAM, 2),  # the last entry that bob sees
         internal_frames.Opened(("bob",), "system:bob", 1),
     ]
 
 
-def test_a_change_counts_for_the_rate_of_the_group_and_beyond_it_changes_nothing():
+def test_change_beyond_the_group_rate_is_refused_and_has_no_effect():
     writer = Writer(policies=Policies(group_rate=1.0, group_burst=1))
     writer.change("1", "create", "bob")
     writer.answer_all()

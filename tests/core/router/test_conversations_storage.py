@@ -1,4 +1,4 @@
-"""The single writer of a log over a storage that fails, is silent, or has another writer as well."""
+"""The writer of a conversation, with a storage that fails, does not answer or has another writer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def to_carol(id_client):
     return internal_frames.Up(session(), send(id_client, to="carol"), "p2p:alice:carol")
 
 
-# --- failures, silence, another writer --------------------------------------------------------------------------------
+# --- failures, missing answers, another writer ------------------------------------------------------------------------
 
 
-def test_a_failed_append_is_retryable_and_the_next_request_reopens_the_log(opened):
+def test_failed_append_is_retryable_and_the_next_request_opens_the_log_again(opened):
     opened.send("1")
     opened.answer(result=failed)
     assert opened.refusals() == [("1", Code.UNAVAILABLE)]
@@ -28,17 +28,17 @@ def test_a_failed_append_is_retryable_and_the_next_request_reopens_the_log(opene
     assert opened.log() == ["0", "1"]
 
 
-def test_all_that_is_in_flight_or_waits_becomes_retryable(opened):
+def test_failed_append_rejects_all_requests_in_flight_as_retryable(opened):
     opened.send("1")
     opened.send("2")
-    opened.send("3", resend=True)  # waits for a look-up
-    opened.send("4")  # waits for that
+    opened.send("3", resend=True)  # waits for a lookup
+    opened.send("4")  # waits for the one before it
     opened.answer(result=failed)
     assert opened.refusals() == [(number, Code.UNAVAILABLE) for number in ("1", "2", "3", "4")]
     assert opened.delivered == []
 
 
-def test_answers_that_come_after_the_fence_change_nothing(opened):
+def test_answers_after_the_log_was_given_up_are_ignored(opened):
     opened.send("1")
     opened.send("2")
     opened.answer(result=failed)
@@ -50,7 +50,7 @@ def test_answers_that_come_after_the_fence_change_nothing(opened):
     assert opened.acks() == [("3", 2)]
 
 
-def test_an_append_still_on_its_way_is_fenced_off_by_the_next_opening(opened):
+def test_append_in_flight_is_fenced_off_by_the_next_opening(opened):
     opened.send("1")
     late = opened.asked.popleft()
     opened.advance(opened.policies.storage_timeout)
@@ -58,12 +58,12 @@ def test_an_append_still_on_its_way_is_fenced_off_by_the_next_opening(opened):
     opened.send("1", resend=True)
     opened.answer_all()
     assert opened.storage.execute(late) == storage.Fenced()
-    opened.stored(late, storage.Appended())  # a storage that lies could not hurt either
+    opened.stored(late, storage.Appended())  # even a wrong answer is ignored
     assert opened.acks() == [("1", 2)]
     assert opened.log() == ["0", "1"]
 
 
-def test_silence_counts_from_the_first_that_waits(opened):
+def test_storage_timeout_counts_from_the_first_request_that_waits(opened):
     opened.send("1")
     opened.advance(9)
     opened.send("2")
@@ -74,7 +74,7 @@ def test_silence_counts_from_the_first_that_waits(opened):
 
 
 @pytest.mark.parametrize("operation", ["open", "find", "append"])
-def test_after_silence_a_retry_succeeds(opened, operation):
+def test_retry_after_a_storage_timeout_succeeds(opened, operation):
     writer = Writer(opened.storage) if operation == "open" else opened
     writer.send("1", resend=operation == "find")
     writer.asked.popleft()
@@ -86,7 +86,7 @@ def test_after_silence_a_retry_succeeds(opened, operation):
     assert writer.machine.timers.next_deadline() is None
 
 
-def test_an_answer_to_an_opening_that_was_given_up_is_ignored(writer):
+def test_answer_to_an_abandoned_opening_is_ignored(writer):
     writer.send("1")
     late = writer.asked.popleft()
     writer.advance(10)
@@ -97,7 +97,7 @@ def test_an_answer_to_an_opening_that_was_given_up_is_ignored(writer):
     assert writer.acks() == [("2", 1)]
 
 
-def test_a_failed_lookup_rejects_only_the_send_that_needed_it(opened):
+def test_failed_lookup_rejects_only_the_send_that_needed_it(opened):
     opened.send("1", resend=True)
     opened.send("2")
     opened.answer(result=failed)
@@ -111,7 +111,7 @@ def test_a_failed_lookup_rejects_only_the_send_that_needed_it(opened):
 
 
 def test_two_writers_on_one_storage_keep_one_log():
-    """Split brain: both believe that they own the conversation, and take turns at fencing each other off."""
+    """Split brain: both writers believe that they own the conversation, and fence each other off in turn."""
     first = Writer()
     second = Writer(first.storage)
     acked: dict[str, int] = {}
@@ -127,7 +127,7 @@ def test_two_writers_on_one_storage_keep_one_log():
 
 
 def test_messages_known_to_be_stored_are_released_before_the_writer_gives_up(opened):
-    """Found by the fault search: its sender gets its answer from a retry at the latest, and nobody would deliver it."""
+    """Found by the fault search: without the release, the sender gets its answer from a retry, but nobody delivers."""
     opened.send("1")
     opened.send("2")
     opened.answer(1, lambda request: storage.Appended())  # the second is stored, and waits for the first
@@ -143,11 +143,11 @@ def test_messages_known_to_be_stored_are_released_before_the_writer_gives_up(ope
 # --- a new writer -----------------------------------------------------------------------------------------------------
 
 
-def test_a_writer_that_gave_up_with_something_in_flight_opens_again_by_itself(opened):
-    """Its senders may be gone; but others wait for what was stored."""
+def test_writer_that_gave_up_with_an_append_in_flight_opens_the_log_again(opened):
+    """The senders may be gone, but the members have not received what was stored."""
     opened.send("1")
     late = opened.asked.popleft()
-    opened.advance(10)  # storage is silent
+    opened.advance(10)  # storage does not answer
     assert opened.refusals() == [("1", Code.UNAVAILABLE)]
     opened.storage.execute(late)
     opened.advance(9.9)
@@ -163,7 +163,7 @@ def test_a_writer_that_gave_up_with_something_in_flight_opens_again_by_itself(op
 
 
 @pytest.mark.parametrize(("how", "every"), [("failed", 10), ("silent", 20)])
-def test_the_writer_tries_until_storage_answers(opened, how, every):
+def test_writer_opens_the_log_again_until_storage_answers(opened, how, every):
     opened.send("1")
     opened.answer(result=failed)
     opened.advance(10)
@@ -183,14 +183,14 @@ def test_the_writer_tries_until_storage_answers(opened, how, every):
     assert opened.machine.timers.next_deadline() is None
 
 
-def test_a_writer_that_gave_up_with_nothing_in_flight_leaves_it_at_that(opened):
+def test_writer_that_gave_up_without_an_append_in_flight_does_not_open_the_log_again(opened):
     again = Writer(opened.storage)
     again.send("1")
     again.answer(result=failed)  # the opening
     assert again.machine.timers.next_deadline() is None
     opened.send("1", resend=True)
     opened.asked.clear()
-    opened.advance(10)  # a look-up without an answer
+    opened.advance(10)  # a lookup without an answer
     assert opened.machine.timers.next_deadline() is None
     opened.send("2")
     opened.send("3")
@@ -198,7 +198,7 @@ def test_a_writer_that_gave_up_with_nothing_in_flight_leaves_it_at_that(opened):
     assert opened.machine.timers.next_deadline() is None
 
 
-def test_a_new_writer_announces_the_system_logs_that_it_wrote_to(opened):
+def test_new_writer_announces_the_system_logs_with_notes(opened):
     opened.ask("1", "friend_request")
     opened.answer_all()
     again = Writer(opened.storage)
@@ -213,7 +213,7 @@ def test_a_new_writer_announces_the_system_logs_that_it_wrote_to(opened):
 # --- open conversations -----------------------------------------------------------------------------------------------
 
 
-def test_idle_conversations_are_evicted_and_come_back():
+def test_idle_conversations_are_closed_and_opened_again():
     writer = Writer(policies=Policies(open_conversations=2))
     ids = ["p2p:alice:bob", "p2p:alice:carol", "p2p:alice:dave"]
     for _ in range(2):
@@ -224,11 +224,11 @@ def test_idle_conversations_are_evicted_and_come_back():
     assert [seq for _, seq in writer.acks()] == [1, 1, 1, 2, 2, 2]
 
 
-def test_a_conversation_with_something_in_flight_is_not_evicted():
+def test_conversation_with_an_append_in_flight_is_not_closed():
     writer = Writer(policies=Policies(open_conversations=2))
     for user in ("bob", "carol"):
         writer.to(f"p2p:alice:{user}", send("1", to=user))
-        writer.answer(-1)  # both are open then, with an append each in flight
+        writer.answer(-1)  # now it is open, with an append in flight
     writer.answer(-1)
     writer.to("p2p:alice:dave", send("1", to="dave"))
     assert set(writer.machine._open) == {"p2p:alice:bob", "p2p:alice:dave"}
@@ -251,13 +251,13 @@ def test_busy_conversations_may_exceed_the_limit_within_a_bound(monkeypatch):
     assert list(writer.machine._open) == ["p2p:alice:erin"]
 
 
-def test_the_conversation_that_was_idle_for_longest_makes_room():
+def test_conversation_that_is_idle_for_longest_is_closed_first():
     writer = Writer(policies=Policies(open_conversations=2))
     for up in (to_carol("1"), internal_frames.Up(session(), send("2"), AB), to_carol("3")):
         writer.receive(up)
         writer.answer_all()
     writer.take()
-    writer.to("p2p:alice:dave", send("4", to="dave"))  # makes room of bob's
+    writer.to("p2p:alice:dave", send("4", to="dave"))  # closes the conversation with bob
     writer.answer_all()
     writer.take()
     writer.receive(to_carol("5"))

@@ -1,4 +1,4 @@
-"""A log as its writer holds it: the keys and sessions that it remembers, what waits, and what is decided again."""
+"""The log in a writer's memory: its keys and sessions, requests that wait, and requests that are decided again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imsim.core.router.log import _RECENT
 # --- idempotency keys -------------------------------------------------------------------------------------------------
 
 
-def test_a_retry_that_races_the_original_shares_its_answer(opened):
+def test_retry_that_races_the_original_shares_its_answer(opened):
     first, second = session(epoch=1, connection=1), session(epoch=2, connection=2)
     opened.send("1", by=first)
     opened.send("1", by=second, resend=True)
@@ -26,8 +26,8 @@ def test_a_retry_that_races_the_original_shares_its_answer(opened):
     assert len(opened.delivered) == 1
 
 
-def test_a_sender_that_asked_again_gets_a_push_besides_the_answer(opened):
-    """Whoever repeats may have given up by the time of the answer, and takes the message from a push only."""
+def test_sender_that_retried_gets_a_push_and_the_answer(opened):
+    """A client that retries may stop waiting before the answer arrives. Then it gets the message from the push."""
     opened.send("1")
     opened.send("2")
     opened.send("2", by=session(epoch=2, connection=2), resend=True)
@@ -37,9 +37,9 @@ def test_a_sender_that_asked_again_gets_a_push_besides_the_answer(opened):
     assert origins == {"1": session(), "2": None, "3": None}
 
 
-def test_another_body_under_the_same_key_is_a_conflict_once_storage_has_answered(opened):
+def test_other_body_under_the_same_key_is_a_conflict_after_storage_has_answered(opened):
     opened.send("1", "text")
-    opened.send("1", "other")  # storage may know that this one was first
+    opened.send("1", "other")  # storage may have this one as the original
     assert opened.refusals() == []
     opened.answer_all()
     assert [type(frame) for _, frame in opened.take()] == [frames.Stored, frames.Rejected]
@@ -49,7 +49,7 @@ def test_another_body_under_the_same_key_is_a_conflict_once_storage_has_answered
     assert opened.acks() == [("1", 2)]
 
 
-def test_a_send_found_once_is_remembered(opened):
+def test_send_found_in_storage_is_remembered(opened):
     again = Writer(opened.storage)
     again.send("0", resend=True)
     again.answer_all()
@@ -59,7 +59,7 @@ def test_a_send_found_once_is_remembered(opened):
 
 
 def test_messages_in_flight_are_never_forgotten(opened):
-    """However many: a retry of the first must still find the original."""
+    """A retry of the first one must find the original, even if many are in flight."""
     for number in range(3 * _RECENT):
         opened.send(f"n{number}")
     opened.send("n0", resend=True)
@@ -70,7 +70,7 @@ def test_messages_in_flight_are_never_forgotten(opened):
     assert len(acks) == 3 * _RECENT + 1
 
 
-def test_a_duplicate_among_others_in_flight_makes_those_move_up(opened):
+def test_duplicate_frees_its_seq_for_the_messages_after_it(opened):
     again = Writer(opened.storage)
     again.send("9")
     again.answer_all()
@@ -84,10 +84,10 @@ def test_a_duplicate_among_others_in_flight_makes_those_move_up(opened):
     assert again.log() == ["0", "9", "1"]
 
 
-# --- a sender's order -------------------------------------------------------------------------------------------------
+# --- the order of a sender's messages ---------------------------------------------------------------------------------
 
 
-def test_a_message_whose_predecessor_is_unknown_is_refused_as_a_gap(opened):
+def test_message_after_an_unknown_one_is_refused_as_a_gap(opened):
     opened.send("2", after="1")
     assert isinstance(opened.asked[0], storage.Find)
     opened.answer()
@@ -95,14 +95,14 @@ def test_a_message_whose_predecessor_is_unknown_is_refused_as_a_gap(opened):
     assert opened.log() == ["0"]
 
 
-def test_a_retry_whose_predecessor_is_missing_too_is_refused_after_two_lookups(opened):
+def test_retry_after_an_unknown_message_is_refused_after_two_lookups(opened):
     opened.send("2", after="1", resend=True)
     assert opened.answer().id_client == "2"
     assert opened.answer().id_client == "1"
     assert opened.refusals() == [("2", Code.GAP)]
 
 
-def test_a_message_of_another_user_is_no_predecessor(opened):
+def test_message_after_one_of_another_user_is_refused_as_a_gap(opened):
     opened.send("1", by=session("bob"), after="0")
     opened.answer_all()
     assert opened.refusals() == [("1", Code.GAP)]
@@ -111,7 +111,7 @@ def test_a_message_of_another_user_is_no_predecessor(opened):
 # --- sessions ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_replaced_session_can_no_longer_send(opened):
+def test_replaced_session_cannot_send(opened):
     opened.send("1", by=session(epoch=5))
     opened.send("2", by=session(epoch=4))
     opened.answer_all()
@@ -119,7 +119,7 @@ def test_a_replaced_session_can_no_longer_send(opened):
     assert opened.log() == ["0", "1"]
 
 
-def test_a_replaced_session_of_a_non_member_can_no_longer_act_either(writer):
+def test_replaced_session_of_a_non_member_cannot_send_either(writer):
     writer.change("0", "create", "bob", join="approval")
     writer.answer_all()
     writer.take()
@@ -134,7 +134,7 @@ def test_a_replaced_session_of_a_non_member_can_no_longer_act_either(writer):
     assert writer.machine._open[TEAM].next_seq == 2
 
 
-def test_sessions_are_compared_device_by_device(opened):
+def test_sessions_of_different_devices_are_independent(opened):
     opened.send("1", by=session(device="d1", epoch=5))
     opened.send("2", by=session(device="d0", epoch=4))
     opened.send("3", by=session("bob", "d1", epoch=1))
@@ -142,10 +142,10 @@ def test_sessions_are_compared_device_by_device(opened):
     assert [number for number, _ in opened.acks()] == ["1", "2", "3"]
 
 
-def test_where_devices_share_a_slot_a_replaced_session_of_the_device_or_of_the_slot_can_no_longer_send():
+def test_replaced_session_of_a_shared_slot_cannot_send():
     writer = Writer(policies=Policies(sessions=Sessions.ONE_PER_KIND))
     writer.send("1", by=session(epoch=5)._replace(slot="desktop"))
-    writer.send("2", by=session(epoch=4)._replace(slot="phone"))  # the same device, which was of another kind
+    writer.send("2", by=session(epoch=4)._replace(slot="phone"))  # the same device, earlier with another kind
     writer.send("3", by=session(device="d1", epoch=4)._replace(slot="desktop"))
     writer.send("4", by=session(device="d1", epoch=4)._replace(slot="tablet"))
     writer.answer_all()
@@ -161,11 +161,11 @@ def test_only_the_latest_sessions_are_remembered(opened, monkeypatch):
     assert epochs == {("alice", "d3"): 5, ("alice", "d4"): 6, ("alice", "d0"): 9}
 
 
-# --- what waits -------------------------------------------------------------------------------------------------------
+# --- requests that wait -----------------------------------------------------------------------------------------------
 
 
-def test_a_repetition_of_a_waiting_send_waits_once(writer):
-    """A storage that is slower than the clients are patient would have ever more to look up."""
+def test_retry_replaces_the_waiting_send(writer):
+    """Otherwise a storage that is slower than the clients' timeouts would get more and more lookups."""
     writer.send("1")
     for _ in range(9):
         writer.send("1", resend=True)
@@ -173,7 +173,7 @@ def test_a_repetition_of_a_waiting_send_waits_once(writer):
         writer.send("2", "other words", after="1", resend=True)
         writer.send("2", after="1", resend=True, by=session(device="d1"))
     writer.send("2", resend=True, by=session(epoch=2))  # after a new login
-    writer.send("2", after="1", resend=True)  # of the old one, late
+    writer.send("2", after="1", resend=True)  # a late frame of the old session
     waiting = [(up.session.device, up.session.epoch, up.frame.content) for up, _ in writer.machine._open[AB].waiting]
     assert waiting == [
         ("d0", 1, "text"),
@@ -184,8 +184,8 @@ def test_a_repetition_of_a_waiting_send_waits_once(writer):
     ]
 
 
-def test_a_system_log_takes_one_at_a_time(writer):
-    """It has other writers, too: the first might be overtaken, and the second not."""
+def test_system_log_has_one_entry_in_flight(writer):
+    """A system log has other writers, too. With two entries in flight, one could overtake only the first."""
     for id_client in ("1", "2"):
         news = frames.Send(id_client, Scene.SYSTEM, "bob", type="custom")
         writer.to("system:bob", news, session("alice"))
@@ -197,13 +197,13 @@ def test_a_system_log_takes_one_at_a_time(writer):
     assert writer.log("system:bob") == ["1", "2"]
 
 
-def test_repetitions_and_refusals_that_wait_for_storage_are_bounded(opened, monkeypatch):
+def test_retries_and_rejections_that_wait_for_storage_are_bounded(opened, monkeypatch):
     monkeypatch.setattr("imsim.core.router.conversations._WAITING", 3)
     for _ in range(9):
         opened.send("1")
         opened.send("1", "other words")
     entry = opened.machine._open[AB].pending[0]
-    assert (len(entry.asked), len(entry.refused)) == (3, 3)
+    assert (len(entry.requests), len(entry.rejections)) == (3, 3)
     opened.answer_all()
     assert opened.answers() == [("1", 2)] * 3 + [("1", Code.CONFLICT)] * 3
 
@@ -226,13 +226,13 @@ def test_messages_that_wait_for_storage_are_bounded(opened):
     assert len(opened.acks()) == _WAITING
 
 
-# --- what is taken back and decided again -----------------------------------------------------------------------------
+# --- requests that are decided again ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", [storage.Blocked, storage.Duplicate])
 @pytest.mark.parametrize("event", ["leave", "invite"])
-def test_membership_goes_back_when_a_change_was_not_stored(team, event, how):
-    """Also for those behind it, which had been decided by it."""
+def test_membership_is_restored_if_a_change_was_not_stored(team, event, how):
+    """Requests after the change are decided by the restored membership, too."""
     by, targets, other = ("bob", [], "bob") if event == "leave" else ("alice", ["carol"], "carol")
     team.change("1", event, *targets, by=by)
     team.say("2", by=other)
@@ -246,8 +246,8 @@ def test_membership_goes_back_when_a_change_was_not_stored(team, event, how):
     assert set(team.audiences()[-1][1]) == {"alice", "bob"}
 
 
-def test_a_refusal_because_of_its_seq_waits_for_those_before_it(opened):
-    """Answers may overtake each other: that the seq before it came free may be heard later."""
+def test_fenced_entry_waits_for_the_entries_before_it(opened):
+    """Answers may overtake each other. The answer that frees the seq before it may arrive later."""
     opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
     opened.send("1")
     opened.send("2", by=session("bob"))
@@ -260,7 +260,7 @@ def test_a_refusal_because_of_its_seq_waits_for_those_before_it(opened):
     assert opened.answers() == [("1", Code.BLOCKED), ("2", 2)]
 
 
-def test_a_fenced_entry_is_refused_once_those_before_it_are_stored(opened):
+def test_fenced_entry_is_rejected_after_the_entries_before_it_are_stored(opened):
     opened.send("1")
     opened.send("2")
     opened.answer(1, lambda request: storage.Fenced())
@@ -268,8 +268,8 @@ def test_a_fenced_entry_is_refused_once_those_before_it_are_stored(opened):
     assert opened.answers() == [("1", 2), ("2", Code.UNAVAILABLE)]
 
 
-def test_entries_behind_a_blocked_message_are_decided_again(opened):
-    """Also a change, for which its seq matters, and what was refused because of it."""
+def test_entries_after_a_blocked_message_are_decided_again(opened):
+    """This includes a change, whose effects contain its seq, and a rejection that followed from it."""
     opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
     opened.send("1")
     opened.ask("2", "friend_request", "bob", "alice")
@@ -281,7 +281,7 @@ def test_entries_behind_a_blocked_message_are_decided_again(opened):
     assert state["request"]["id"] == f"{AB}:3"
 
 
-def test_a_message_of_a_blocked_sender_gives_its_seq_back(opened):
+def test_blocked_message_frees_its_seq(opened):
     opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
     opened.send("1")
     opened.answer()
@@ -290,12 +290,12 @@ def test_a_message_of_a_blocked_sender_gives_its_seq_back(opened):
     opened.answer()
     assert opened.answers() == [("2", 2)]
     opened.storage.execute(storage.SaveState("bob", AB, blocked=False))
-    opened.send("1")  # it was not taken for a repetition
+    opened.send("1")  # not treated as a retry
     opened.answer()
     assert opened.answers() == [("1", 3)]
 
 
-def test_a_writer_of_a_system_log_goes_on_behind_a_note_that_overtook_it(writer):
+def test_writer_of_a_system_log_continues_after_a_note_that_overtook_it(writer):
     said = frames.Send("1", Scene.SYSTEM, "bob", "", "custom", custom="{}")
     writer.to("system:bob", said)
     writer.answer()

@@ -1,4 +1,4 @@
-"""A user who is online: unread counts, and messages that the devices have not heard of."""
+"""A user who is online: unread counts, and messages that the devices did not receive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def two(registry):
 # --- unread and marks -------------------------------------------------------------------------------------------------
 
 
-def test_unread_goes_on_from_what_storage_knows(registry):
+def test_unread_count_starts_from_the_stored_state(registry):
     one = registry.login("bob")
     registry.deliver(message(2))
     registry.deliver(message(3, sender="bob"), session("bob"))
@@ -31,8 +31,8 @@ def test_unread_goes_on_from_what_storage_knows(registry):
     assert registry.unread(one) == (0, 2)
 
 
-def test_a_message_that_a_sync_delivered_can_be_read():
-    """Stored, but let out by no writer: its append was never answered, and its sender gave up."""
+def test_message_from_a_sync_counts_as_unread_and_can_be_read():
+    """The message is stored, but no writer released it: the append was never answered, and the sender gave up."""
     registry = Registry()
     open_log(registry.storage)
     registry.login("bob", "d0")  # keeps bob open
@@ -45,8 +45,8 @@ def test_a_message_that_a_sync_delivered_can_be_read():
     assert registry.unread(one) == (1, 0)
 
 
-def test_a_message_first_delivered_by_a_range_counts_as_unread(registry):
-    """Stored, but let out by no writer: whoever pulled it has it unread."""
+def test_message_from_a_range_counts_as_unread(registry):
+    """The message is stored, but no writer released it."""
     one = registry.login("bob")
     open_log(registry.storage, "alice")
     registry.ask(one, frames.History(AB, 2, 2))
@@ -57,19 +57,19 @@ def test_a_message_first_delivered_by_a_range_counts_as_unread(registry):
 # --- recalls ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_recalled_message_no_longer_counts_in_whatever_order_they_come(registry):
+def test_recalled_message_does_not_count_in_any_order_of_arrival(registry):
     bob = registry.login("bob")
     registry.deliver(message(2))
     registry.deliver(entry(3, "recall", seq=2))
     assert registry.unread(bob) == (0, 1)
     registry.deliver(message(2))  # again, or late
     assert registry.unread(bob) == (0, 1)
-    registry.deliver(entry(4, "recall", seq=5))  # what it is about comes later
+    registry.deliver(entry(4, "recall", seq=5))  # its message arrives later
     registry.deliver(message(5))
     assert registry.unread(bob) == (0, 1)
 
 
-def test_a_page_from_before_a_recall_counts_nothing_again(registry):
+def test_page_from_before_a_recall_does_not_count_the_message_again(registry):
     bob = registry.login("bob")
     registry.ask(bob, frames.History(AB, 1, 1))
     request = registry.asked.popleft()
@@ -79,10 +79,10 @@ def test_a_page_from_before_a_recall_counts_nothing_again(registry):
     assert registry.machine._users["bob"].states[AB].unread.count == 0
 
 
-# --- messages that were not heard of ----------------------------------------------------------------------------------
+# --- messages that did not arrive -------------------------------------------------------------------------------------
 
 
-def test_a_jump_in_the_delivered_seqs_makes_every_device_sync(two):
+def test_gap_in_the_delivered_seqs_makes_every_device_sync(two):
     two.deliver(message(2), users=("bob",))
     assert two.resynced() == []
     two.deliver(message(4), users=("bob",))
@@ -97,8 +97,8 @@ def test_a_jump_in_the_delivered_seqs_makes_every_device_sync(two):
     assert two.resynced() == BOTH
 
 
-def test_a_conversation_that_is_new_to_the_user_starts_at_nothing(two):
-    """Or wherever: who is new in a group has nothing of what was before."""
+def test_first_message_of_a_new_conversation_causes_no_sync(two):
+    """Its seq may be higher than 1, because a new member of a group does not see the earlier messages."""
     two.deliver(message(1, conversation_id=TEAM), users=("bob",))
     two.deliver(message(7, conversation_id="group:other"), users=("bob",))
     assert two.resynced() == []
@@ -107,22 +107,19 @@ def test_a_conversation_that_is_new_to_the_user_starts_at_nothing(two):
 
 
 @pytest.mark.parametrize(("seq", "resynced"), [(1, []), (0, []), (2, BOTH), (9, BOTH)])
-def test_a_writer_that_found_more_messages_makes_every_device_sync(two, seq, resynced):
+def test_writer_that_opens_a_longer_log_makes_every_device_sync(two, seq, resynced):
     two.receive(internal_frames.Opened(("bob", "carol"), AB, seq))
     assert two.resynced() == resynced
     two.receive(internal_frames.Opened(("bob", "carol"), AB, seq))
     assert two.resynced() == []
     two.deliver(message(max(seq, 1) + 1), users=("bob",))
-    assert two.resynced() == []  # no jump: it is known to have been there
+    assert two.resynced() == []  # no gap, because the user knows the seqs before it
     assert set(two.machine._users) == {"alice", "bob"}
 
 
-def test_a_user_being_opened_needs_no_resync(registry):
+def test_user_who_is_being_opened_needs_no_resync(registry):
     registry.attach("bob")
     registry.receive(internal_frames.Opened(("bob",), AB, 5))
     assert registry.machine._users["bob"].states == {}
     registry.answer()
     assert [type(frame) for _, frame in registry.sent] == [internal_frames.Attached]
-
-
-# --- delivered receipts -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Writes of states on their way into storage: their marks are asked for until storage has saved them."""
+"""Writes of conversation states: their marks are repeated until storage has saved them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imsim.core.timers import Timers
 
 
 class Saved:
-    """A `PendingWrites` that waits 5 s, and what it has asked of storage."""
+    """A `PendingWrites` that waits 5 s, and the requests that it has sent to storage."""
 
     def __init__(self) -> None:
         self.timers = Timers()
@@ -24,7 +24,7 @@ class Saved:
         return request
 
     def later(self, now: float) -> list[SaveState]:
-        """What is asked for again until then."""
+        """Return the requests that are repeated until `now`."""
         self.asked.clear()
         self.timers.handle(now)
         return self.asked
@@ -35,19 +35,19 @@ def saved():
     return Saved()
 
 
-def test_a_saved_change_is_not_asked_for_again(saved):
+def test_saved_change_is_not_repeated(saved):
     saved.writes.saved(saved.save(0.0, read=7, pinned=True))
     assert saved.timers.next_deadline() is None
     assert saved.later(60.0) == []
 
 
-def test_without_an_answer_the_marks_are_asked_for_again_and_nothing_else(saved):
+def test_marks_without_an_answer_are_repeated_and_no_other_field(saved):
     saved.save(0.0, read=7, pinned=True, delivered_seq=9)
     assert same(saved.later(5.0), SaveState("alice", AB, 7, delivered_seq=9))
     assert same(saved.later(10.0), SaveState("alice", AB, 7, delivered_seq=9))
 
 
-def test_a_later_change_takes_the_marks_of_all_before_it_along(saved):
+def test_repeated_marks_are_those_of_all_changes(saved):
     saved.save(0.0, read=7)
     saved.save(1.0, delivered_seq=9)
     saved.save(2.0, hidden_seq=4, muted=True)
@@ -55,16 +55,16 @@ def test_a_later_change_takes_the_marks_of_all_before_it_along(saved):
     assert same(saved.later(8.0), SaveState("alice", AB, 7, hidden_seq=4, delivered_seq=9))
 
 
-def test_the_answer_to_a_later_change_does_not_cover_earlier_marks(saved):
+def test_answer_to_a_later_change_does_not_confirm_earlier_marks(saved):
     saved.save(0.0, read=7)
     saved.writes.saved(saved.save(1.0, pinned=True))
-    (again,) = saved.later(6.0)
-    assert same([again], SaveState("alice", AB, 7))
-    saved.writes.saved(again)
+    (repeated,) = saved.later(6.0)
+    assert same([repeated], SaveState("alice", AB, 7))
+    saved.writes.saved(repeated)
     assert saved.timers.next_deadline() is None
 
 
-def test_the_answer_to_a_change_before_the_latest_is_not_enough(saved):
+def test_answer_to_an_earlier_change_does_not_confirm_the_latest(saved):
     first = saved.save(0.0, read=7)
     saved.save(1.0, read=8)
     saved.writes.saved(first)

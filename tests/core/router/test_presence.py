@@ -1,4 +1,4 @@
-"""Presence and typing: friends hear of each other, within a budget, and of nobody who has blocked or was blocked."""
+"""Presence and typing: updates between friends, their rate limit, and blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def friends_of(registry, **policies):
 
 
 def befriended(registry):
-    """Alice and bob, in storage."""
+    """Make alice and bob friends in storage."""
     state = registry.storage.execute(storage.OpenConversation(AB))
     effects = storage.Effects(state={"friends": True, "request": None})
     registry.storage.execute(storage.Append(state.epoch, message(2), 0, effects))
@@ -44,7 +44,7 @@ def test_friendship_follows_the_log(registry):
     assert friendly.sent_to_users == []
 
 
-def test_a_presence_update_reaches_the_sessions_that_it_is_for(registry):
+def test_presence_update_reaches_its_sessions(registry):
     befriended(registry)
     one = registry.login("bob")
     registry.login("bob", "d1", connection=2)
@@ -61,7 +61,7 @@ def test_a_presence_update_reaches_the_sessions_that_it_is_for(registry):
     assert registry.sent_to_users == [("alice", PresenceUpdate("alice", frames.Presence("bob", True), only=alice))]
 
 
-def test_a_former_friend_gets_no_presence_though_their_router_lags_behind(registry):
+def test_former_friend_gets_no_presence_even_if_their_router_is_late(registry):
     befriended(registry)
     registry.login("bob")
     registry.deliver(entry(3, "friend_delete"))
@@ -70,7 +70,7 @@ def test_a_former_friend_gets_no_presence_though_their_router_lags_behind(regist
     assert registry.sent_to_users == []
 
 
-def test_a_refused_login_causes_no_presence(registry):
+def test_refused_login_causes_no_presence(registry):
     befriended(registry)
     friendly = friends_of(registry)
     friendly.revoke("bob", 5.0)
@@ -92,7 +92,7 @@ def test_presence_beyond_the_budget_waits_and_only_the_latest_is_sent(registry):
     friendly.receive(internal_frames.Detach(friendly.login("bob")))
     friendly.receive(internal_frames.Detach(friendly.login("bob")))
     assert presence_sent() == [("alice", True)]
-    assert friendly.machine._users == {}  # whoever is away waits for nothing in memory
+    assert friendly.machine._users == {}  # an offline user takes no memory while an update waits
     friendly.advance(1.9)
     assert presence_sent() == []
     friendly.advance(0.2)

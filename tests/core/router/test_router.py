@@ -1,4 +1,4 @@
-"""A router: each frame reaches its part, and what a part sends to users leaves addressed to the router of each."""
+"""A router: each frame reaches its part, and frames to users reach the router of each user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = ("router0", "router1")
 
 
 class Port(RecordingPort):
-    """One whose router takes no time."""
+    """A port with which a frame takes the router no time."""
 
     def charge(self, frame: internal_frames.ToRouter, kept: object, now: float) -> float:
         return now
@@ -29,7 +29,7 @@ class Routers:
     def __init__(self) -> None:
         self.port = Port()
         self.storage = MemoryStorage()
-        placement = Placement(NAMES, lambda name, nodes: name in ("bob", TEAM))  # the others: router0
+        placement = Placement(NAMES, lambda name, nodes: name in ("bob", TEAM))  # router0 owns all others
         self.routers = {name: Router(self.port, Policies(), name, placement, epoch=1_000.0) for name in NAMES}
         self.to_gateways: list[tuple[str, object]] = []
         self.between: list[tuple[str, internal_frames.ToRouter]] = []
@@ -65,7 +65,7 @@ def routers() -> Routers:
     return both
 
 
-def test_a_message_reaches_users_through_the_router_of_each(routers):
+def test_message_reaches_each_user_through_the_users_router(routers):
     routers.receive("router0", internal_frames.Up(session(), send("1"), AB))
     delivered = [(router, list(frame.users)) for router, frame in routers.between]
     assert delivered == [("router0", ["alice"]), ("router1", ["bob"])]
@@ -73,13 +73,13 @@ def test_a_message_reaches_users_through_the_router_of_each(routers):
     assert "bob" in pushed
 
 
-def test_a_frame_goes_whole_where_one_router_owns_all_its_users(routers):
+def test_frame_is_not_split_if_one_router_owns_all_its_users(routers):
     routers.receive("router1", internal_frames.Up(session("bob"), change("1", "create", by="bob"), TEAM))
     (router, frame), *_ = routers.between
     assert (router, tuple(frame.users)) == ("router1", ("bob",))
 
 
-def test_chatrooms_and_users_get_their_frames(routers):
+def test_frames_reach_chatrooms_and_users(routers):
     routers.receive("router0", internal_frames.Up(session(), frames.Enter("lounge"), "chatroom:lounge"))
     routers.log_in("carol", "router0")
     (_, entered), (_, attached) = routers.to_gateways
@@ -88,13 +88,13 @@ def test_chatrooms_and_users_get_their_frames(routers):
     assert type(routers.to_gateways[-1][1].frame) is frames.Done
 
 
-def test_a_revocation_is_a_frame(routers):
+def test_revocation_kicks_the_sessions_of_the_user(routers):
     routers.receive("router1", internal_frames.Revoke("bob", 2_000.0))
     ((gateway, frame),) = routers.to_gateways
     assert (gateway, type(frame), frame.session.user) == ("gateway0", internal_frames.Kick, "bob")
 
 
-def test_the_next_deadline_is_the_earliest_of_all_parts():
+def test_next_deadline_is_the_earliest_of_all_parts():
     port = Port()
     router = Router(port, Policies(storage_timeout=10.0))
     assert router.next_deadline() is None
@@ -107,7 +107,7 @@ def test_the_next_deadline_is_the_earliest_of_all_parts():
     assert [type(frame) for frame in refusals] == [internal_frames.Attached]
 
 
-def test_a_lost_gateway_takes_its_sessions_and_guests_along(routers):
+def test_lost_gateway_ends_its_sessions_and_removes_them_from_rooms(routers):
     routers.receive("router0", internal_frames.Up(session(), frames.Enter("lounge"), "chatroom:lounge"))
     routers.routers["router0"].gateway_lost("gateway0", 1.0)
     routers.routers["router0"].gateway_lost("g0", 1.0)
@@ -117,7 +117,7 @@ def test_a_lost_gateway_takes_its_sessions_and_guests_along(routers):
     assert frame.frame.users == 1
 
 
-def test_devices_look_into_storage_again_after_a_router_was_away(routers):
+def test_devices_sync_twice_after_a_router_is_back(routers):
     routers.routers["router0"].router_back(1.0)
     routers.run("router0")
     assert [type(frame.frame) for _, frame in routers.to_gateways] == [frames.Resync]
@@ -127,7 +127,7 @@ def test_devices_look_into_storage_again_after_a_router_was_away(routers):
     assert [type(frame.frame) for _, frame in routers.to_gateways] == [frames.Resync]
 
 
-def test_devices_look_into_storage_once_its_requests_of_an_earlier_life_are_done(routers):
+def test_devices_sync_after_a_restart_when_the_earlier_requests_are_done(routers):
     routers.routers["router1"].restarted(1.0)
     assert routers.port.take() == []
     routers.routers["router1"].handle_timer(1.0 + Policies().storage_timeout)
@@ -135,7 +135,7 @@ def test_devices_look_into_storage_once_its_requests_of_an_earlier_life_are_done
     assert [type(frame.frame) for _, frame in routers.to_gateways] == [frames.Resync]
 
 
-def test_answers_of_storage_reach_the_part_that_asked(routers):
+def test_answer_of_storage_reaches_the_part_that_sent_the_request(routers):
     asked = Port()
     router = Router(asked, Policies())
     router.open(AB, 0.0)
@@ -147,11 +147,11 @@ def test_answers_of_storage_reach_the_part_that_asked(routers):
     assert router.next_deadline() is None
 
 
-# --- what it sends to itself ------------------------------------------------------------------------------------------
+# --- frames of a router to itself -------------------------------------------------------------------------------------
 
 
 class Busy(RecordingPort):
-    """Each frame keeps the router busy for a second; those that are in `full` find no room."""
+    """A port with which each frame keeps the router busy for a second. Frames with an op in `full` are dropped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class Busy(RecordingPort):
 
 
 class Alone:
-    """A router with a port of this kind and two storages: names before "n" are kept by the first."""
+    """A router with this port and two storages. The first storage owns the names before "n"."""
 
     def __init__(self, port: RecordingPort) -> None:
         self.port = port
@@ -183,7 +183,7 @@ class Alone:
         return request
 
     def attached(self) -> list[Code | None]:
-        """How logins ended since."""
+        """Return the codes with which logins were answered since the last call."""
         sent = [arguments[1] for method, arguments in self.port.take() if method == "to_gateway"]
         return [frame.code for frame in sent if isinstance(frame, internal_frames.Attached)]
 
@@ -192,7 +192,7 @@ def opened(user: str) -> storage.UserState:
     return storage.UserState(1, [])
 
 
-def test_what_it_sends_to_itself_is_charged_when_the_frame_before_is_done():
+def test_frame_to_itself_is_charged_when_the_frame_before_it_is_done():
     port = Busy()
     router = Alone(port).machine
     router.open(AB, 0.0, ("alice", "bob"))
@@ -202,13 +202,13 @@ def test_what_it_sends_to_itself_is_charged_when_the_frame_before_is_done():
     (append,) = (arguments[1] for method, arguments in port.take() if method == "store")
     router.receive(internal_frames.Up(session("bob"), send("2", to="alice"), AB), 3.0)
     (second,) = (arguments[1] for method, arguments in port.take() if method == "store")
-    router.stored(second, storage.Appended(), 5.0)  # waits for the one before it
+    router.stored(second, storage.Appended(), 5.0)  # released after the one before it
     port.charged.clear()
     router.stored(append, storage.Appended(), 6.0)
     assert port.charged == [("deliver", "kept deliver", 6.0), ("deliver", "kept deliver", 7.0)]
 
 
-def test_a_frame_without_room_vanishes_and_the_next_is_taken_up():
+def test_frame_that_finds_the_queue_full_is_dropped():
     port = Busy()
     alone = Alone(port)
     port.full.add("attach")
@@ -226,7 +226,7 @@ def alone() -> Alone:
     return Alone(Port())
 
 
-def test_a_request_goes_to_the_storage_that_owns_its_conversation_or_user(alone):
+def test_request_goes_to_the_storage_that_owns_its_conversation_or_user(alone):
     alone.machine.receive(internal_frames.Attach("alice", "d0", "gateway0", 1), 0.0)
     alone.machine.receive(internal_frames.Attach("zoe", "d0", "gateway0", 2), 0.0)
     alone.machine.open("p2p:alice:zoe", 0.0)
@@ -235,7 +235,7 @@ def test_a_request_goes_to_the_storage_that_owns_its_conversation_or_user(alone)
     ]  # fmt: skip
 
 
-def test_what_a_lost_storage_has_not_answered_fails_and_a_late_answer_counts_no_more(alone):
+def test_unanswered_requests_of_a_lost_storage_fail_and_late_answers_are_ignored(alone):
     late, other = alone.attach("alice"), alone.attach("zoe")
     alone.machine.storage_lost("storage0", 1.0)
     assert alone.attached() == [Code.UNAVAILABLE]
@@ -247,10 +247,10 @@ def test_what_a_lost_storage_has_not_answered_fails_and_a_late_answer_counts_no_
     assert alone.attached() == [None, None]
 
 
-def test_what_a_lost_storage_would_be_asked_fails_at_once_until_it_is_back(alone):
+def test_new_requests_to_a_lost_storage_fail_until_it_is_back(alone):
     alone.machine.storage_lost("storage0", 1.0)
     alone.machine.receive(internal_frames.Attach("alice", "d0", "gateway0", 1), 2.0)
-    assert (alone.asked(), alone.attached()) == ([], [])  # not before the call has returned
+    assert (alone.asked(), alone.attached()) == ([], [])  # the failure comes after the call has returned
     assert alone.machine.next_deadline() == 2.0
     alone.machine.handle_timer(2.0)
     assert alone.attached() == [Code.UNAVAILABLE]
@@ -259,17 +259,17 @@ def test_what_a_lost_storage_would_be_asked_fails_at_once_until_it_is_back(alone
     assert alone.attached() == [None]
 
 
-def test_what_an_earlier_life_asked_is_not_answered_to_this_one(alone):
+def test_answer_to_a_crashed_router_is_ignored_by_its_successor(alone):
     late = alone.attach("alice")
-    next_life = Alone(Port())
-    next_life.attach("alice")
-    next_life.machine.stored(late, opened("alice"), 1.0)
-    assert next_life.attached() == []
+    successor = Alone(Port())
+    successor.attach("alice")
+    successor.machine.stored(late, opened("alice"), 1.0)
+    assert successor.attached() == []
 
 
 def test_an_answer_counts_once(alone):
     request = alone.attach("alice")
     alone.machine.stored(request, opened("alice"), 1.0)
     assert alone.attached() == [None]
-    alone.machine.stored(request, storage.Failed("said twice"), 2.0)
+    alone.machine.stored(request, storage.Failed("second answer"), 2.0)
     assert alone.port.take() == []

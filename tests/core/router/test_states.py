@@ -1,4 +1,4 @@
-"""Conversation states: read marks and receipts are saved first, and then reported."""
+"""Conversation states: read marks and receipts are saved first, then reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def delivered(registry, seq, conversation=AB, one=None):
 # --- unread and marks -------------------------------------------------------------------------------------------------
 
 
-def test_reading_is_saved_first_and_then_sent_to_every_device(registry):
+def test_read_mark_is_saved_and_then_sent_to_every_device(registry):
     one, other = registry.login("bob", "d0"), registry.login("bob", "d1", connection=2)
     registry.take()
     asked = up(one, frames.Read(AB, 1, 7))
@@ -38,25 +38,25 @@ def test_reading_is_saved_first_and_then_sent_to_every_device(registry):
     assert registry.take() == [(one, sent), (other, sent), (one, done(number=7))]
 
 
-def test_a_device_gets_the_peers_read_mark(registry):
+def test_device_gets_the_peers_read_mark(registry):
     one = registry.login("alice")
     registry.take()
     read = internal_frames.PeerMoved("alice", state(1, peer_read_seq=1))
-    for _ in range(2):  # repeated, it is no news
+    for _ in range(2):  # the second one reports nothing new
         registry.receive(read)
-    registry.receive(internal_frames.PeerMoved("bob", state(1)))  # who is away
+    registry.receive(internal_frames.PeerMoved("bob", state(1)))  # bob is offline
     assert registry.take() == [(one, frames.State(read.state))]
     assert set(registry.machine._users) == {"alice"}
 
 
-def test_a_peers_read_mark_waits_while_the_user_is_being_opened(registry):
+def test_peers_read_mark_waits_while_the_user_is_being_opened(registry):
     registry.attach("alice")
     registry.receive(internal_frames.PeerMoved("alice", state(1, peer_read_seq=1)))
     registry.answer()
     assert [frame.state.peer_read_seq for _, frame in registry.take(frames.State)] == [1]
 
 
-def test_a_repeated_request_reports_the_state_of_the_lost_answer(registry):
+def test_repeated_request_reports_the_state_of_the_lost_answer(registry):
     one = registry.login("bob")
     registry.take()
     for asked in (frames.SetConversation(AB, pinned=True), frames.Read(AB, 1)):
@@ -70,7 +70,7 @@ def test_a_repeated_request_reports_the_state_of_the_lost_answer(registry):
     assert [user for user, _ in registry.sent_to_users] == ["alice"]
 
 
-def test_a_state_found_by_a_sync_is_sent_to_the_other_devices_too(registry):
+def test_state_found_by_a_sync_is_sent_to_the_other_devices_too(registry):
     registry.login("bob", "d0")
     registry.storage.execute(storage.SaveState("bob", AB, 1))
     one = registry.login("bob", "d1", connection=2)
@@ -83,7 +83,7 @@ def test_a_state_found_by_a_sync_is_sent_to_the_other_devices_too(registry):
 
 
 @pytest.mark.parametrize("seq", [0, -1])
-def test_reading_nothing_new_asks_nothing(registry, seq):
+def test_read_mark_that_does_not_move_is_not_saved(registry, seq):
     one = registry.login("bob")
     registry.take()
     registry.ask(one, frames.Read(AB, seq))
@@ -102,7 +102,7 @@ def test_answers_out_of_order_never_move_a_mark_back(registry):
     assert registry.states() == [("bob", "d0", 2, 0)]
 
 
-def test_reading_an_unknown_conversation_is_refused(registry):
+def test_read_of_an_unknown_conversation_is_refused(registry):
     one = registry.login("bob")
     registry.take()
     registry.ask(one, frames.Read(TEAM, 1))
@@ -111,16 +111,16 @@ def test_reading_an_unknown_conversation_is_refused(registry):
     assert (to, frame.request, frame.ref, frame.code) == (one, "read", TEAM, Code.NO_CONVERSATION)
 
 
-def test_a_delivered_mark_is_saved_and_sent_to_the_peer(receipts):
+def test_delivered_mark_is_saved_and_sent_to_the_peer(receipts):
     delivered(receipts, 1)
     assert same(receipts.asked, storage.SaveState("bob", AB, delivered_seq=1))
     receipts.answer()
     assert receipts.sent_to_users == [("alice", internal_frames.PeerMoved("alice", state(1, peer_delivered_seq=1)))]
-    assert receipts.sent == []  # it is no news for bob, and nobody asked
+    assert receipts.sent == []  # nothing changed for bob, and no request waits for an answer
 
 
 @pytest.mark.parametrize("id", ["group:none", "p2p:bob:carol", "nonsense"])
-def test_a_delivered_mark_of_an_unknown_conversation_does_nothing(receipts, id):
+def test_delivered_mark_of_an_unknown_conversation_is_ignored(receipts, id):
     delivered(receipts, 1, id)
     assert not receipts.asked
     assert set(receipts.machine._users["bob"].states) == {AB}
@@ -132,7 +132,7 @@ def test_groups_have_no_delivered_receipts(receipts):
     assert not receipts.asked
 
 
-def test_a_receipt_that_was_not_saved_is_saved_again(receipts):
+def test_receipt_that_was_not_saved_is_repeated(receipts):
     delivered(receipts, 1)
     receipts.answer(result=failed)
     assert (receipts.sent, receipts.sent_to_users) == ([], [])
@@ -145,21 +145,21 @@ def test_a_receipt_that_was_not_saved_is_saved_again(receipts):
     assert not receipts.asked
 
 
-def test_a_receipt_of_a_conversation_unknown_to_storage_reaches_nobody(receipts):
+def test_receipt_of_a_conversation_unknown_to_storage_reaches_nobody(receipts):
     delivered(receipts, 1)
     receipts.answer(result=lambda request: storage.StatesSaved())
     assert (receipts.sent, receipts.sent_to_users) == ([], [])
 
 
 @pytest.mark.parametrize("result", [failed, None], ids=["failed", "saved"])
-def test_a_receipt_of_a_user_who_has_left_reaches_the_peer_at_most(receipts, result):
+def test_receipt_of_a_user_who_went_offline_reaches_only_the_peer(receipts, result):
     delivered(receipts, 1)
     receipts.receive(internal_frames.Detach(receipts.bob))
     receipts.answer(result=result)
     assert (receipts.sent, len(receipts.sent_to_users)) == ([], 0 if result else 1)
 
 
-def test_the_cursors_of_a_sync_are_receipts_too(receipts):
+def test_cursors_of_a_sync_are_receipts_too(receipts):
     receipts.ask(receipts.bob, frames.Sync({AB: 1, "group:none": 3}))
     assert [request.op for request in receipts.asked] == ["missed", "save_state"]
     receipts.answer_all()

@@ -1,4 +1,4 @@
-"""Which storage has each request, and which answers count."""
+"""The storage that gets each request, and the answers that count."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imsim.core.router.storages import Storages
 from imsim.testing import RecordingPort
 
 
-class Asked:
+class Two:
     """Two storages, each of which owns the names that end with its number."""
 
     def __init__(self) -> None:
@@ -27,31 +27,31 @@ class Asked:
 
 
 @pytest.fixture
-def asked() -> Asked:
-    return Asked()
+def two() -> Two:
+    return Two()
 
 
-def test_each_request_goes_to_its_owner_and_is_answered_once(asked):
-    one, other = asked.ask("ann1"), asked.ask("bob0")
-    assert asked.names() == ["storage1", "storage0"]
-    assert [asked.storages.is_answered(request) for request in (other, one, one)] == [True, True, False]
+def test_request_goes_to_its_owner_and_is_answered_once(two):
+    one, other = two.ask("ann1"), two.ask("bob0")
+    assert two.names() == ["storage1", "storage0"]
+    assert [two.storages.is_answered(request) for request in (other, one, one)] == [True, True, False]
 
 
-def test_equal_requests_are_two(asked):
-    one, same = asked.ask("ann1"), asked.ask("ann1")
+def test_requests_with_equal_fields_are_distinct(two):
+    one, same = two.ask("ann1"), two.ask("ann1")
     assert one != same
-    assert asked.storages.is_answered(same)
-    assert asked.storages.is_answered(one)
+    assert two.storages.is_answered(same)
+    assert two.storages.is_answered(one)
 
 
-def test_a_lost_storage_is_asked_nothing_until_it_is_back(asked):
-    one, other = asked.ask("ann1"), asked.ask("bob0")
-    asked.names()
-    assert asked.storages.lost("storage1") == [one]
-    refused = asked.ask("cid1")
-    assert (asked.storages.refused, asked.names()) == ([refused], [])
-    asked.ask("dan0")
-    asked.storages.back("storage1")
-    asked.ask("eve1")
-    assert (asked.storages.refused, asked.names()) == ([refused], ["storage0", "storage1"])
-    assert asked.storages.is_answered(other)
+def test_lost_storage_gets_no_request_until_it_is_back(two):
+    one, other = two.ask("ann1"), two.ask("bob0")
+    two.names()
+    assert two.storages.lost("storage1") == [one]
+    refused = two.ask("cid1")
+    assert (two.storages.refused, two.names()) == ([refused], [])
+    two.ask("dan0")
+    two.storages.back("storage1")
+    two.ask("eve1")
+    assert (two.storages.refused, two.names()) == ([refused], ["storage0", "storage1"])
+    assert two.storages.is_answered(other)

@@ -14,7 +14,7 @@ from imsim.core.storage.memory import MemoryStorage
 # --- sessions -------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_device_replaces_itself_and_the_old_gateway_gets_a_kick(registry):
+def test_second_login_of_a_device_replaces_the_first_session(registry):
     old = registry.login("bob", "d0", gateway="g0", connection=1)
     registry.sent.clear()
     new = registry.login("bob", "d0", gateway="g1", connection=1)
@@ -27,7 +27,7 @@ def test_the_same_device_replaces_itself_and_the_old_gateway_gets_a_kick(registr
     assert [to for to, _ in registry.take(frames.Push)] == [new]
 
 
-def test_two_logins_of_one_device_while_its_user_is_being_opened(registry):
+def test_two_logins_of_a_device_while_its_user_is_being_opened_are_answered_in_order(registry):
     registry.attach("bob", connection=1)
     registry.attach("bob", connection=2)
     assert len(registry.asked) == 1
@@ -37,7 +37,7 @@ def test_two_logins_of_one_device_while_its_user_is_being_opened(registry):
     assert registry.sent[2][1].session.epoch > registry.sent[0][1].session.epoch
 
 
-def test_a_user_without_sessions_costs_nothing(registry):
+def test_user_without_sessions_is_forgotten(registry):
     one, other = registry.login("bob", "d0"), registry.login("bob", "d1", connection=2)
     registry.receive(internal_frames.Detach(one))
     assert "bob" in registry.machine._users
@@ -46,8 +46,8 @@ def test_a_user_without_sessions_costs_nothing(registry):
     assert registry.machine.timers.next_deadline() is None
 
 
-def test_a_device_that_has_left_is_forgotten_though_its_user_stays(registry):
-    """A browser is another device each time: the user would grow with each."""
+def test_device_that_logged_out_is_forgotten_while_its_user_is_online(registry):
+    """A browser may be a new device at each login, so remembered devices would fill the memory."""
     registry.login("bob")
     for connection in range(2, 5):
         registry.receive(internal_frames.Detach(registry.login("bob", f"web-{connection}", connection=connection)))
@@ -55,7 +55,7 @@ def test_a_device_that_has_left_is_forgotten_though_its_user_stays(registry):
     assert [session.device for session in bob.sessions] == ["d0"]
 
 
-def test_frames_of_a_replaced_session_do_nothing(registry):
+def test_frames_of_a_replaced_session_are_ignored(registry):
     old = registry.login("bob", connection=1)
     registry.login("bob", connection=2)
     registry.take()
@@ -89,9 +89,9 @@ def test_only_an_earlier_attempt_of_the_same_instance_is_late(registry):
     assert attach(registry, 2, "x", 5) == [OUT, IN]
     assert attach(registry, 3, "x", 6) == [OUT, IN]
     assert attach(registry, 4, "x", 5) == [LATE]
-    assert attach(registry, 5, "y", 1) == [OUT, IN]  # another copy, started since
+    assert attach(registry, 5, "y", 1) == [OUT, IN]  # another instance of the client, started later
     assert attach(registry, 6, "x", 9) == [OUT, IN]
-    assert attach(registry, 7, "y", 1) == [OUT, IN]  # of which nothing is known any more: the last one wins
+    assert attach(registry, 7, "y", 1) == [OUT, IN]  # the earlier login of y is forgotten, so the last login wins
     assert attach(registry, 8, "", 0) == [OUT, IN]  # a client without an instance
     assert attach(registry, 9, "", 0) == [OUT, IN]
     assert attach(registry, 9, "", -1) == [OUT, IN]
@@ -101,7 +101,7 @@ def test_only_an_earlier_attempt_of_the_same_instance_is_late(registry):
 
 
 @pytest.mark.parametrize("how", ["failed", "silent"])
-def test_a_login_that_storage_does_not_answer_is_refused_and_the_next_one_may_succeed(registry, how):
+def test_login_without_an_answer_of_storage_is_refused_and_a_later_one_succeeds(registry, how):
     registry.attach("bob", "d0", connection=1)
     registry.attach("bob", "d1", connection=2)
     if how == "failed":
@@ -118,7 +118,7 @@ def test_a_login_that_storage_does_not_answer_is_refused_and_the_next_one_may_su
     assert registry.machine.timers.next_deadline() is None
 
 
-def test_an_answer_that_comes_after_giving_up_is_ignored(registry):
+def test_answer_to_an_abandoned_opening_is_ignored(registry):
     registry.attach("bob", connection=1)
     late = registry.asked.popleft()
     registry.advance(10)
@@ -131,7 +131,7 @@ def test_an_answer_that_comes_after_giving_up_is_ignored(registry):
     assert [frame.connection for _, frame in registry.sent] == [2]
 
 
-def test_a_message_for_a_user_being_opened_is_pushed_afterwards(registry):
+def test_message_for_a_user_who_is_being_opened_is_pushed_afterwards(registry):
     registry.attach("bob")
     registry.deliver(message(2))
     assert registry.sent == []
@@ -147,14 +147,14 @@ def test_requests_that_wait_for_an_opening_are_bounded(registry):
     assert registry.sent == [("g0", internal_frames.Attached(2, None, Code.UNAVAILABLE))]
     registry.sent.clear()
     registry.answer()
-    assert len(registry.pushes()) == _WAITING - 1  # the login's sync brings the others
+    assert len(registry.pushes()) == _WAITING - 1  # the login's sync delivers the others
 
 
 # --- delivery -------------------------------------------------------------------------------------------------------
 
 
-def test_a_newer_session_of_the_sending_device_gets_it_too(registry):
-    """It may be another instance, without a memory of what the device sent."""
+def test_newer_session_of_the_sending_device_gets_the_message_too(registry):
+    """It may be another instance, without the data of the one that sent the message."""
     old = registry.login("alice", "d0", connection=1)
     registry.login("alice", "d0", connection=2)
     registry.take()
@@ -162,7 +162,7 @@ def test_a_newer_session_of_the_sending_device_gets_it_too(registry):
     assert registry.pushes() == [("alice", "d0", 2)]
 
 
-def test_a_message_is_sent_once_to_each_gateway(registry):
+def test_message_is_sent_once_to_each_gateway(registry):
     users = [f"u{number}" for number in range(6)]
     for number, user in enumerate(users):
         registry.login(user, gateway=f"g{number % 2}", connection=number)
@@ -178,7 +178,7 @@ def test_a_message_is_sent_once_to_each_gateway(registry):
 # --- unread and marks -----------------------------------------------------------------------------------------------
 
 
-def test_how_many_have_read_is_asked_of_storage(registry):
+def test_read_count_is_requested_from_storage(registry):
     one = registry.login("bob")
     registry.take()
     registry.ask(one, frames.ReadCount(AB, 1))
@@ -193,10 +193,10 @@ def test_how_many_have_read_is_asked_of_storage(registry):
     assert (late.ref, late.code) == (f"{AB}:1", Code.UNAVAILABLE)
 
 
-# --- looking back ---------------------------------------------------------------------------------------------------
+# --- history --------------------------------------------------------------------------------------------------------
 
 
-def test_a_range_is_asked_of_storage_a_page_at_most():
+def test_range_is_requested_from_storage_with_the_page_limit():
     store = MemoryStorage()
     open_log(store, "alice", "alice", "alice")
     registry = Registry(store, Policies(page=2))
@@ -214,7 +214,7 @@ def test_a_range_is_asked_of_storage_a_page_at_most():
     ]
 
 
-def test_a_range_that_cannot_be_had_is_refused(registry):
+def test_range_that_storage_does_not_return_is_refused(registry):
     one = registry.login("bob")
     registry.take()
     registry.ask(one, frames.History(TEAM, 1, 3))
@@ -228,21 +228,21 @@ def test_a_range_that_cannot_be_had_is_refused(registry):
     ]
 
 
-def test_a_range_is_answered_to_the_session_that_asked_though_it_has_ended(registry):
+def test_range_is_answered_to_the_session_that_requested_it_even_after_its_end(registry):
     one = registry.login("bob")
     registry.ask(one, frames.History(AB, 1, 1))
     registry.receive(internal_frames.Detach(one))
-    registry.attach("bob", connection=2)  # and is being opened again
+    registry.attach("bob", connection=2)  # the user is being opened again
     registry.take()
     registry.answer()
-    assert registry.take() == [(one, frames.HistoryPage(AB, 1, 1, [message(1)]))]  # which its gateway drops
-    assert registry.machine._users["bob"].states == {}  # storage will say
+    assert registry.take() == [(one, frames.HistoryPage(AB, 1, 1, [message(1)]))]  # its gateway drops this
+    assert registry.machine._users["bob"].states == {}  # the states come from the opening
 
 
 # --- login sync -----------------------------------------------------------------------------------------------------
 
 
-def test_a_sync_asks_storage_for_the_messages_that_the_session_misses(registry):
+def test_sync_requests_missed_messages_from_storage(registry):
     one = registry.login("bob")
     registry.deliver(message(5))
     registry.ask(one, frames.Sync({AB: 5}, 7, 8, 9, 10, 11))
@@ -250,9 +250,9 @@ def test_a_sync_asks_storage_for_the_messages_that_the_session_misses(registry):
     assert same(registry.asked, storage.Missed(one, {AB: 5}, page, 7, 8, 9, 11, page_bytes=page_bytes))
 
 
-def test_a_cursor_beyond_the_known_log_is_doubted_and_checked_by_storage(registry):
+def test_cursor_beyond_the_known_log_is_checked_by_storage(registry):
     one = registry.login("bob")
-    open_log(registry.storage, "alice")  # of which this machine has not heard
+    open_log(registry.storage, "alice")  # this machine did not receive the message
     for cursors, doubted, answer in (({AB: 1}, False, frames.SyncDone), ({AB: 2}, True, frames.SyncDone)):
         registry.ask(one, frames.Sync(cursors))
         assert registry.asked[0].doubted == doubted
@@ -265,7 +265,7 @@ def test_a_cursor_beyond_the_known_log_is_doubted_and_checked_by_storage(registr
         assert (refusal.request, refusal.code, refusal.number) == ("sync", Code.AHEAD, 4)
 
 
-def test_a_login_gets_the_identity_of_the_log():
+def test_login_gets_the_name_of_the_stored_data():
     registry = Registry(MemoryStorage(log="the log"))
     registry.attach("bob")
     registry.answer()
@@ -273,7 +273,7 @@ def test_a_login_gets_the_identity_of_the_log():
 
 
 @pytest.mark.parametrize("fanout", ["read", "write"])
-def test_the_states_come_with_the_last_page(fanout):
+def test_last_page_has_the_states(fanout):
     store = MemoryStorage(fanout)
     open_log(store, "alice", "alice", "alice")
     registry = Registry(store, Policies(page=2))
@@ -287,7 +287,7 @@ def test_the_states_come_with_the_last_page(fanout):
     assert last == frames.SyncDone([message(3)], {AB: 3}, [state(0, 0, 3)], 0, inbox, 5)
 
 
-def test_a_sync_that_storage_cannot_answer_is_refused(registry):
+def test_sync_that_storage_cannot_answer_is_refused(registry):
     one = registry.login("bob")
     registry.take()
     registry.ask(one, frames.Sync({}, number=6))
@@ -296,7 +296,7 @@ def test_a_sync_that_storage_cannot_answer_is_refused(registry):
     assert (to, frame.request, frame.ref, frame.code, frame.number) == (one, "sync", "", Code.UNAVAILABLE, 6)
 
 
-def test_a_page_for_a_session_that_was_replaced_meanwhile_is_dropped(registry):
+def test_page_for_a_replaced_session_is_dropped(registry):
     one = registry.login("bob", connection=1)
     registry.ask(one, frames.Sync({}))
     late = registry.asked.popleft()
@@ -307,7 +307,7 @@ def test_a_page_for_a_session_that_was_replaced_meanwhile_is_dropped(registry):
     assert registry.sent == []
 
 
-def test_a_lost_gateway_takes_its_sessions_with_it(registry):
+def test_lost_gateway_ends_its_sessions(registry):
     here = registry.login("bob", "d0", gateway="g1", connection=1)
     there = registry.login("bob", "d1", gateway="g2", connection=2)
     registry.machine.gateway_lost("g1", 0.0)
@@ -318,7 +318,7 @@ def test_a_lost_gateway_takes_its_sessions_with_it(registry):
     assert not registry.asked
 
 
-def test_a_login_that_waits_outlives_another_gateways_loss(registry):
+def test_waiting_login_survives_the_loss_of_another_gateway(registry):
     registry.attach("bob", "d0", gateway="g1", connection=1)
     registry.attach("bob", "d1", gateway="g2", connection=2)
     registry.machine.gateway_lost("g1", 0.0)
@@ -326,7 +326,7 @@ def test_a_login_that_waits_outlives_another_gateways_loss(registry):
     assert [frame.connection for frame in registry.take(internal_frames.Attached)] == [2]
 
 
-def test_when_a_router_is_back_every_device_syncs(registry):
+def test_every_device_syncs_when_a_router_is_back(registry):
     sessions = {registry.login("bob", "d0", connection=1), registry.login("carol", "d0", connection=2)}
     registry.take()
     registry.machine.router_back(registry.clock.now)
@@ -334,7 +334,7 @@ def test_when_a_router_is_back_every_device_syncs(registry):
     assert {to for to, _ in registry.take(frames.Resync)} == sessions
 
 
-def test_a_revocation_that_storage_failed_to_keep_is_kept_after_all(registry):
+def test_revocation_that_storage_failed_to_save_is_repeated(registry):
     registry.revoke("bob", 5.0)
     registry.answer(result=lambda request: storage.Failed("full"))
     assert list(registry.asked) == []
@@ -343,7 +343,7 @@ def test_a_revocation_that_storage_failed_to_keep_is_kept_after_all(registry):
     assert registry.storage.execute(storage.OpenUser("bob")).revoked_before == 5.0
 
 
-def test_an_unsaved_revocation_outlives_the_users_memory(registry):
+def test_unsaved_revocation_is_kept_while_the_user_is_offline(registry):
     registry.revoke("bob", 5.0)
     registry.answer(result=lambda request: storage.Failed("full"))
     registry.attach("bob", issued_at=1.0)
@@ -357,7 +357,7 @@ def test_an_unsaved_revocation_outlives_the_users_memory(registry):
 # --- former members, forgotten users ----------------------------------------------------------------------------------
 
 
-def test_a_former_member_may_ask_about_the_time_as_a_member(registry):
+def test_former_member_can_read_the_history_of_the_membership(registry):
     state = registry.storage.execute(storage.OpenConversation(TEAM, ("alice", "bob")))
     for seq, left in ((1, ()), (2, ("bob",)), (3, ())):
         one = message(seq, conversation_id=TEAM)
@@ -374,7 +374,7 @@ def test_a_former_member_may_ask_about_the_time_as_a_member(registry):
     assert sent[2:] == [done("read", TEAM, 1), done("set_conversation", TEAM, 2)]
 
 
-def test_a_revocation_that_storage_does_not_answer_is_asked_again_until_it_does(registry):
+def test_revocation_without_an_answer_is_repeated(registry):
     registry.revoke("bob", 5.0)
     registry.asked.clear()
     registry.advance(registry.policies.storage_timeout)
@@ -384,7 +384,7 @@ def test_a_revocation_that_storage_does_not_answer_is_asked_again_until_it_does(
     assert (list(registry.asked), registry.machine.timers.next_deadline()) == ([], None)
 
 
-def test_a_user_opened_without_a_session_is_forgotten(registry):
+def test_user_opened_without_a_session_is_forgotten(registry):
     registry.attach("bob")
     registry.machine.gateway_lost("g0", 1.0)
     registry.answer_all()

@@ -1,4 +1,4 @@
-"""Short ways to ask a storage, and a group whose log is written with effects."""
+"""Short functions for requests to a storage, and a group whose log is written with effects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def opened(store, conversation=AB, founders=("alice", "bob")):
 
 
 def append(store, epoch, one, shown=0):
-    """Its result; other tests state the number of inbox rows."""
+    """Append a message. Returns the result with `inbox_rows` set to 0, because few tests check that number."""
     result = store.execute(storage.Append(epoch, one, shown))
     if isinstance(result, storage.Appended):
         result.inbox_rows = 0
@@ -26,7 +26,7 @@ def missed(store, user, cursors=None, limit=100, inbox=0):
 
 
 def states(store, user):
-    """By conversation: (state, unread seqs)."""
+    """Return (state, unread seqs) by conversation."""
     state = store.execute(storage.OpenUser(user))
     return {found.conversation_id: (found, unread) for found, unread, *_ in state.states}
 
@@ -36,12 +36,12 @@ def read_seq(store, user):
 
 
 def save(store, user, read_seq=0, conversation=AB, **settings):
-    """user -> state, of those in the answer."""
+    """Save a state. Returns the states in the answer, by user."""
     return dict(store.execute(storage.SaveState(user, conversation, read_seq, **settings)).states)
 
 
 def read_all(store, user, cursors=None, limit=100, inbox=0):
-    """(conversation, seq) of all that the pages bring, the cursors after them, and the number of pages."""
+    """Read all pages. Returns (conversation, seq) of each message, the cursors after them, and the number of pages."""
     cursors, got, pages = dict(cursors or {}), [], 0
     while True:
         page = missed(store, user, cursors, limit, inbox)
@@ -71,6 +71,8 @@ def note(to="carol", id_client="n1", **fields):
 
 
 class Team:
+    """The writer of the group TEAM."""
+
     def __init__(self, store, members=("alice", "bob")):
         self.store, self.seq = store, 0
         self.epoch = opened(store, TEAM, ()).epoch

@@ -1,4 +1,4 @@
-"""Any requests in any order: several writers against one storage, and both fan-outs against plain models."""
+"""Random requests in random order: several writers on one storage, and both fan-outs against simple models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEMBERSHIP = st.lists(
 
 
 class StorageInvariants(RuleBasedStateMachine):
-    """Several writers, some of them fenced off, that try all kinds of appends."""
+    """Several writers, some of them fenced off, that try valid and invalid appends."""
 
     users = ("alice", "bob")
     fanout = "read"
@@ -64,7 +64,7 @@ class StorageInvariants(RuleBasedStateMachine):
             self.check_moved(sender, min(shown, one.seq), dict(result.states))
 
     def check_moved(self, user, seq, sent):
-        """Either the mark moved, and both logs with it, or nothing did."""
+        """Check that the mark moved and both users got a new version, or that nothing changed."""
         peer = "alice" if user == "bob" else "bob"
         if seq > self.read[user]:
             self.read[user] = seq
@@ -83,7 +83,7 @@ class StorageInvariants(RuleBasedStateMachine):
             assert sent == {}
 
     @rule(user=st.sampled_from(users), seq=st.integers(1, 20))
-    def save_place(self, user, seq):
+    def save_state(self, user, seq):
         sent = save(self.store, user, seq)
         if self.epochs[-1] == 0:
             assert sent == {}
@@ -124,9 +124,9 @@ StorageInvariants.TestCase.settings = InboxInvariants.TestCase.settings = settin
     later=st.lists(st.sampled_from(sorted(MEMBERS)), max_size=10),
     pushed=st.sets(st.sampled_from(sorted(MEMBERS))),
 )
-def test_both_fan_outs_bring_the_same(appends, have, limits, later, pushed):
-    """Whatever was appended, whatever the device holds and however large the pages: at the first sync, and at one that
-    goes on from it, of which pushes brought some conversations already."""
+def test_both_fan_outs_return_the_same_messages(appends, have, limits, later, pushed):
+    """For random logs, cursors and page sizes. A second sync continues from the first one, after pushes have delivered
+    some conversations."""
     stores = [MemoryStorage(fanout) for fanout in FANOUTS]
     logs = dict.fromkeys(MEMBERS, 0)
 
@@ -164,7 +164,7 @@ def test_both_fan_outs_bring_the_same(appends, have, limits, later, pushed):
 
 
 @given(MEMBERSHIP, st.integers(1, 4), st.integers(0, 10))
-def test_both_fan_outs_show_members_the_same_as_a_model(actions, limit, cursor):
+def test_both_fan_outs_agree_with_a_model_of_membership(actions, limit, cursor):
     stores = [MemoryStorage(fanout) for fanout in FANOUTS]
     teams = [Team(store) for store in stores]
     members = {"alice", "bob"}

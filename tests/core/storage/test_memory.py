@@ -1,4 +1,4 @@
-"""MemoryStorage: what the requests mean. Every other storage is held to the same."""
+"""MemoryStorage, which defines the meaning of the requests. Every other storage must do the same."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from imsim.core import storage
 # --- opening --------------------------------------------------------------------------------------------------------
 
 
-def test_a_conversation_without_founders_is_not_made(store):
+def test_open_without_founders_creates_no_conversation(store):
     assert opened(store, founders=None) is None
     assert opened(store, founders=None) is None
     assert missed(store, "alice").cursors == {}
 
 
-def test_opening_raises_the_epoch_and_keeps_the_first_members(store):
+def test_open_raises_the_epoch_and_keeps_the_first_members(store):
     assert opened(store) == storage.LogState(1, 0, ("alice", "bob"))
     assert opened(store, founders=("mallory",)) == storage.LogState(2, 0, ("alice", "bob"))
     assert opened(store, founders=None).epoch == 3
@@ -27,18 +27,18 @@ def test_opening_raises_the_epoch_and_keeps_the_first_members(store):
 # --- appending ------------------------------------------------------------------------------------------------------
 
 
-def test_a_fenced_writer_hears_fenced_even_for_a_duplicate(store):
-    """It must learn that it is no writer any more, whatever it asks."""
+def test_fenced_writer_gets_fenced_even_for_a_duplicate(store):
+    """Every append must report to the writer that it was replaced."""
     old = opened(store).epoch
     append(store, old, message(1))
     opened(store)
     assert append(store, old, message(2, id_client="i1")) == storage.Fenced()
 
 
-# --- what a device missed -------------------------------------------------------------------------------------------
+# --- missed messages ------------------------------------------------------------------------------------------------
 
 
-def test_a_read_fan_out_goes_through_the_conversations_and_a_write_fan_out_through_the_inbox(by_read, by_write):
+def test_fan_out_on_read_reads_conversations_and_fan_out_on_write_reads_the_inbox(by_read, by_write):
     for store in (by_read, by_write):
         open_log(store, "alice", "bob")
         open_log(store, "alice", conversation=TEAM)
@@ -47,7 +47,7 @@ def test_a_read_fan_out_goes_through_the_conversations_and_a_write_fan_out_throu
     assert read_all(by_write, "bob")[0] == [(AB, 1), (AB, 2), (TEAM, 1), (AB, 3)]
 
 
-def test_invalid_cursors_do_no_harm(store):
+def test_invalid_cursors_are_ignored(store):
     open_log(store, "alice")
     page = missed(store, "bob", {AB: -3, "group:unknown": 7})
     assert [one.seq for one in page.messages] == [1]
@@ -55,7 +55,7 @@ def test_invalid_cursors_do_no_harm(store):
     assert missed(store, "bob", {AB: 50}).messages == []
 
 
-def test_an_append_puts_a_row_into_the_inbox_of_each_member_under_fan_out_on_write(by_read, by_write):
+def test_append_under_fan_out_on_write_adds_a_row_to_each_members_inbox(by_read, by_write):
     for store, rows in ((by_read, 0), (by_write, 3)):
         epoch = opened(store, TEAM, ("alice", "bob", "carol")).epoch
         one = message(1, conversation_id=TEAM)
@@ -68,18 +68,18 @@ def test_an_append_puts_a_row_into_the_inbox_of_each_member_under_fan_out_on_wri
         assert missed(store, "bob").inbox == bool(rows)
 
 
-def test_a_login_looks_into_each_conversation_or_into_one_inbox(by_read, by_write):
+def test_login_reads_each_conversation_or_one_inbox(by_read, by_write):
     for store in (by_read, by_write):
         for user in ("bob", "carol", "dave"):
             opened(store, f"p2p:alice:{user}", ("alice", user))
     assert [missed(by_read, user).reads for user in ("alice", "bob", "mallory")] == [3, 1, 0]
     assert [missed(by_write, user).reads for user in ("alice", "bob", "mallory")] == [1, 1, 1]
     open_log(by_read, "alice", "alice", conversation="p2p:alice:carol")
-    assert missed(by_read, "alice", limit=1).reads == 2  # up to where the page was full
+    assert missed(by_read, "alice", limit=1).reads == 2  # the page was full after the second read
 
 
-def test_messages_that_a_push_delivered_are_skipped_in_the_inbox(by_write):
-    """And take no room in the page."""
+def test_messages_from_a_push_are_skipped_in_the_inbox(by_write):
+    """They take no room in the page."""
     open_log(by_write, *["alice"] * 5)
     open_log(by_write, "alice", conversation=TEAM)
     page = missed(by_write, "bob", {AB: 4}, limit=2)
@@ -90,14 +90,14 @@ def test_messages_that_a_push_delivered_are_skipped_in_the_inbox(by_write):
     assert missed(by_write, "bob", {AB: 9}).cursors == {AB: 9, TEAM: 1}
 
 
-@pytest.mark.parametrize(("inbox", "stands", "seqs"), [(-5, 2, [1, 2]), (2, 2, []), (1, 2, [2])])
-def test_an_inbox_position_out_of_range_does_no_harm(by_write, inbox, stands, seqs):
+@pytest.mark.parametrize(("inbox", "end", "seqs"), [(-5, 2, [1, 2]), (2, 2, []), (1, 2, [2])])
+def test_inbox_position_up_to_the_end_is_accepted(by_write, inbox, end, seqs):
     open_log(by_write, "alice", "alice")
     page = missed(by_write, "bob", inbox=inbox)
-    assert (page.inbox, [m.seq for m in page.messages]) == (stands, seqs)
+    assert (page.inbox, [m.seq for m in page.messages]) == (end, seqs)
 
 
-def test_under_fan_out_on_read_there_is_no_inbox(by_read):
+def test_fan_out_on_read_has_no_inbox(by_read):
     open_log(by_read, "alice")
     page = missed(by_read, "bob")
     assert ([m.seq for m in page.messages], page.inbox) == ([1], 0)
@@ -105,12 +105,12 @@ def test_under_fan_out_on_read_there_is_no_inbox(by_read):
 
 
 @pytest.mark.parametrize("inbox", [3, 10**30])
-def test_a_device_beyond_the_end_of_its_inbox_is_ahead(by_write, inbox):
+def test_device_beyond_the_end_of_its_inbox_is_ahead(by_write, inbox):
     open_log(by_write, "alice", "alice")
     assert missed(by_write, "bob", inbox=inbox) == storage.Ahead()
 
 
-def test_a_device_with_a_later_state_than_storage_is_ahead(store):
+def test_device_with_a_later_state_than_storage_is_ahead(store):
     open_log(store, "alice")
     save(store, "bob", 1)
 
@@ -121,7 +121,7 @@ def test_a_device_with_a_later_state_than_storage_is_ahead(store):
     assert ask(version=2) == ask(state_version=2) == storage.Ahead()
 
 
-def test_a_device_with_more_messages_than_storage_is_ahead_if_its_cursors_are_doubted(store):
+def test_device_with_more_messages_than_storage_is_ahead_if_its_cursors_are_doubted(store):
     open_log(store, "alice", "alice")
     epoch = opened(store, TEAM, ("alice", "bob")).epoch
     effects = storage.Effects(left=("bob",))
@@ -138,8 +138,8 @@ def test_a_device_with_more_messages_than_storage_is_ahead_if_its_cursors_are_do
         assert isinstance(ask(cursors, doubted=False), storage.MissedPage)
 
 
-def test_a_non_member_may_have_a_cursor_from_an_answer(store):
-    """The answer to an application names a seq, of a log that the applicant has not joined."""
+def test_cursor_of_a_non_member_is_accepted(store):
+    """The answer to an application contains a seq of a log that the applicant has not joined."""
     epoch = opened(store, TEAM, ("alice",)).epoch
     store.execute(storage.Append(epoch, message(1, conversation_id=TEAM), 0))
 
@@ -155,7 +155,7 @@ def test_a_non_member_may_have_a_cursor_from_an_answer(store):
 
 
 @pytest.mark.parametrize(("most", "seqs"), [(1, [4]), (6, [4]), (7, [3, 4]), (9, [2, 3, 4]), (10, [1, 2, 3, 4])])
-def test_a_page_ends_before_the_message_that_would_have_it_exceed_its_bytes(store, most, seqs):
+def test_page_ends_before_the_message_that_would_exceed_its_bytes(store, most, seqs):
     epoch = opened(store).epoch
     for seq, content in enumerate(("a", "bb", "ccc", "\u00e4dd"), 1):
         append(store, epoch, message(seq, content=content))
@@ -164,7 +164,7 @@ def test_a_page_ends_before_the_message_that_would_have_it_exceed_its_bytes(stor
 
 
 @pytest.mark.parametrize(("most", "pages"), [(1, [[1], [2], [3], [4]]), (4, [[1, 2], [3], [4]]), (6, [[1, 2, 3], [4]])])
-def test_the_pages_of_a_sync_end_by_their_bytes_too_and_skip_nothing(store, most, pages):
+def test_sync_pages_are_limited_in_bytes_and_skip_nothing(store, most, pages):
     epoch = opened(store).epoch
     for seq, content in enumerate(("a", "bb", "ccc", "dddd"), 1):
         append(store, epoch, message(seq, content=content))
@@ -177,7 +177,7 @@ def test_the_pages_of_a_sync_end_by_their_bytes_too_and_skip_nothing(store, most
 
 
 @pytest.mark.parametrize("most", [1, 4, 5, 8, 100])
-def test_states_come_in_pages_too_and_none_is_left_out(store, most):
+def test_sync_pages_of_states_are_limited_in_bytes_and_skip_nothing(store, most):
     conversations = [f"p2p:bob:{other}" for other in ("carl", "dave", "eve", "fred", "gina")]
     for conversation in conversations:
         epoch = opened(store, conversation, tuple(conversation.split(":")[1:])).epoch
@@ -201,15 +201,15 @@ def test_states_come_in_pages_too_and_none_is_left_out(store, most):
     ("first", "last", "seqs"),
     [(-9, 2, [1, 2]), (0, 1, [1]), (2, 10**30, [2, 3]), (3, 2, []), (4, 9, []), (-3, 0, []), (-3, -1, [])],
 )
-def test_a_range_is_cut_to_the_log(store, first, last, seqs):
+def test_range_is_limited_to_the_log(store, first, last, seqs):
     open_log(store, *["alice"] * 3)
     assert find_range(store, first, last) == (seqs, False)
 
 
-# --- what an entry changes ------------------------------------------------------------------------------------------
+# --- effects of an entry --------------------------------------------------------------------------------------------
 
 
-def test_a_range_has_only_messages_that_the_user_may_see(store):
+def test_range_has_only_messages_that_the_user_may_see(store):
     team = Team(store)
     for effects in ({}, {"joined": ("carol",)}, {}, {"left": ("carol",)}, {}, {"joined": ("carol",)}):
         team.add(**effects)
@@ -219,7 +219,7 @@ def test_a_range_has_only_messages_that_the_user_may_see(store):
     assert find_range(store, 1, 9, 2, user="carol", conversation=TEAM) == ([5, 7], True)
 
 
-def test_members_at_the_time_of_a_message_count_as_its_readers(store):
+def test_read_count_is_of_the_members_at_the_time_of_the_message(store):
     team = Team(store)
     team.add(joined=("carol",))
     team.add(left=("carol",))
@@ -236,7 +236,7 @@ def test_members_at_the_time_of_a_message_count_as_its_readers(store):
     assert count(3, "carol") == storage.ReadCount(2, 2)
 
 
-def test_leaving_reads_but_not_for_a_non_member(store):
+def test_read_mark_moves_with_a_leave_but_not_for_a_non_member(store):
     team = Team(store)
     team.add()
     moved = team.add("bob", shown=2, left=("bob",))
@@ -244,7 +244,7 @@ def test_leaving_reads_but_not_for_a_non_member(store):
     assert team.add("mallory", shown=2).states == ()
 
 
-def test_an_amended_message_is_found_as_such_everywhere(store):
+def test_every_request_returns_the_amended_message(store):
     epoch = opened(store).epoch
     for seq in (1, 2):
         append(store, epoch, message(seq))
@@ -260,14 +260,14 @@ def test_an_amended_message_is_found_as_such_everywhere(store):
     assert append(store, epoch, message(4, id_client="i1")) == storage.Duplicate(gone)
 
 
-def test_get_finds_what_is_there(store):
+def test_get_returns_the_message_or_none(store):
     open_log(store, "alice", "alice")
     assert [store.execute(storage.Get(AB, seq)) for seq in (1, 2)] == [message(1), message(2)]
     assert [store.execute(storage.Get(AB, seq)) for seq in (-1, 0, 3)] == [None] * 3
     assert store.execute(storage.Get(TEAM, 1)) is None
 
 
-def test_notes_get_a_seq_in_the_log_of_their_user(store):
+def test_notes_get_a_seq_in_the_system_log_of_their_user(store):
     team = Team(store)
     first = team.add(notes=(note(id_client="n1"), note("dave"), note(id_client="n2")))
     assert [(one.conversation_id, one.seq, one.id) for one in first.notes] == [
@@ -294,7 +294,7 @@ def test_only_the_latest_notes_are_remembered(store):
     assert notified == tuple(("carol", seq) for seq in range(4, storage.NOTIFIED + 4))
 
 
-def test_recent_leavers_are_remembered(store):
+def test_users_who_left_recently_are_remembered(store):
     team = Team(store)
     team.add(joined=("carol", "dave"))
     assert opened(store, TEAM, None).left == ()
@@ -320,7 +320,7 @@ def test_recent_leavers_are_remembered(store):
     ],
     ids=["fenced", "not the next", "a duplicate"],
 )
-def test_a_refused_append_changes_nothing(store, epoch, one):
+def test_refused_append_changes_nothing(store, epoch, one):
     team = Team(store)
     team.epoch = epoch
     before = message(1, conversation_id=TEAM)

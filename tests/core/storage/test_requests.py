@@ -1,4 +1,4 @@
-"""What the requests about users mean: states and marks, what was delivered, who is blocked."""
+"""The requests about users: states and marks, delivered seqs, and blocked users."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from imsim.core import storage
 # --- users and states -------------------------------------------------------------------------------------------------
 
 
-def test_opening_a_user_raises_its_epoch_alone(store):
+def test_open_user_raises_only_the_epoch_of_this_user(store):
     epochs = [store.execute(storage.OpenUser(user)).epoch for user in ("alice", "alice", "bob", "alice")]
     assert epochs == [1, 2, 1, 3]
 
 
-def test_a_non_member_has_no_state(store):
+def test_non_member_has_no_state(store):
     open_log(store, "alice")
     assert save(store, "mallory", 1) == save(store, "alice", 1, TEAM) == {}
     assert append(store, opened(store).epoch, message(2, sender="mallory"), shown=1) == storage.Appended()
@@ -23,7 +23,7 @@ def test_a_non_member_has_no_state(store):
     assert set(states(store, "alice")) == {AB}
 
 
-def test_each_change_gets_the_next_version_of_the_users_log_and_no_change_gets_none(store):
+def test_only_a_change_gets_the_next_version_of_the_users_log(store):
     open_log(store, "alice", "alice")
     open_log(store, "alice", conversation=TEAM)
     assert save(store, "bob", pinned=True) == {"bob": state(1, pinned=True)}
@@ -35,17 +35,17 @@ def test_each_change_gets_the_next_version_of_the_users_log_and_no_change_gets_n
     assert missed(store, "alice").version == 0
 
 
-def test_reading_changes_the_peers_state_as_well(store):
+def test_read_mark_changes_the_peers_state_as_well(store):
     open_log(store, "alice", "alice")
-    sent = {"bob": state(1, 1), "alice": state(1, peer_read_seq=1, peer_delivered_seq=1)}  # what is read was delivered
+    sent = {"bob": state(1, 1), "alice": state(1, peer_read_seq=1, peer_delivered_seq=1)}  # read implies delivered
     assert save(store, "bob", 1) == sent
-    assert save(store, "bob", 1) == sent  # again, for who missed it
+    assert save(store, "bob", 1) == sent  # the repeated answer reports both states again
     assert set(save(store, "bob", muted=True)) == {"bob"}
     assert save(store, "alice", 2)["alice"] == state(2, 2, peer_read_seq=1, peer_delivered_seq=1)
     assert missed(store, "alice").version == missed(store, "bob").version - 1 == 2
 
 
-def test_hiding_reads_too_and_moves_forward_only(store):
+def test_hiding_moves_the_read_mark_and_only_moves_forward(store):
     open_log(store, "alice", "alice", "alice")
     assert save(store, "bob", hidden_seq=2)["bob"] == state(1, 2, hidden_seq=2)
     assert save(store, "bob", hidden_seq=1)["bob"] == state(1, 2, hidden_seq=2)
@@ -54,7 +54,7 @@ def test_hiding_reads_too_and_moves_forward_only(store):
     assert save(store, "bob", hidden_seq=-1)["bob"] == state(3, 3, hidden_seq=3)
 
 
-def test_a_sync_has_only_the_latest_state_of_each_changed_conversation(store):
+def test_sync_has_only_the_latest_state_of_each_changed_conversation(store):
     open_log(store, "alice", "alice")
     open_log(store, "alice", conversation=TEAM)
     for seq in (1, 2):
@@ -69,10 +69,10 @@ def test_a_sync_has_only_the_latest_state_of_each_changed_conversation(store):
     assert since(1) == ({AB: 2, TEAM: 3}, 3)
     assert since(2) == ({TEAM: 3}, 3)
     assert since(3) == ({}, 3)
-    assert store.execute(storage.Missed(session("bob"), {}, 1)).states == ()  # not before the last page
+    assert store.execute(storage.Missed(session("bob"), {}, 1)).states == ()  # only the last page has states
 
 
-def test_how_many_have_read_a_message(store):
+def test_count_read_returns_the_number_of_readers(store):
     state = opened(store, TEAM, ("alice", "bob", "carol"))
     for seq, sender in ((1, "alice"), (2, "bob")):
         append(store, state.epoch, message(seq, conversation_id=TEAM, sender=sender))
@@ -88,10 +88,10 @@ def test_how_many_have_read_a_message(store):
     assert store.execute(storage.CountRead("alice", AB, 1)) is None
 
 
-# --- what was delivered -----------------------------------------------------------------------------------------------
+# --- delivered seqs ---------------------------------------------------------------------------------------------------
 
 
-def test_delivered_moves_forward_only_not_beyond_the_log_and_never_behind_what_was_read(store):
+def test_delivered_seq_moves_forward_within_the_log_and_never_below_the_read_mark(store):
     open_log(store, "alice", "alice", "alice")
 
     def delivered(**change):
@@ -106,10 +106,10 @@ def test_delivered_moves_forward_only_not_beyond_the_log_and_never_behind_what_w
     assert set(save(store, "bob", delivered_seq=-1)) == {"bob"}
 
 
-# --- who is blocked ---------------------------------------------------------------------------------------------------
+# --- blocked users ----------------------------------------------------------------------------------------------------
 
 
-def test_a_message_of_a_blocked_sender_is_not_appended(store):
+def test_message_of_a_blocked_sender_is_not_appended(store):
     epoch = opened(store).epoch
     append(store, epoch, message(1))
     save(store, "bob", blocked=True)
@@ -135,7 +135,7 @@ def test_storage_does_not_check_blocking_for_changes(store):
     assert store.execute(storage.Between(TEAM, "bob", ("alice",))).blocking == ()
 
 
-def test_a_user_may_block_a_stranger(store):
+def test_user_can_block_a_stranger(store):
     assert save(store, "bob", blocked=True) == {"bob": state(1, blocked=True)}
     assert append(store, opened(store).epoch, message(1)) == storage.Blocked()
     assert states(store, "alice")[AB] == (state(0), [])
@@ -146,7 +146,7 @@ def test_a_user_may_block_a_stranger(store):
     assert save(store, "bob", conversation="p2p:bob:carol", pinned=True) == {}
 
 
-def test_blocking_has_no_effect_in_a_group_and_a_log_state_comes_for_two_users_only(store):
+def test_block_has_no_effect_in_a_group_and_only_p2p_records_have_a_log_state(store):
     team = Team(store)
     save(store, "bob", conversation=TEAM, blocked=True)
     assert isinstance(team.add(state={"title": "x"}), storage.Appended)

@@ -7,7 +7,7 @@ from imsim.scenario import Plan, Scenario
 COLUMNS = ("at", "sender", "device", "conversation", "type", "size")
 DTYPES = [np.int64, np.int32, np.int8, np.int32, np.int8, np.int32]
 OFFICE = Scenario.load("office")
-BUSY = OFFICE.with_({"workload.rate": 3.0, "population.devices": 3})
+BUSY = OFFICE.replace({"workload.rate": 3.0, "population.devices": 3})
 SOCIAL = {
     "conversations.churn": 0.5,
     "conversations.friend_requests": 0.2,
@@ -17,7 +17,7 @@ SOCIAL = {
     "workload.amended_after": {"kind": "exponential", "mean": "500ms"},
 }
 ROOMS = {"conversations.rooms": 3, "conversations.room_size": 60, "conversations.room_share": 0.2}
-MIXED = BUSY.with_({**SOCIAL, **ROOMS})
+MIXED = BUSY.replace({**SOCIAL, **ROOMS})
 
 
 def same(one: Plan, other: Plan, upto: int | None = None) -> bool:

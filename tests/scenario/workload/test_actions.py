@@ -10,7 +10,7 @@ from imsim.scenario import Pareto, Scenario, plan
 
 
 def test_recalls_and_edits_have_given_shares_and_delays() -> None:
-    p = plan(MIXED.with_({"workload.rate": 10.0, "duration": 20.0}))
+    p = plan(MIXED.replace({"workload.rate": 10.0, "duration": 20.0}))
     end, mean = 20e9, 0.5e9
     early = (p.at < end - 20 * mean) & ~p.to_room
     is_text = np.array(p.types)[p.type] == "text"
@@ -27,12 +27,12 @@ def test_recalls_and_edits_have_given_shares_and_delays() -> None:
 
 
 def test_every_message_is_amended_unless_the_delay_exceeds_the_run() -> None:
-    p = plan(BUSY.with_({"workload.recalls": 1, "workload.amended_after": 0}))
+    p = plan(BUSY.replace({"workload.recalls": 1, "workload.amended_after": 0}))
     assert p.amended == set(range(len(p)))
-    p = plan(BUSY.with_({"workload.edits": 1, "workload.amended_after": 0}))
+    p = plan(BUSY.replace({"workload.edits": 1, "workload.amended_after": 0}))
     assert {(action.kind, action.at) for action in p.actions} == {("edit", at) for at in p.at.tolist()}
     never = Pareto(minimum=1e8, alpha=1.001)  # more than int64 nanoseconds can represent
-    assert plan(BUSY.with_({"workload.recalls": 1, "workload.amended_after": never})).actions == []
+    assert plan(BUSY.replace({"workload.recalls": 1, "workload.amended_after": never})).actions == []
 
 
 def test_actions_are_sorted_and_end_with_the_run() -> None:
@@ -44,7 +44,7 @@ def test_actions_are_sorted_and_end_with_the_run() -> None:
 
 
 def test_friend_requests_go_to_random_other_users() -> None:
-    p = plan(Scenario().with_({"population.users": 20, "conversations.friend_requests": 5.0, "duration": 100.0}))
+    p = plan(Scenario().replace({"population.users": 20, "conversations.friend_requests": 5.0, "duration": 100.0}))
     asked = [(action.user, action.other) for action in p.actions]
     assert len(asked) == pytest.approx(10_000, abs=4 * math.sqrt(10_000))
     often = np.zeros((20, 20))
@@ -55,7 +55,7 @@ def test_friend_requests_go_to_random_other_users() -> None:
 
 
 def test_owner_invites_guests_from_outside_who_leave_again() -> None:
-    p = plan(OFFICE.with_({"conversations.churn": 2.0, "duration": 200.0, "workload.rate": 1e-9}))
+    p = plan(OFFICE.replace({"conversations.churn": 2.0, "duration": 200.0, "workload.rate": 1e-9}))
     by_group = defaultdict(list)
     for action in p.actions:
         by_group[action.conversation].append(action)
@@ -76,8 +76,8 @@ def test_owner_invites_guests_from_outside_who_leave_again() -> None:
 
 
 def test_full_group_has_no_guests() -> None:
-    everybody = Scenario.load("hot-group").with_({"conversations.churn": 10.0})
+    everybody = Scenario.load("hot-group").replace({"conversations.churn": 10.0})
     assert plan(everybody).actions == []
-    full = OFFICE.with_({"conversations.churn": 10.0, "conversations.group_size": 7, "limits.group_size": 7})
+    full = OFFICE.replace({"conversations.churn": 10.0, "conversations.group_size": 7, "limits.group_size": 7})
     assert plan(full).actions == []
-    assert plan(full.with_({"limits.group_size": 8})).actions
+    assert plan(full.replace({"limits.group_size": 8})).actions

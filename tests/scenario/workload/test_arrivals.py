@@ -17,7 +17,7 @@ SHAPES = [BURSTS, CURVE, RAMP]
 
 
 def shaped(arrivals: object, **changes: object) -> Scenario:
-    return BUSY.with_({"workload.arrivals": arrivals} | changes)
+    return BUSY.replace({"workload.arrivals": arrivals} | changes)
 
 
 def by_sender(p: Plan) -> list[tuple[int, ...]]:
@@ -29,7 +29,7 @@ def by_sender(p: Plan) -> list[tuple[int, ...]]:
 
 
 def test_arrivals_of_each_user_are_a_poisson_process() -> None:
-    p = plan(Scenario().with_({"population.users": 400, "workload.rate": 2.0, "duration": 100.0}))
+    p = plan(Scenario().replace({"population.users": 400, "workload.rate": 2.0, "duration": 100.0}))
     counts = np.bincount(p.sender, minlength=400)
     assert counts.mean() == pytest.approx(200, abs=4 * math.sqrt(200 / 400))
     dispersion = counts.var(ddof=1) / counts.mean() * 399
@@ -46,7 +46,7 @@ def test_plan_does_not_depend_on_block_size(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_messages_of_one_nanosecond_are_ordered_by_sender() -> None:
-    crowded = plan(Scenario().with_({"workload.rate": 1e6}), duration=1e-4)
+    crowded = plan(Scenario().replace({"workload.rate": 1e6}), duration=1e-4)
     assert (np.diff(crowded.at) == 0).sum() > 100
     assert (np.lexsort((crowded.sender, crowded.at)) == np.arange(len(crowded))).all()
 
@@ -70,7 +70,7 @@ def test_shape_keeps_messages_and_changes_their_times(arrivals: object) -> None:
 @pytest.mark.parametrize("arrivals", [*SHAPES, REPLAY])
 @pytest.mark.parametrize("duration", [0.3, 2.0, 9.0])
 def test_shorter_plan_is_a_prefix_with_any_arrivals(arrivals: object, duration: float) -> None:
-    scenario = MIXED.with_({"workload.arrivals": arrivals})
+    scenario = MIXED.replace({"workload.arrivals": arrivals})
     long, short = plan(scenario), plan(scenario, duration=duration)
     assert len(short) == np.searchsorted(long.at, duration * 1e9)
     assert same(short, long, len(short))
@@ -157,14 +157,14 @@ def test_moments_are_replayed_by_random_users() -> None:
 def test_moments_of_a_run_or_a_file_are_replayed(tmp_path) -> None:
     intended = np.arange(40) * 100_000_000
     pd.DataFrame({"intended_at": intended}).to_parquet(tmp_path / "messages.parquet")
-    from_run = OFFICE.with_({"workload.arrivals": {"kind": "replay", "run": str(tmp_path)}})
+    from_run = OFFICE.replace({"workload.arrivals": {"kind": "replay", "run": str(tmp_path)}})
     assert plan(from_run).at.tolist() == intended.tolist()
     (tmp_path / "log.txt").write_text("".join(f"{ns / 1e9}\n" for ns in intended) + "\n")
-    assert from_run == OFFICE.with_({"workload.arrivals": {"kind": "replay", "file": str(tmp_path / "log.txt")}})
-    assert from_run == OFFICE.with_({"workload.arrivals": pd.Series(intended) / 1e9})
-    assert from_run == OFFICE.with_({"workload.arrivals": (intended / 1e9).tolist()})
+    assert from_run == OFFICE.replace({"workload.arrivals": {"kind": "replay", "file": str(tmp_path / "log.txt")}})
+    assert from_run == OFFICE.replace({"workload.arrivals": pd.Series(intended) / 1e9})
+    assert from_run == OFFICE.replace({"workload.arrivals": (intended / 1e9).tolist()})
     (tmp_path / "log.txt").write_text("\n".join(f"2026-02-03T04:05:{ns / 1e9:09.6f}Z" for ns in intended))
-    assert from_run == OFFICE.with_({"workload.arrivals": {"kind": "replay", "file": str(tmp_path / "log.txt")}})
+    assert from_run == OFFICE.replace({"workload.arrivals": {"kind": "replay", "file": str(tmp_path / "log.txt")}})
     # The scenario is complete without the files.
     assert Scenario.from_toml(from_run.to_toml(), name="office") == from_run
 
@@ -176,13 +176,13 @@ def test_moments_of_a_run_or_a_file_are_replayed(tmp_path) -> None:
 def test_written_arrivals_are_read_back_equal(arrivals: object) -> None:
     scenario = shaped(arrivals)
     assert Scenario.from_toml(scenario.to_toml(), name="office") == scenario
-    assert scenario.with_({"seed": 2}).workload.arrivals == scenario.workload.arrivals
+    assert scenario.replace({"seed": 2}).workload.arrivals == scenario.workload.arrivals
 
 
 def test_override_replaces_one_kind_by_another() -> None:
-    assert shaped(CURVE).with_({"workload.arrivals": RAMP}) == shaped(RAMP)
-    assert shaped(CURVE).with_({"workload.arrivals": "poisson"}) == BUSY
-    assert shaped(RAMP).with_({"workload.arrivals.over": "1min"}).workload.arrivals.over == 60
+    assert shaped(CURVE).replace({"workload.arrivals": RAMP}) == shaped(RAMP)
+    assert shaped(CURVE).replace({"workload.arrivals": "poisson"}) == BUSY
+    assert shaped(RAMP).replace({"workload.arrivals.over": "1min"}).workload.arrivals.over == 60
 
 
 KINDS = "a kind of poisson, bursts, curve, ramp, replay, or a column of moments"
@@ -219,6 +219,41 @@ def test_error_names_arrivals_and_expected_value(arrivals: object, text: str) ->
     with pytest.raises(UsageError, match=f"^scenario office: {text}") as error:
         shaped(arrivals)
     assert len(str(error.value).splitlines()) == 1 or arrivals == "bursts"
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "expected"),
+    [
+        ("poisson", 60.0),
+        (BURSTS, 60.0),
+        ({"kind": "ramp", "start": 0.0, "end": 2.0, "over": "12s"}, 30.0),
+        ({"kind": "curve", "points": [["0s", 3.0], ["6s", 3.0], ["6s", 1.0], ["12s", 1.0]], "period": "12s"}, 90.0),
+        ([0.0, 1.0, 5.9, 6.0, 7.0], 3.0),
+    ],
+)
+def test_arrivals_expect_messages_without_chance(arrivals: object, expected: float) -> None:
+    assert shaped(arrivals).workload.arrivals.expected(6.0, 10.0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "since", "until", "is_even"),
+    [
+        ("poisson", 0, 6, True),
+        (BURSTS, 0, 6, True),
+        (RAMP, 0, 5, False),
+        (RAMP, 5, 9, True),
+        (CURVE, 1, 2, True),
+        (CURVE, 1, 3, False),
+        (CURVE | {"points": [["0s", 0.0], ["2s", 0.0], ["3s", 1.0]]}, 0, 1, False),  # nothing arrives
+        ([number / 100 for number in range(1_000)], 0, 10, True),
+        (sorted(np.random.default_rng(1).uniform(0, 10, 1_000)), 0, 10, True),
+        ([(number / 320) ** 2 for number in range(1_000)], 0, 10, False),
+    ],
+)
+def test_arrivals_are_even_if_the_blocks_of_a_time_have_as_many_messages(
+    arrivals: object, since: float, until: float, is_even: bool
+) -> None:
+    assert shaped(arrivals).workload.arrivals.is_even(since, until) is is_even
 
 
 def test_too_many_arrivals_are_refused() -> None:

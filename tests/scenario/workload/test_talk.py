@@ -13,7 +13,7 @@ from imsim.scenario.workload.talk import chosen
 
 def test_shares_sizes_partners_and_groups_follow_scenario() -> None:
     p = plan(
-        OFFICE.with_(
+        OFFICE.replace(
             {
                 "population.users": 300,
                 "population.devices": 4,
@@ -42,14 +42,14 @@ def test_shares_sizes_partners_and_groups_follow_scenario() -> None:
 
 
 def test_group_sizes_are_bounded_by_users_and_limit() -> None:
-    heavy = OFFICE.with_({"conversations.group_size": Pareto(minimum=0.3, alpha=1.01), "conversations.groups": 3000})
+    heavy = OFFICE.replace({"conversations.group_size": Pareto(minimum=0.3, alpha=1.01), "conversations.groups": 3000})
     assert {len(c.members) for c in plan(heavy).conversations[:3000]} >= {1, 2, 100}
-    limited = plan(heavy.with_({"limits.group_size": 30}))
+    limited = plan(heavy.replace({"limits.group_size": 30}))
     assert max(len(c.members) for c in limited.conversations[:3000]) == 30
 
 
 def test_user_without_group_sends_to_partners() -> None:
-    only_groups = BUSY.with_({"conversations.p2p_share": 0.0, "conversations.groups": 2})
+    only_groups = BUSY.replace({"conversations.p2p_share": 0.0, "conversations.groups": 2})
     p = plan(only_groups)
     members = set(p.conversations[0].members) | set(p.conversations[1].members)
     outside = ~np.isin(p.sender, list(members))
@@ -57,7 +57,7 @@ def test_user_without_group_sends_to_partners() -> None:
     assert (~outside).any()
     assert ((p.conversation >= 2) == outside).all()
 
-    p = plan(only_groups.with_({"conversations.partners": 0}))  # users without a group have nobody to send to
+    p = plan(only_groups.replace({"conversations.partners": 0}))  # users without a group have nobody to send to
     assert set(p.sender) == members
     assert (p.conversation < 2).all()
 
@@ -83,12 +83,12 @@ def test_all_subsets_are_equally_likely(size: int) -> None:
 
 
 def test_chatrooms_have_given_share_and_sizes() -> None:
-    everybody = BUSY.with_({**ROOMS, "workload.rate": 10.0, "conversations.room_size": 100})
+    everybody = BUSY.replace({**ROOMS, "workload.rate": 10.0, "conversations.room_size": 100})
     p = plan(everybody)
     assert p.to_room.mean() == pytest.approx(0.2, abs=5 * math.sqrt(0.2 * 0.8 / len(p)))
     assert stats.chisquare(np.bincount(p.conversation[p.to_room] - 20)).pvalue > 1e-4
     assert {len(room.members) for room in p.rooms} == {100}
-    p = plan(everybody.with_({"conversations.room_size": Constant(value=60)}))
+    p = plan(everybody.replace({"conversations.room_size": Constant(value=60)}))
     assert (
         [c.id for c in p.conversations[20:23]] == [room.id for room in p.rooms] == [f"chatroom:r{i}" for i in range(3)]
     )
@@ -99,12 +99,12 @@ def test_chatrooms_have_given_share_and_sizes() -> None:
         assert room.scene == "chatroom"
         assert p.sender[intent] in room.members
         assert room.to(p.sender[intent]) == room.name
-    heavy = BUSY.with_({**ROOMS, "conversations.room_size": Pareto(minimum=5, alpha=1.01), "limits.room_size": 30})
-    assert max(len(room.members) for room in plan(heavy.with_({"conversations.rooms": 50})).rooms) == 30
+    heavy = BUSY.replace({**ROOMS, "conversations.room_size": Pareto(minimum=5, alpha=1.01), "limits.room_size": 30})
+    assert max(len(room.members) for room in plan(heavy.replace({"conversations.rooms": 50})).rooms) == 30
 
 
 def test_user_without_chatroom_sends_to_groups_or_else_partners() -> None:
-    only_rooms = BUSY.with_({**ROOMS, "conversations.p2p_share": 0.0, "conversations.room_share": 1.0})
+    only_rooms = BUSY.replace({**ROOMS, "conversations.p2p_share": 0.0, "conversations.room_share": 1.0})
     p = plan(only_rooms)
     audience = {user for room in p.rooms for user in room.members}
     grouped = {user for group in p.conversations[:20] for user in group.members}
@@ -117,7 +117,7 @@ def test_user_without_chatroom_sends_to_groups_or_else_partners() -> None:
         (False, True): {"group"},
         (False, False): {"p2p"},
     }
-    p = plan(only_rooms.with_({"conversations.partners": 0, "conversations.groups": 0}))
+    p = plan(only_rooms.replace({"conversations.partners": 0, "conversations.groups": 0}))
     assert set(p.sender) == audience
     assert p.to_room.all()
 
@@ -127,7 +127,7 @@ def test_user_without_chatroom_sends_to_groups_or_else_partners() -> None:
 
 def test_partner_shares_follow_zipf() -> None:
     changes = {"workload.rate": 30.0, "conversations.p2p_share": 1.0, "conversations.groups": 0}
-    even, skewed = (plan(BUSY.with_({**changes, "conversations.partner_skew": skew})) for skew in (0.0, 1.0))
+    even, skewed = (plan(BUSY.replace({**changes, "conversations.partner_skew": skew})) for skew in (0.0, 1.0))
     assert np.array_equal(even.at, skewed.at)
     assert {c.id for c in even.conversations} == {c.id for c in skewed.conversations}
     shares = np.zeros(5)
@@ -146,22 +146,24 @@ def test_partner_shares_follow_zipf() -> None:
 
 
 def test_group_shares_follow_zipf() -> None:
-    everybody = BUSY.with_({"conversations.group_size": 100, "conversations.groups": 8, "conversations.p2p_share": 0.2})
-    even, skewed = plan(everybody), plan(everybody.with_({"conversations.group_skew": 1.2}))
+    everybody = BUSY.replace(
+        {"conversations.group_size": 100, "conversations.groups": 8, "conversations.p2p_share": 0.2}
+    )
+    even, skewed = plan(everybody), plan(everybody.replace({"conversations.group_skew": 1.2}))
     often = np.bincount(skewed.conversation[skewed.conversation < 8], minlength=8)
     expected = np.arange(1.0, 9) ** -1.2
     assert stats.chisquare(often, expected / expected.sum() * often.sum()).pvalue > 1e-4
     assert np.array_equal(even.at, skewed.at)
     assert np.array_equal(even.conversation[even.conversation >= 8], skewed.conversation[skewed.conversation >= 8])
     # Users send only to groups of which they are members.
-    some = plan(BUSY.with_({"conversations.group_skew": 2.0}))
+    some = plan(BUSY.replace({"conversations.group_skew": 2.0}))
     assert all(s in some.conversations[c].members for s, c in zip(some.sender, some.conversation, strict=True))
 
 
 def test_few_users_send_most_messages() -> None:
     tail = Pareto(minimum=1, alpha=1.16, maximum=1000)
-    wide = Scenario().with_({"population.users": 5000, "workload.rate": 1.0, "duration": 20.0})
-    p = plan(wide.with_({"workload.activity": tail}))
+    wide = Scenario().replace({"population.users": 5000, "workload.rate": 1.0, "duration": 20.0})
+    p = plan(wide.replace({"workload.activity": tail}))
     often = np.sort(np.bincount(p.sender, minlength=5000))[::-1]
     weights = np.sort(tail.quantiles(Draws(1, "activity").array(np.arange(5000))))[::-1] / tail.mean
     assert often.sum() == pytest.approx(weights.sum() * 20, rel=0.02)
@@ -170,25 +172,25 @@ def test_few_users_send_most_messages() -> None:
     assert len(plan(wide)) * 0.6 < len(p) < len(plan(wide)) * 1.6  # the mean is one, but the tail is heavy
     # Activities can have any unit.
     hundredfold = Pareto(minimum=100, alpha=1.16, maximum=100_000)
-    assert plan(wide.with_({"workload.activity": hundredfold}), duration=1.0).at == pytest.approx(
-        plan(wide.with_({"workload.activity": tail}), duration=1.0).at, abs=2
+    assert plan(wide.replace({"workload.activity": hundredfold}), duration=1.0).at == pytest.approx(
+        plan(wide.replace({"workload.activity": tail}), duration=1.0).at, abs=2
     )
-    assert same(plan(wide.with_({"workload.activity": 7})), plan(wide))
+    assert same(plan(wide.replace({"workload.activity": 7})), plan(wide))
 
 
 def test_active_users_replay_more_moments() -> None:
     activity = {"kind": "pareto", "minimum": 1, "alpha": 1.2, "maximum": 100}
     moments = np.linspace(0, 9.9, 20_000)
-    p = plan(BUSY.with_({"workload.activity": activity, "workload.arrivals": moments}))
+    p = plan(BUSY.replace({"workload.activity": activity, "workload.arrivals": moments}))
     weights = Pareto(minimum=1, alpha=1.2, maximum=100).quantiles(Draws(1, "activity").array(np.arange(100)))
     assert stats.chisquare(np.bincount(p.sender, minlength=100), weights / weights.sum() * 20_000).pvalue > 1e-4
 
 
 def test_types_have_their_own_sizes() -> None:
     types = {"text": 2, "image": 1, "file": 1, "custom": 1}
-    mixed = BUSY.with_({"workload.types": types})
+    mixed = BUSY.replace({"workload.types": types})
     sizes = {"image": {"kind": "lognormal", "median": 300_000, "p99": 5_000_000}, "custom": 1e4, "video": 7}
-    before, after = plan(mixed), plan(mixed.with_({"workload.sizes": sizes}))
+    before, after = plan(mixed), plan(mixed.replace({"workload.sizes": sizes}))
     kind = np.array(after.types)[after.type]
     assert np.median(after.size[kind == "image"]) == pytest.approx(300_000, rel=0.1)
     assert set(after.size[kind == "custom"]) == {10_000}
@@ -196,7 +198,7 @@ def test_types_have_their_own_sizes() -> None:
         assert np.array_equal(before.size[kind == type], after.size[kind == type])
     for column in ("at", "sender", "device", "conversation", "type"):
         assert np.array_equal(getattr(before, column), getattr(after, column))
-    assert mixed.with_({"workload.sizes": sizes}).to_toml().count("image") == 2
+    assert mixed.replace({"workload.sizes": sizes}).to_toml().count("image") == 2
 
 
 @pytest.mark.parametrize(
@@ -213,4 +215,4 @@ def test_types_have_their_own_sizes() -> None:
 )
 def test_error_names_field_and_expected_value(changes: dict[str, object], text: str) -> None:
     with pytest.raises(UsageError, match=f"^scenario office: {text}"):
-        BUSY.with_(changes)
+        BUSY.replace(changes)

@@ -1,5 +1,17 @@
-"""The rules: who may send what, what a change brings about, and who is notified. They decide and change nothing."""
+"""The rules: they decide whether a send is allowed, what a change does, and which users are notified.
 
-from imsim.core.router.rules.sends import RULED, LookupCache, NeedsLookup, amend, decide, effects, system_log
+They only decide. The conversation's writer applies the decision.
+"""
 
-__all__ = ["RULED", "LookupCache", "NeedsLookup", "amend", "decide", "effects", "system_log"]
+from imsim.core.router.rules.sends import (
+    BLOCKED_TEXT,
+    RULED,
+    LookupCache,
+    NeedsLookup,
+    amend,
+    decide,
+    effects,
+    system_log,
+)
+
+__all__ = ["BLOCKED_TEXT", "RULED", "LookupCache", "NeedsLookup", "amend", "decide", "effects", "system_log"]

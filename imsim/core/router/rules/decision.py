@@ -1,4 +1,4 @@
-"""What a sender asks to change, and what the rules decide: a `Decision`, or a `RuleViolation`."""
+"""The input and the output of the rules: a `Change`, and a `Decision` or a `RuleViolation`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imsim.core.model import Code, HasBody, Message
 
 
 class RuleViolation(Exception):
-    """The rules forbid it: with this code, for this reason."""
+    """The rules do not allow a send. `code` and `text` become the rejection that the client receives."""
 
     def __init__(self, code: Code, text: str) -> None:
         super().__init__(text)
@@ -21,7 +21,7 @@ class RuleViolation(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change that a user asks for, and its position in the log: `seq`, and `time`, wall time in ms since 1970."""
+    """A change that a user requests. `seq` is its position in the log; `time` is wall time in ms since 1970."""
 
     conversation_id: str
     seq: int
@@ -33,13 +33,16 @@ class Change:
 
     @property
     def id(self) -> str:
-        """Of the system messages that it gives rise to."""
+        """The id of the system messages that follow from the change."""
         return f"{self.conversation_id}:{self.seq}"
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A system message for `user`; or, where `resolves` is the id of one that the user has, its new state."""
+    """A system message for `user`.
+
+    If `resolves` is the id of an earlier system message of the user, the note reports the new state of that message.
+    """
 
     user: str
     type: str
@@ -49,7 +52,10 @@ class Note:
 
 @dataclass(slots=True)
 class Decision:
-    """What follows from a change, all of it or nothing. `state`: the conversation's from now on; None: as before."""
+    """Everything that follows from a change. All of it happens, or nothing.
+
+    `state` is the new state of the conversation; None leaves it as it was.
+    """
 
     state: dict[str, Any] | None = None
     joined: tuple[str, ...] = ()
@@ -59,20 +65,21 @@ class Decision:
 
 
 def resolved(users: tuple[str, ...] | list[str], id: str, state: str) -> tuple[Note, ...]:
-    """The news that a request has its answer, for all who got the request."""
+    """Return the notes that report a request's final state to each user who received the request."""
     return tuple(Note(user, "resolve", {"state": state}, resolves=id) for user in users)
 
 
-def asked_for(message: HasBody, user: str, conversation_id: str, seq: int, time: int) -> Change | None:
-    """The change that `user` wants who sends this, where it would stand at `seq`; None if it is none.
+def requested_change(message: HasBody, user: str, conversation_id: str, seq: int, time: int) -> Change | None:
+    """Return the change that `user` requests with this message at `seq`, or None if the message requests none.
 
-    Raises: RuleViolation, where it bears the name of somebody else: everybody takes `operator` for who did it."""
+    Raises: RuleViolation if `operator` names another user. Clients rely on `operator` to show who made the change.
+    """
     event = event_of(message)
     if not event:
         return None
     file = message.file or {}
     if file.get("operator") != user:
-        raise RuleViolation(Code.BAD_REQUEST, "file.operator: expected your own name")
+        raise RuleViolation(Code.BAD_REQUEST, "file.operator: expected your own user name")
     targets, data = file["targets"], file["data"]
     assert isinstance(targets, list)
     assert isinstance(data, dict)

@@ -1,5 +1,4 @@
-"""The rules between two users: who asks whom to be friends, and what becomes of it. The state is that of their
-conversation."""
+"""The rules of friend requests between two users. The state is that of their p2p conversation."""
 
 from __future__ import annotations
 
@@ -11,25 +10,31 @@ from imsim.core.router.rules.decision import Change, Decision, Note, RuleViolati
 
 
 def decide(state: dict[str, Any] | None, members: tuple[str, ...], change: Change, lifetime: int) -> Decision:
-    """What becomes of a change between the two. `lifetime`: ms after which a request has no effect.
+    """Decide about a change between two users. A friend request expires after `lifetime` ms.
 
     Raises: RuleViolation.
     """
     rule = _RULES.get(change.event)
-    if rule is None or len(members) != 2:
+    if rule is None:
         raise RuleViolation(
-            Code.BAD_REQUEST, f"file.event: {change.event!r} is none between two users; there are {', '.join(_RULES)}"
+            Code.BAD_REQUEST,
+            f"file.event: expected one of {', '.join(_RULES)} between two users (got {change.event!r})",
         )
+    if len(members) != 2:
+        raise RuleViolation(Code.BAD_REQUEST, f"{change.event}: a user cannot {_WITH_ONESELF[change.event]} themselves")
     (other,) = (user for user in members if user != change.operator)
     return rule(state or {"friends": False, "request": None}, other, change, lifetime)
 
 
 def _request(state: dict[str, Any], other: str, change: Change, lifetime: int) -> Decision:
     if state["friends"]:
-        raise RuleViolation(Code.CONFLICT, "you are friends already")
+        raise RuleViolation(Code.CONFLICT, "friend_request: you are already friends")
     pending = state["request"]
     if pending is not None and pending["by"] == other and change.time < pending["expires"]:
-        raise RuleViolation(Code.CONFLICT, "the other user has asked you: accept, or reject")
+        raise RuleViolation(
+            Code.CONFLICT,
+            "friend_request: the other user has already sent you one; send friend_accept or friend_reject",
+        )
     expires = change.time + lifetime
     replaced: tuple[Note, ...] = ()
     if pending is not None:
@@ -52,16 +57,20 @@ def _reject(state: dict[str, Any], other: str, change: Change, lifetime: int) ->
 
 def _delete(state: dict[str, Any], other: str, change: Change, lifetime: int) -> Decision:
     if not state["friends"]:
-        raise RuleViolation(Code.CONFLICT, "you are no friends")
+        raise RuleViolation(Code.CONFLICT, "friend_delete: you are not friends")
     return Decision({**state, "friends": False}, notes=(Note(other, "friend_deleted"),))
 
 
 def _pending(state: dict[str, Any], other: str, change: Change) -> dict[str, Any]:
+    """Return the request that `other` sent and the operator can answer. Raises: RuleViolation."""
     pending: dict[str, Any] | None = state["request"]
     if pending is None or pending["by"] != other:
-        raise RuleViolation(Code.CONFLICT, "there is no request to answer, or another device of yours has answered it")
+        raise RuleViolation(
+            Code.CONFLICT,
+            f"{change.event}: there is no friend request to answer; another device may have answered it",
+        )
     if change.time >= pending["expires"]:
-        raise RuleViolation(Code.EXPIRED, "it was asked too long ago")
+        raise RuleViolation(Code.EXPIRED, f"{change.event}: the friend request has expired")
     return pending
 
 
@@ -70,6 +79,14 @@ _RULES: dict[str, Callable[[dict[str, Any], str, Change, int], Decision]] = {
     "friend_accept": _accept,
     "friend_reject": _reject,
     "friend_delete": _delete,
+}
+
+#: The error texts for a user who sends these events to themselves.
+_WITH_ONESELF = {
+    "friend_request": "send a friend request to",
+    "friend_accept": "accept a friend request from",
+    "friend_reject": "reject a friend request from",
+    "friend_delete": "end a friendship with",
 }
 
 EVENTS = tuple(_RULES)

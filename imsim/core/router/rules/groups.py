@@ -1,9 +1,13 @@
-"""The rules of groups: who may change what, and what follows.
+"""The rules of groups: which member may make which change, and what follows from it.
 
-The owner may do everything, admins all but what concerns the owner and other admins, members little. A group's `join`
-says how one gets in: "open" (whoever likes), "approval" (whoever applies and is accepted by an admin), "invite" (only
-whom an admin invites; with the other two every member may invite). With `consent`, who is invited must accept, also
-who is named when the group is made.
+The owner may make every change. An admin may make those that concern neither the owner nor another admin. A plain
+member may make few. The setting `join` decides how a user becomes a member:
+
+- "open": every user can join.
+- "approval": a user applies, and the owner or an admin accepts.
+- "invite": only the owner and admins can invite. With the other two settings, every member can invite.
+
+With the setting `consent`, an invited user must accept first. So must a user whom `create` names.
 """
 
 from __future__ import annotations
@@ -22,7 +26,10 @@ _TITLE = 256  # characters
 
 @dataclass(slots=True)
 class Pending:
-    """An application, or an invitation, without an answer. `seq`: of the change that it was; `notified`: who heard."""
+    """An application or an invitation that nobody has answered.
+
+    `seq` is the position of the change that made the request. `notified` lists the users who received it.
+    """
 
     kind: str  # apply | invite
     by: str
@@ -33,42 +40,44 @@ class Pending:
 
 @dataclass(slots=True)
 class Group:
+    """The state of a group, which the rules change."""
+
     owner: str = ""
     title: str = ""
     join: str = "invite"
     consent: bool = False
     admins: list[str] = field(default_factory=list)
-    muted: list[str] = field(default_factory=list)  # also who has left, and would come back to speak
+    muted: list[str] = field(default_factory=list)  # includes users who left: they stay muted if they return
     muted_all: bool = False
-    #: By who wants, or is wanted, to join: the fields of a `Pending`. A rule looks at one or two of what may be
-    #: thousands, so they are kept as they stand in storage.
+    #: The fields of a `Pending`, by the user who may join. There may be thousands, and a rule reads one or two of them.
+    #: So they keep the form that storage has.
     pending: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, state: dict[str, Any] | None, members: Collection[str]) -> Group:
-        """As it stands in storage. One that was founded with its members and nothing else belongs to the first."""
+        """Return the group with this state from storage. Without a state, the first member is the owner."""
         if state is None:
             return cls(owner=next(iter(members), ""))
         return cls(**{**state, "pending": dict(state["pending"])})
 
     def to_dict(self) -> dict[str, Any]:
-        """Shares its lists, and each pending request: the rules put others in their place, and change none."""
+        """Return the state for storage. It shares the lists and requests: the rules replace them, and change none."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
-    def ask(self, user: str, pending: Pending) -> None:
+    def add_request(self, user: str, pending: Pending) -> None:
         self.pending[user] = asdict(pending)
 
-    def asked(self, user: str) -> Pending | None:
+    def request_of(self, user: str) -> Pending | None:
         pending = self.pending.get(user)
         return None if pending is None else Pending(**pending)
 
     def rank(self, user: str) -> int:
-        """2: owner, 1: admin, 0: anybody else."""
+        """Return 2 for the owner, 1 for an admin and 0 for any other user."""
         return 2 if user == self.owner else int(user in self.admins)
 
 
 def is_silenced(state: dict[str, Any] | None, user: str) -> bool:
-    """Whether this member may not send at present."""
+    """Return whether this member is muted now."""
     if state is None or not (state["muted_all"] or user in state["muted"]):
         return False
     return user != state["owner"] and user not in state["admins"]
@@ -76,21 +85,23 @@ def is_silenced(state: dict[str, Any] | None, user: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
+    """The limits of a group, from the policies."""
+
     size: int  # members
-    request_lifetime: int  # ms after which an application or an invitation has no effect any more
+    request_lifetime: int  # ms until an application or an invitation expires
 
 
 def decide(state: dict[str, Any] | None, members: Collection[str], change: Change, limits: Limits) -> Decision:
-    """What becomes of a change in a group with these members. Raises: RuleViolation."""
-    members = dict.fromkeys(members)  # in their order; of thousands thousands may be looked up
+    """Decide about a change in a group with these members. Raises: RuleViolation."""
+    members = dict.fromkeys(members)  # keeps their order, and is searched fast in a large group
     rule = _RULES.get(change.event)
     if rule is None:
         raise RuleViolation(
-            Code.BAD_REQUEST, f"file.event: {change.event!r} is none of a group; there are {', '.join(_RULES)}"
+            Code.BAD_REQUEST, f"file.event: expected one of {', '.join(_RULES)} in a group (got {change.event!r})"
         )
-    group = Group.of(state, members) if members else Group()  # one that is made again starts anew
+    group = Group.of(state, members) if members else Group()  # a group that is created again starts empty
     if not members and change.event != "create":
-        raise RuleViolation(Code.NO_CONVERSATION, f"there is no {change.conversation_id}")
+        raise RuleViolation(Code.NO_CONVERSATION, f"to: there is no conversation {change.conversation_id}")
     try:
         for target in change.targets:
             check_name("file.targets", target)
@@ -100,36 +111,36 @@ def decide(state: dict[str, Any] | None, members: Collection[str], change: Chang
     decision = rule(group, members, change, limits)
     there = len(members) + len(decision.joined)
     if len(group.pending) > requests and there + len(group.pending) > limits.size:
-        raise RuleViolation(Code.TOO_LARGE, f"a group has at most {limits.size} members and requests without an answer")
+        raise RuleViolation(Code.TOO_LARGE, f"a group can have at most {limits.size} members and open requests")
     left = frozenset(decision.left)
     group.admins = [admin for admin in group.admins if admin not in left]
     if decision.joined and there > limits.size:
-        raise RuleViolation(Code.TOO_LARGE, f"a group has at most {limits.size} members")
+        raise RuleViolation(Code.TOO_LARGE, f"a group can have at most {limits.size} members")
     decision.state = group.to_dict()
     return decision
 
 
-# --- the rules: each changes `group`, and says who joins or leaves and who is notified -----------------------------
+# --- the rules: each changes `group`, and returns the users who join, leave or are notified ------------------------
 
 _Rule = Callable[[Group, Collection[str], Change, Limits], Decision]
 
 
 def _create(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
     if members:
-        raise RuleViolation(Code.CONFLICT, f"{change.conversation_id} exists already")
+        raise RuleViolation(Code.CONFLICT, f"to: {change.conversation_id} already exists")
     group.owner = change.operator
     _set(group, change)
     others = tuple(user for user in dict.fromkeys(change.targets) if user != change.operator)
     if group.consent:
-        return Decision(joined=(change.operator,), notes=_ask(group, change, others, limits))
+        return Decision(joined=(change.operator,), notes=_request_consent(group, change, others, limits))
     return Decision(joined=(change.operator, *others))
 
 
 def _configure(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
     _need(group, members, change, rank=1)
     if not _settings(group).keys() & change.data.keys():
-        unknown = f"; there is no {', '.join(sorted(change.data))[:80]}" if change.data else ""
-        raise RuleViolation(Code.BAD_REQUEST, f"file.data: give title, join or consent{unknown}")
+        unknown = f" (got {', '.join(sorted(change.data))[:80]})" if change.data else ""
+        raise RuleViolation(Code.BAD_REQUEST, f"file.data: expected title, join or consent{unknown}")
     _set(group, change)
     return Decision()
 
@@ -137,7 +148,7 @@ def _configure(group: Group, members: Collection[str], change: Change, limits: L
 def _set(group: Group, change: Change) -> None:
     title, join, consent = (change.data.get(name, old) for name, old in _settings(group).items())
     if not isinstance(title, str) or len(title) > _TITLE:
-        raise RuleViolation(Code.BAD_REQUEST, f"file.data.title: expected text of at most {_TITLE} characters")
+        raise RuleViolation(Code.BAD_REQUEST, f"file.data.title: expected a string of at most {_TITLE} characters")
     if join not in _JOIN:
         raise RuleViolation(Code.BAD_REQUEST, f"file.data.join: expected one of {', '.join(_JOIN)}")
     if not isinstance(consent, bool):
@@ -151,22 +162,22 @@ def _settings(group: Group) -> dict[str, object]:
 
 def _invite(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
     _need(group, members, change, rank=1 if group.join == "invite" else 0)
-    new = _targets(change, lambda user: user not in members, "all are members already")
-    swept = _sweep(group, change)
+    new = _targets(change, lambda user: user not in members, "all these users are already members")
+    swept = _expire(group, change)
     joined = dict.fromkeys(user for user in new if not group.consent or _has(group, "apply", user))
     applied = tuple(note for user in joined for note in _answer(group, change, user, "passed"))
     invited = tuple(Note(user, "group_invite", _about(group)) for user in joined)
-    asked = _ask(group, change, tuple(user for user in new if user not in joined), limits)
+    asked = _request_consent(group, change, tuple(user for user in new if user not in joined), limits)
     return Decision(joined=tuple(joined), notes=swept + applied + invited + asked)
 
 
-def _ask(group: Group, change: Change, users: tuple[str, ...], limits: Limits) -> tuple[Note, ...]:
-    """Each of them whether to be a member."""
+def _request_consent(group: Group, change: Change, users: tuple[str, ...], limits: Limits) -> tuple[Note, ...]:
+    """Send each user an invitation that the user must accept to become a member."""
     expires = change.time + limits.request_lifetime
     notes: list[Note] = []
     for user in users:
         notes += _answer(group, change, user, "expired")
-        group.ask(user, Pending("invite", change.operator, change.seq, expires, [user]))
+        group.add_request(user, Pending("invite", change.operator, change.seq, expires, [user]))
         notes.append(Note(user, "group_invite", {**_about(group), "state": "init", "expires": expires}))
     return tuple(notes)
 
@@ -174,26 +185,28 @@ def _ask(group: Group, change: Change, users: tuple[str, ...], limits: Limits) -
 def _apply(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
     user = change.operator
     if user in members:
-        raise RuleViolation(Code.CONFLICT, "you are a member already")
+        raise RuleViolation(Code.CONFLICT, "apply: you are already a member of this group")
     if group.join == "invite":
-        raise RuleViolation(Code.FORBIDDEN, "this group takes only whom it invites")
+        raise RuleViolation(
+            Code.FORBIDDEN, "apply: this group does not accept applications; ask its owner or an admin to invite you"
+        )
     if group.join == "open":
-        raise RuleViolation(Code.CONFLICT, "this group is open: join it")
+        raise RuleViolation(Code.CONFLICT, "apply: this group is open; send join instead")
     expires, admins = change.time + limits.request_lifetime, [group.owner, *group.admins]
-    swept = _sweep(group, change)
+    swept = _expire(group, change)
     if _has(group, "invite", user):
-        raise RuleViolation(Code.CONFLICT, "you are invited: accept")
+        raise RuleViolation(Code.CONFLICT, "apply: you have an invitation to this group; send accept instead")
     replaced = (*swept, *_answer(group, change, user, "expired"))
-    group.ask(user, Pending("apply", user, change.seq, expires, admins))
+    group.add_request(user, Pending("apply", user, change.seq, expires, admins))
     data = {**_about(group), "state": "init", "expires": expires}
     return Decision(notes=(*replaced, *(Note(admin, "group_apply", data) for admin in admins)))
 
 
 def _join(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
     if group.join != "open":
-        raise RuleViolation(Code.FORBIDDEN, "apply, or be invited: this group is not open")
+        raise RuleViolation(Code.FORBIDDEN, "join: this group is not open; send apply, or ask for an invitation")
     if change.operator in members:
-        raise RuleViolation(Code.CONFLICT, "you are a member already")
+        raise RuleViolation(Code.CONFLICT, "join: you are already a member of this group")
     return Decision(joined=(change.operator,), notes=_answer(group, change, change.operator, "passed"))
 
 
@@ -214,13 +227,13 @@ def _reject(group: Group, members: Collection[str], change: Change, limits: Limi
 def _leave(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
     _need(group, members, change)
     if change.operator == group.owner:
-        raise RuleViolation(Code.FORBIDDEN, "you own this group: transfer it to another member, or dismiss it")
+        raise RuleViolation(Code.FORBIDDEN, "leave: the owner cannot leave the group; send transfer or dismiss")
     return Decision(left=(change.operator,))
 
 
 def _kick(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
     _need(group, members, change, rank=1)
-    gone = _targets(change, lambda user: user in members, "none of them is a member")
+    gone = _targets(change, lambda user: user in members, _NO_MEMBER)
     _outrank(group, change, gone)
     return Decision(left=gone, notes=tuple(Note(user, "group_kicked", _about(group)) for user in gone))
 
@@ -235,7 +248,7 @@ def _dismiss(group: Group, members: Collection[str], change: Change, limits: Lim
 
 def _transfer(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
     _need(group, members, change, rank=2)
-    (heir,) = _targets(change, lambda user: user in members and user != group.owner, "no other member", most=1)
+    (heir,) = _other_members(group, members, change, "transfer a group to themselves", most=1)
     group.admins = [admin for admin in group.admins if admin != heir]
     group.owner = heir
     return Decision()
@@ -246,7 +259,7 @@ def _role(group: Group, members: Collection[str], change: Change, limits: Limits
     role = change.data.get("role")
     if role not in ("admin", "member"):
         raise RuleViolation(Code.BAD_REQUEST, "file.data.role: expected admin or member")
-    users = _targets(change, lambda user: user in members and user != group.owner, "no other member")
+    users = _other_members(group, members, change, "change their own role")
     group.admins = [admin for admin in group.admins if admin not in users]
     if role == "admin":
         group.admins += users
@@ -259,13 +272,15 @@ def _mute(group: Group, members: Collection[str], change: Change, limits: Limits
     if not change.targets:
         group.muted_all = muted
         return Decision()
-    known = members if muted else {*members, *group.muted}  # who has left may speak again, too
-    users = _targets(change, known.__contains__, "none of them is a member")
+    known = members if muted else {*members, *group.muted}  # a user who left can be unmuted, too
+    users = _targets(change, known.__contains__, _NO_MEMBER)
     _outrank(group, change, users)
     named = frozenset(users)
     group.muted = [user for user in group.muted if user not in named] + (list(users) if muted else [])
     if muted and len(group.muted) > limits.size:
-        raise RuleViolation(Code.TOO_LARGE, f"a group mutes at most {limits.size} users, those who have left included")
+        raise RuleViolation(
+            Code.TOO_LARGE, f"a group can have at most {limits.size} muted users (former members count)"
+        )
     return Decision()
 
 
@@ -288,7 +303,9 @@ _RULES: dict[str, _Rule] = {
 
 EVENTS = tuple(_RULES)
 
-# --- what they share -------------------------------------------------------------------------------------------------
+# --- shared helpers --------------------------------------------------------------------------------------------------
+
+_NO_MEMBER = "none of these users is a member of this group"
 
 
 def _about(group: Group) -> dict[str, Any]:
@@ -296,60 +313,87 @@ def _about(group: Group) -> dict[str, Any]:
 
 
 def _need(group: Group, members: Collection[str], change: Change, rank: int = 0) -> None:
+    """Check that the operator is a member with at least this rank."""
     if change.operator not in members:
-        raise RuleViolation(Code.NOT_MEMBER, f"you are no member of {change.conversation_id}")
+        raise RuleViolation(Code.NOT_MEMBER, f"you are not a member of {change.conversation_id}")
     if group.rank(change.operator) < rank:
         raise RuleViolation(
-            Code.FORBIDDEN, "only the owner may do this" if rank == 2 else "only the owner and admins may"
+            Code.FORBIDDEN, "only the owner may do this" if rank == 2 else "only the owner or an admin may do this"
         )
 
 
 def _outrank(group: Group, change: Change, users: tuple[str, ...]) -> None:
+    """Check that the operator has a higher rank than each of these users."""
     if any(group.rank(user) >= group.rank(change.operator) for user in users):
-        raise RuleViolation(Code.FORBIDDEN, "not with the owner, and not with an admin unless you own the group")
+        if change.operator in users:
+            raise RuleViolation(Code.FORBIDDEN, f"{change.event}: a user cannot {change.event} themselves")
+        raise RuleViolation(
+            Code.FORBIDDEN, f"{change.event}: an admin cannot {change.event} the owner or another admin"
+        )
 
 
 def _targets(change: Change, fits: Callable[[str], bool], otherwise: str, most: int = 1 << 30) -> tuple[str, ...]:
-    """Those of the targets that it concerns, each once."""
+    """Return the targets that fit, each once. `otherwise` is the error text if none fits."""
     if not change.targets:
-        raise RuleViolation(Code.BAD_REQUEST, "file.targets: name somebody")
+        raise RuleViolation(Code.BAD_REQUEST, "file.targets: expected at least one user")
     users = tuple(user for user in dict.fromkeys(change.targets) if fits(user))
-    if not users or len(users) > most:
-        raise RuleViolation(Code.CONFLICT if not users else Code.BAD_REQUEST, f"file.targets: {otherwise}")
+    if not users:
+        raise RuleViolation(Code.CONFLICT, f"file.targets: {otherwise}")
+    if len(users) > most:
+        raise RuleViolation(Code.BAD_REQUEST, f"file.targets: expected at most {most} (got {len(users)})")
     return users
 
 
+def _other_members(
+    group: Group, members: Collection[str], change: Change, with_oneself: str, most: int = 1 << 30
+) -> tuple[str, ...]:
+    """Return the targets that are members, except the owner. `with_oneself` names what an owner cannot do."""
+    otherwise = _NO_MEMBER
+    if group.owner in change.targets:
+        otherwise = f"an owner cannot {with_oneself}"
+    return _targets(change, lambda user: user in members and user != group.owner, otherwise, most)
+
+
 def _answered(group: Group, members: Collection[str], change: Change) -> tuple[str, Pending]:
-    """Whose application or invitation it is that the operator answers: without targets, the operator's own invitation;
-    else the application of the one target."""
+    """Return the request that the operator answers, and its user.
+
+    Without targets it is the operator's own invitation. With one target it is the application of that user.
+    """
     if change.targets:
+        if change.targets == (change.operator,) and change.operator not in members:
+            raise RuleViolation(
+                Code.NOT_MEMBER,
+                f"file.targets: to {change.event} your own invitation, send no targets",
+            )
         _need(group, members, change, rank=1)
-        (user,) = _targets(change, lambda user: True, "name one", most=1)
+        (user,) = _targets(change, lambda user: True, "", most=1)
         kind = "apply"
     else:
         user, kind = change.operator, "invite"
-    pending = group.asked(user)
+    pending = group.request_of(user)
     if pending is None or pending.kind != kind:
-        raise RuleViolation(Code.CONFLICT, "there is nothing to answer, or somebody has answered it")
+        name = "application of this user" if change.targets else "invitation for you"
+        raise RuleViolation(Code.CONFLICT, f"{change.event}: there is no {name}; it may have been answered already")
     if change.time >= pending.expires:
-        raise RuleViolation(Code.EXPIRED, "it was asked too long ago")
+        name = "application" if change.targets else "invitation"
+        raise RuleViolation(Code.EXPIRED, f"{change.event}: the {name} has expired")
     return user, pending
 
 
 def _has(group: Group, kind: str, user: str) -> bool:
-    """Whether there is such a request: the other side wants the same."""
+    """Return whether the user has an open request of this kind."""
     pending = group.pending.get(user)
     return pending is not None and pending["kind"] == kind
 
 
-def _sweep(group: Group, change: Change) -> tuple[Note, ...]:
-    """Requests whose time is over are none any more: where new ones come, the old must go."""
+def _expire(group: Group, change: Change) -> tuple[Note, ...]:
+    """Remove the expired requests, which makes room for new ones. Returns the notes that report it."""
     over = [user for user, pending in group.pending.items() if change.time >= pending["expires"]]
     return tuple(note for user in over for note in _answer(group, change, user, "expired"))
 
 
 def _answer(group: Group, change: Change, user: str, state: str) -> tuple[Note, ...]:
-    """The user's request, if there is one, is one no more: tell those who have it."""
-    pending = group.asked(user)
+    """Remove the user's request, if there is one. Returns the notes for the users who received it."""
+    pending = group.request_of(user)
     group.pending.pop(user, None)
     return resolved(pending.notified, f"{change.conversation_id}:{pending.seq}", state) if pending else ()

@@ -1,7 +1,7 @@
-"""The rules that decide: whether somebody may send something into a conversation, what it changes, and who is notified.
+"""The rules of a send: whether the user may send it, what it changes, and which users are notified.
 
-The single writer asks them about each send. They read what it knows of the conversation, and change nothing. Where they
-have to know what stands in storage they raise `NeedsLookup`, and are asked once more when that is known.
+The conversation's writer calls `decide` for each send. The rules read the writer's view of the conversation and change
+nothing. If they need a value from storage, they raise `NeedsLookup`. The writer looks it up and calls them again.
 """
 
 from __future__ import annotations
@@ -15,15 +15,20 @@ from imsim.core.policies import Policies
 from imsim.core.router.rules import amendments, decision, friends, groups
 from imsim.core.router.rules.decision import Change, Decision, RuleViolation
 
-#: Events that the rules know. Others are notices that change nothing here, and may to a newer client.
+#: The text of every rejection with the code `blocked` of a message to one user.
+BLOCKED_TEXT = "the other user does not accept messages from you"
+
+_NOT_FRIENDS = "to: this user accepts messages only from friends; send friend_request first"
+
+#: Events with rules. Other events are notices: they change nothing on the server, but may mean something to a client.
 RULED = frozenset((*groups.EVENTS, *friends.EVENTS, *amendments.EVENTS, "resolve"))
 
-#: Whoever is blocked may not ask for these. To take back what one has said, or to end it, is nobody's to refuse.
+#: Events that a blocked user may not send. A user may always recall a message, reject a request or end a friendship.
 _ADDRESSED = ("edit", "friend_request", "friend_accept")
 
 
 class NeedsLookup(Exception):
-    """It depends on what stands in storage."""
+    """The decision depends on a value in storage. `request` reads the value."""
 
     def __init__(self, request: storage.Lookup) -> None:
         super().__init__(request)
@@ -31,8 +36,10 @@ class NeedsLookup(Exception):
 
 
 class LookupCache:
-    """What was looked up in storage for one send; nothing was written since. A question without an answer raises
-    NeedsLookup."""
+    """The values that the writer looked up in storage for one send. Nothing was written since.
+
+    A method raises NeedsLookup if its value was not looked up yet.
+    """
 
     __slots__ = ("messages", "relations")
 
@@ -66,7 +73,7 @@ class LookupCache:
 
 
 class Conversation(Protocol):
-    """What the rules know of one. `state`: a group's, or two users'; see their rules."""
+    """The part of a conversation that the rules read. `state` is described in `groups.Group` and in `friends`."""
 
     id: str
     members: tuple[str, ...]
@@ -82,9 +89,10 @@ def decide(
     known: LookupCache,
     policies: Policies,
 ) -> Decision | None:
-    """What follows from what `user` sends, None: no more than that it stands there. `change`: that it asks for.
+    """Decide about a send of `user`. `change` is the change that the send requests, if any.
 
-    Raises: RuleViolation, NeedsLookup."""
+    Returns None if the send is allowed and only adds a message to the log. Raises: RuleViolation, NeedsLookup.
+    """
     if change is None or change.event not in RULED:
         _check_may_send(conversation, user, frame, known, policies)
         return None
@@ -95,25 +103,28 @@ def decide(
         limits = groups.Limits(policies.group_size, lifetime)
         decision = groups.decide(conversation.state, conversation.members, change, limits)
         if change.event in ("create", "invite"):
-            _check_may_bring(conversation, change, decision, known, policies)
+            _check_may_add(conversation, change, decision, known, policies)
         return decision
     if scene == Scene.P2P:
         _check_member(conversation, user)
         _check_may_address(conversation, change, known)
         return friends.decide(conversation.state, conversation.members, change, lifetime)
-    raise RuleViolation(Code.BAD_REQUEST, f"scene: nothing can be changed in a {scene} conversation")
+    raise RuleViolation(Code.BAD_REQUEST, f"file.event: {change.event} does not apply to a {scene} conversation")
 
 
 def _check_member(conversation: Conversation, user: str) -> None:
     if user not in conversation.member_set:
-        raise RuleViolation(Code.NOT_MEMBER, f"you are no member of {conversation.id}")
+        raise RuleViolation(Code.NOT_MEMBER, f"you are not a member of {conversation.id}")
 
 
-def _check_may_bring(
+def _check_may_add(
     conversation: Conversation, change: Change, decision: Decision, known: LookupCache, policies: Policies
 ) -> None:
-    """Into a group: nobody who has blocked the operator; and, where strangers are refused, nobody but friends without
-    having been asked."""
+    """Check that the operator may invite or add the targets to the group.
+
+    No target may have blocked the operator. If `policies.strangers` refuses strangers, only friends of the operator can
+    become members without their own consent.
+    """
     new = (user for user in dict.fromkeys(change.targets) if user not in conversation.member_set)
     others = tuple(user for user in new if user != change.operator)
     if not others:
@@ -121,26 +132,28 @@ def _check_may_bring(
     relations = known.between(conversation.id, change.operator, others)
     if relations.blocking:
         raise RuleViolation(
-            Code.BLOCKED, f"file.targets: your invitations are not taken by {_named(relations.blocking)}"
+            Code.BLOCKED, f"file.targets: these users do not accept invitations from you: {_named(relations.blocking)}"
         )
     if not policies.strangers.may_write(are_friends=False):
         known_to_them = {change.operator, *relations.friends}
         added = tuple(user for user in decision.joined if user not in known_to_them)
         if added:
             raise RuleViolation(
-                Code.NOT_FRIENDS, f"file.targets: no friends of yours, {_named(added)}; ask their consent"
+                Code.NOT_FRIENDS,
+                f"file.targets: without the group setting consent, you can add only friends (got {_named(added)})",
             )
 
 
 def _named(users: tuple[str, ...]) -> str:
+    """Return the names of the first three users, for an error text."""
     return ", ".join(users[:3]) + (" ..." if len(users) > 3 else "")
 
 
 def _check_may_address(conversation: Conversation, change: Change, known: LookupCache) -> None:
-    """Between two users: what one wants of the other, who may have blocked the one."""
+    """Check that the other user of a p2p conversation has not blocked the operator."""
     others = tuple(member for member in conversation.members if member != change.operator)
     if change.event in _ADDRESSED and others and known.between(conversation.id, change.operator, others).blocking:
-        raise RuleViolation(Code.BLOCKED, "the other user does not take messages from you")
+        raise RuleViolation(Code.BLOCKED, BLOCKED_TEXT)
 
 
 def _check_may_send(
@@ -148,19 +161,20 @@ def _check_may_send(
 ) -> None:
     if frame.scene == Scene.SYSTEM:
         if frame.type != MessageType.CUSTOM:
-            raise RuleViolation(Code.BAD_REQUEST, "type: users send each other system messages of type custom only")
+            raise RuleViolation(Code.BAD_REQUEST, "type: a user can send only type custom in the scene system")
         if frame.to == user or policies.strangers.may_write(are_friends=False):
             return
         if not known.between(conversation.id, user, (frame.to,)).friends:
-            raise RuleViolation(Code.NOT_FRIENDS, "you are no friends; send a friend_request")
+            raise RuleViolation(Code.NOT_FRIENDS, _NOT_FRIENDS)
         return
     _check_member(conversation, user)
     if frame.scene == Scene.P2P:
-        are_friends = len(conversation.members) != 2 or changes.are_friends(conversation.state)  # with oneself always
+        # Notes to oneself are always allowed.
+        are_friends = len(conversation.members) != 2 or changes.are_friends(conversation.state)
         if not policies.strangers.may_write(are_friends=are_friends):
-            raise RuleViolation(Code.NOT_FRIENDS, "you are no friends; send a friend_request")
+            raise RuleViolation(Code.NOT_FRIENDS, _NOT_FRIENDS)
     elif groups.is_silenced(conversation.state, user):
-        raise RuleViolation(Code.MUTED, "you are muted in this group, or everybody is")
+        raise RuleViolation(Code.MUTED, "you are muted in this group, or all its members are")
 
 
 def _amend(
@@ -174,33 +188,39 @@ def _amend(
         _check_may_address(conversation, change, known)
     target, rank = known.get(conversation.id, seq), 0
     if target is None:
-        raise RuleViolation(Code.BAD_REQUEST, "file.data.seq: there is no such message")
+        raise RuleViolation(Code.BAD_REQUEST, "file.data.seq: there is no message with this seq")
     if frame.scene == Scene.GROUP:
         rank = groups.Group.of(conversation.state, conversation.members).rank(change.operator)
     return amend(change, target, rank, policies)
 
 
 def amend(change: Change, target: Message, rank: int, policies: Policies) -> Decision:
-    """What follows from recalling or editing `target`. `rank`: the operator's in a group. Raises: RuleViolation."""
+    """Decide about a recall or an edit of `target`. `rank` is the operator's rank in a group. Raises: RuleViolation."""
     if changes.event_of(target) in RULED:
-        raise RuleViolation(Code.BAD_REQUEST, "file.data.seq: a change cannot be taken back")
+        raise RuleViolation(
+            Code.BAD_REQUEST, "file.data.seq: a notification that changes the conversation cannot be recalled or edited"
+        )
     recall_window, edit_window = int(policies.recall_window * 1000), int(policies.edit_window * 1000)
     return amendments.decide(change, target, rank=rank, recall_window=recall_window, edit_window=edit_window)
 
 
 def effects(message: Message, decision: Decision) -> storage.Effects:
-    """What storage is to do with the message that was decided about."""
+    """Return the effects of the decision, which storage carries out together with the append of the message."""
     notes = tuple(_system_message(message, note) for note in decision.notes)
     return storage.Effects(decision.state, decision.joined, decision.left, decision.amended, notes)
 
 
 def system_log(user: str) -> str:
+    """Return the id of the user's system conversation."""
     return conversation_id(Scene.SYSTEM, user, user)
 
 
 def _system_message(message: Message, note: decision.Note) -> Message:
-    """A note as it will stand in its user's system log. Its idClient is that of the change, for which a user gets one
-    note; with more, for the settling of each other."""
+    """Return the note as a message for its user's system log.
+
+    Its idClient is the id of the change, because a change makes at most one new note for a user. A note that resolves
+    an earlier one adds the id of that note.
+    """
     id, type = message.id, note.type
     file: dict[str, object] = {"conversationId": message.conversation_id, **note.data}
     if note.resolves:

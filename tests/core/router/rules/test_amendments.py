@@ -1,4 +1,4 @@
-"""Recalling and editing: the rules, and that two devices which hear of it however late agree with storage."""
+"""The rules of recalls and edits. Devices that receive them late, or miss some, agree with storage in the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OK = "ok"
 
 
 def decide(event, operator, target, rank=0, age=0, **data):
-    """What becomes of the target, or the code."""
+    """Return the amended target, or the code of the violation."""
     change = Change(AB, 9, target.time + age, event, operator, (), {"seq": target.seq, **data})
     try:
         decision = rules.amend(change, target, rank, Policies(recall_window=0.01, edit_window=0.02))
@@ -41,7 +41,7 @@ def test_an_invalid_target_is_refused(seq):
     assert refused.value.code == Code.BAD_REQUEST
 
 
-def test_a_target_is_any_earlier_entry_of_the_log():
+def test_target_is_any_earlier_entry_of_the_log():
     for seq in (1, 8):
         assert amendments.target_seq(Change(AB, 9, 0, "recall", "alice", (), {"seq": seq})) == seq
     with pytest.raises(RuleViolation):
@@ -59,7 +59,7 @@ def test_a_target_is_any_earlier_entry_of_the_log():
         ("alice", 2, 10**9, OK),
     ],
 )
-def test_the_sender_within_the_window_or_an_admin_may_recall(who, rank, age, code):
+def test_recall_is_allowed_to_the_sender_within_the_window_or_an_admin(who, rank, age, code):
     gone = replace(TEXT, content="", custom=None, recalled=True, amended=9)
     assert decide("recall", who, TEXT, rank, age) == (gone if code == OK else code)
 
@@ -74,19 +74,19 @@ def test_the_sender_within_the_window_or_an_admin_may_recall(who, rank, age, cod
         ("bob", 2, 0, Code.FORBIDDEN),
     ],
 )
-def test_the_sender_may_edit_within_the_window(who, rank, age, code):
+def test_edit_is_allowed_to_the_sender_within_the_window(who, rank, age, code):
     expected = replace(TEXT, content="new", amended=9) if code == OK else code
     assert decide("edit", who, TEXT, rank, age, content="new") == expected
 
 
-def test_nothing_is_left_of_a_recalled_attachment():
+def test_recall_removes_the_attachment():
     picture = message(1, type="image", file={"url": "x"}, content="", custom="{}")
     gone = decide("recall", "alice", picture)
     assert (gone.file, gone.custom, gone.content, gone.type, gone.sender) == (None, None, "", "image", "alice")
 
 
 @pytest.mark.parametrize("data", [{}, {"content": ""}, {"content": 7}, {"content": None}])
-def test_an_edit_needs_a_text(data):
+def test_edit_without_new_text_is_refused(data):
     assert decide("edit", "alice", TEXT, **data) == Code.BAD_REQUEST
     assert decide("edit", "alice", replace(TEXT, type="image"), content="x") == Code.BAD_REQUEST
 
@@ -99,11 +99,11 @@ def test_a_recalled_message_or_a_change_cannot_be_amended():
     assert decide("recall", "alice", message(3, type=MessageType.NOTIFICATION)).recalled
 
 
-# --- what two devices make of it ------------------------------------------------------------------------------------
+# --- two devices ----------------------------------------------------------------------------------------------------
 
 
 class Device:
-    """An application that keeps the messages that it is shown: seq -> content."""
+    """An application that keeps the shown messages: seq -> content."""
 
     def __init__(self, page):
         self.phone = Phone(page=page, gap_wait=1.0).online()
@@ -136,11 +136,11 @@ steps = st.lists(
 
 @settings(deadline=None, max_examples=150)
 @given(steps, st.data(), st.integers(1, 4))
-def test_devices_that_get_amendments_late_or_not_at_all_agree_with_storage(actions, data, page):
-    """Bob's two: pushes get lost; what is pulled is answered with what storage held at some time since it was asked."""
+def test_devices_that_receive_amendments_late_or_miss_them_agree_with_storage(actions, data, page):
+    """Both are bob's. Pushes get lost. A pull is answered with what storage held at some time after the request."""
     writer = Writer()
     devices = [Device(page), Device(page)]
-    waiting = [[], []]  # by device: of each request the answers that it may get
+    waiting = [[], []]  # by device: (request, an answer that it may get)
 
     def range_of(asked):
         return writer.storage.execute(storage.Range("bob", AB, asked.first, asked.last, page))

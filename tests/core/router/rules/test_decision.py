@@ -1,4 +1,4 @@
-"""A change that is asked for, and the words for what follows from it."""
+"""The change that a message requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from imsim.core.model import Code
 
 
 @pytest.mark.parametrize("operator", ["bob", "", None])
-def test_nobody_acts_in_anothers_name(team, operator):
+def test_change_with_another_operator_than_the_sender_is_refused(team, operator):
     frame = change("1", "configure", title="x")
     frame.file["operator"] = operator
     team.to(TEAM, frame)

@@ -1,4 +1,4 @@
-"""The rules of groups: a table of who may what, and a storm of changes against a model that knows less."""
+"""The rules of groups: a table of the changes that each role may make, and random changes against a simple model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROLES = (OWNER, ADMIN, MEMBER, OUTSIDER, FORMER, INVITED, APPLICANT)
 
 
 class Team:
-    """A group as the writer has it: what is decided happens."""
+    """A group that applies each decision, as the writer does."""
 
     def __init__(self, limits=LIMITS):
         self.state, self.members, self.seq, self.now, self.limits = None, (), 0, 0, limits
@@ -54,7 +54,7 @@ class Team:
         return self.decision
 
     def try_(self, event, operator, *targets, **data):
-        """OK, or the code with which it is refused; nothing changes by that."""
+        """Return OK, or the code of the violation after a check that nothing has changed."""
         before = (self.state, self.members)
         try:
             self.do(event, operator, *targets, **data)
@@ -70,12 +70,12 @@ class Team:
         return Group.of(self.state, self.members)
 
     def notified(self):
-        """(user, type, state) of the notes of the latest change."""
+        """Return (user, type, state) of each note of the latest change."""
         return [(note.user, note.type, note.data.get("state", "")) for note in self.decision.notes]
 
 
 def team(join="invite", consent=False):
-    """With somebody in every role, and an invitation and an application that wait for their answer."""
+    """Return a group with a user in every role, an open invitation and an open application."""
     one = Team()
     one.do("create", OWNER, ADMIN, MEMBER, OTHER, FORMER, join="approval", title="T")
     one.do("configure", OWNER, consent=True)
@@ -99,7 +99,7 @@ ONLY_OWNER = (OK, NO, NO, OUT, OUT, OUT, OUT)
 NOTHING_TO_ANSWER = (CONFLICT,) * 5
 
 
-#: (event, targets, data) and what becomes of it, by role; where the way to join matters, by that.
+#: (event, targets, data), and the outcome for each of ROLES; if the setting `join` matters, the outcomes by `join`.
 TABLE = [
     (("create", (OTHER,), {}), (CONFLICT,) * 7),
     (("configure", (), {"title": "new"}), ADMINS),
@@ -117,7 +117,7 @@ TABLE = [
         ("apply", (), {}),
         {
             "invite": (CONFLICT,) * 3 + (NO,) * 4,
-            "approval": (*(CONFLICT,) * 3, OK, OK, CONFLICT, OK),  # who is invited need only accept
+            "approval": (*(CONFLICT,) * 3, OK, OK, CONFLICT, OK),  # an invited user must accept instead
             "open": (CONFLICT,) * 7,
         },
     ),
@@ -160,7 +160,39 @@ TABLE = [
 ]
 
 
-def test_no_event_is_missing_in_the_table():
+@pytest.mark.parametrize(
+    ("operator", "event", "targets", "data", "text"),
+    [
+        (OWNER, "kick", (OWNER,), {}, "kick: a user cannot kick themselves"),
+        (ADMIN, "kick", (OTHER, ADMIN), {}, "kick: a user cannot kick themselves"),
+        (ADMIN, "mute", (ADMIN,), {}, "mute: a user cannot mute themselves"),
+        (ADMIN, "mute", (OWNER,), {}, "mute: an admin cannot mute the owner or another admin"),
+        (OWNER, "transfer", (OWNER,), {}, "file.targets: an owner cannot transfer a group to themselves"),
+        (OWNER, "transfer", (OTHER, ADMIN), {}, "file.targets: expected at most 1 (got 2)"),
+        (OWNER, "role", (OWNER,), {"role": "member"}, "file.targets: an owner cannot change their own role"),
+        (OWNER, "role", (OUTSIDER,), {"role": "admin"}, "file.targets: none of these users is a member of this group"),
+        (OWNER, "invite", (OWNER,), {}, "file.targets: all these users are already members"),
+        (OWNER, "kick", (), {}, "file.targets: expected at least one user"),
+        (OWNER, "configure", (), {"titel": "x"}, "file.data: expected title, join or consent (got titel)"),
+        (OUTSIDER, "leave", (), {}, f"you are not a member of {TEAM}"),
+        (
+            *(INVITED, "accept", (INVITED,), {}),
+            "file.targets: to accept your own invitation, send no targets",
+        ),
+        (
+            *(OWNER, "accept", (OUTSIDER,), {}),
+            "accept: there is no application of this user; it may have been answered already",
+        ),
+        (OUTSIDER, "accept", (), {}, "accept: there is no invitation for you; it may have been answered already"),
+    ],
+)
+def test_refused_change_has_a_text_that_names_the_reason(operator, event, targets, data, text):
+    with pytest.raises(RuleViolation) as refused:
+        team().do(event, operator, *targets, **data)
+    assert refused.value.text == text
+
+
+def test_table_has_every_event():
     assert {event for (event, *_), _ in TABLE} >= set(groups.EVENTS)
 
 
@@ -175,14 +207,14 @@ def test_each_event_is_allowed_by_role(asked, expected, join, consent):
 
 
 @pytest.mark.parametrize(("event", "who"), list(product(groups.EVENTS, ROLES)))
-def test_a_group_that_does_not_exist_can_only_be_created(event, who):
+def test_missing_group_can_only_be_created(event, who):
     dismissed = team()
     dismissed.do("dismiss", OWNER)
     for nothing in (Team(), dismissed):
         assert nothing.try_(event, who, OTHER) == (OK if event == "create" else Code.NO_CONVERSATION)
 
 
-def test_a_group_founded_with_its_members_belongs_to_the_first():
+def test_first_founder_owns_a_group_without_state():
     assert Group.of(None, ("carol", "bob")).owner == "carol"
     founded = Team()
     founded.members = ("carol", "bob")
@@ -190,7 +222,7 @@ def test_a_group_founded_with_its_members_belongs_to_the_first():
     assert founded.try_("configure", "bob", title="x") == NO
 
 
-# --- what follows ---------------------------------------------------------------------------------------------------
+# --- effects --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -218,8 +250,8 @@ def test_an_invitation_answers_an_application_and_replaces_an_invitation():
     assert two.notified() == [(INVITED, "resolve", "rejected"), (ADMIN, "group_rejected", "")]
 
 
-def test_joining_answers_ones_own_application():
-    """The group was opened meanwhile: nobody is to be asked any more."""
+def test_join_answers_the_users_own_application():
+    """The group became open after the application, so no admin has to answer it."""
     one = team("open")
     one.do("join", APPLICANT)
     assert one.decision.joined == (APPLICANT,)
@@ -231,7 +263,7 @@ def test_joining_answers_ones_own_application():
 
 @pytest.mark.parametrize("event", ["accept", "reject"])
 @pytest.mark.parametrize(("late", "expected"), [(-1, OK), (0, Code.EXPIRED), (1, Code.EXPIRED)])
-def test_an_answer_must_come_in_time(event, late, expected):
+def test_late_answer_is_refused(event, late, expected):
     for operator, targets in ((OWNER, (APPLICANT,)), (INVITED, ())):
         one = team("approval")
         one.now = 7 * DAY + late
@@ -245,13 +277,13 @@ def test_kicked_users_are_notified_and_lose_their_roles():
     assert one.decision.left == (ADMIN, OTHER)
     assert one.notified() == [(ADMIN, "group_kicked", ""), (OTHER, "group_kicked", "")]
     one.do("invite", OWNER, ADMIN, OTHER)
-    assert (one.group.admins, one.group.muted) == ([], [OTHER])  # or one would come back to speak
+    assert (one.group.admins, one.group.muted) == ([], [OTHER])  # leaving and returning must not unmute a user
     one.do("kick", OWNER, OTHER)
     one.do("unmute", OWNER, OTHER)
     assert one.group.muted == []
 
 
-def test_the_number_of_muted_users_is_bounded_by_the_size():
+def test_number_of_muted_users_is_bounded_by_group_size():
     one = Team(Limits(size=2, request_lifetime=10))
     one.do("create", OWNER)
     for user in (MEMBER, OTHER):
@@ -262,7 +294,7 @@ def test_the_number_of_muted_users_is_bounded_by_the_size():
     assert one.try_("mute", OWNER, ADMIN) == Code.TOO_LARGE
 
 
-def test_a_dismissal_ends_everything():
+def test_dismissal_removes_members_and_requests():
     one = team()
     one.do("dismiss", OWNER)
     assert set(one.decision.left) == {OWNER, ADMIN, MEMBER, OTHER}
@@ -276,7 +308,7 @@ def test_a_dismissal_ends_everything():
     assert one.group.pending == {}
 
 
-def test_ownership_moves_and_leaves_a_member_behind():
+def test_transfer_makes_the_old_owner_a_member():
     one = team()
     one.do("transfer", OWNER, ADMIN)
     assert (one.group.owner, one.group.admins) == (ADMIN, [])
@@ -284,7 +316,7 @@ def test_ownership_moves_and_leaves_a_member_behind():
     assert one.try_("leave", OWNER) == OK
 
 
-def test_members_are_silenced_by_name_or_all_together():
+def test_mute_silences_named_members_or_all():
     one = team()
     assert not is_silenced(None, MEMBER)
     one.do("mute", ADMIN, MEMBER, MEMBER)
@@ -304,12 +336,12 @@ def test_members_are_silenced_by_name_or_all_together():
     assert one.group.muted == []
 
 
-def test_the_size_limit_is_for_joining_only():
+def test_size_limit_applies_only_to_joining():
     one = Team(Limits(2, DAY))
     assert one.try_("create", "a", "b", "c") == Code.TOO_LARGE
     assert one.try_("create", "a", "b") == OK
     assert one.try_("invite", "a", "c") == Code.TOO_LARGE
-    one.limits = Limits(1, DAY)  # as of today
+    one.limits = Limits(1, DAY)  # the limit was lowered
     assert one.try_("configure", "a", title="x") == OK
     assert one.try_("mute", "a", "b") == OK
     one.limits = Limits(0, DAY)
@@ -331,7 +363,7 @@ def test_a_decision_does_not_modify_the_state_before_it():
         assert one.state is not state
 
 
-# --- a storm --------------------------------------------------------------------------------------------------------
+# --- random changes -------------------------------------------------------------------------------------------------
 
 
 USERS = [f"u{number}" for number in range(6)]
@@ -357,14 +389,17 @@ def test_expired_requests_make_room_and_pending_requests_are_bounded():
 
 
 class GroupStorm(RuleBasedStateMachine):
-    """Whatever is tried by whomever. The model has members, an owner and admins, and who is asked; no rules of its own
-    but those that it checks on what was decided."""
+    """Random changes by random users.
+
+    The model has the members, the owner, the admins and the open requests. It has no rules of its own, but checks each
+    decision.
+    """
 
     @initialize(join=st.sampled_from(("open", "approval", "invite")), consent=st.booleans())
     def make(self, join, consent):
         self.team = Team(Limits(4, 10))
         self.team.do("create", USERS[0], USERS[1], join=join, consent=consent)
-        self.asked = {}  # id of a system message -> who has it, and without an answer
+        self.asked = {}  # id of a system message -> the users who have it, and no answer to it
         self.follow_notes()
 
     @rule(
@@ -396,7 +431,7 @@ class GroupStorm(RuleBasedStateMachine):
                 before.muted_all,
             )
             assert joined <= {*users, operator}
-            for user in joined:  # nobody who did not want to, or was not wanted
+            for user in joined:  # each of them agreed, and the group accepted each of them
                 if user == operator:
                     was_asked = user in before.pending and before.pending[user]["kind"] == "invite"
                     assert before.join == "open" or was_asked
@@ -413,7 +448,7 @@ class GroupStorm(RuleBasedStateMachine):
         self.follow_notes()
 
     def follow_notes(self):
-        """A user who was asked something gets its resolution once, when nobody can answer it any more."""
+        """Each user who received a request gets its resolution once, when nobody can answer it any longer."""
         change = f"{TEAM}:{self.team.seq}"
         keys = [(note.user, note.resolves or change) for note in self.team.decision.notes]
         assert len(keys) == len(set(keys))
@@ -429,18 +464,18 @@ class GroupStorm(RuleBasedStateMachine):
         self.team.now += time
 
     @invariant()
-    def it_is_a_group(self):
+    def state_is_consistent(self):
         group, members = self.team.group, self.team.members
         assert len(members) == len(set(members)) <= 4
         if members:
             assert group.owner in members
         assert set(group.admins) <= set(members) - {group.owner} or not members
         assert len(group.admins) == len(set(group.admins))
-        assert len(group.muted) == len(set(group.muted)) <= 4  # those who have left included
+        assert len(group.muted) == len(set(group.muted)) <= 4  # former members included
         assert not set(group.pending) & set(members)
 
     @invariant()
-    def what_is_asked_can_be_answered_and_nothing_else(self):
+    def open_requests_match_pending(self):
         open_ = {}
         for pending in self.team.group.pending.values():
             open_.setdefault(f"{TEAM}:{pending['seq']}", set()).update(pending["notified"])

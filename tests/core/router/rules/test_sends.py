@@ -1,4 +1,4 @@
-"""The rules of a send, asked by the writer: who may say or change what, of whom, and what has to be looked up."""
+"""The rules of a send, called by a writer: permissions, and the lookups that they need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imsim.core.policies import Policies
 # --- blocked users and strangers --------------------------------------------------------------------------------------
 
 
-def test_a_blocked_user_may_recall_and_end_but_not_request_edit_or_send(opened):
+def test_blocked_user_may_recall_and_reject_but_not_send_edit_or_accept(opened):
     opened.ask("1", "friend_request", "bob", "alice")
     opened.send("2", "hello")
     opened.answer_all()
@@ -30,7 +30,7 @@ def test_a_blocked_user_may_recall_and_end_but_not_request_edit_or_send(opened):
     assert opened.answers() == [("6", 4), ("7", 5)]
 
 
-def test_strangers_edit_nothing_where_they_may_not_speak():
+def test_strangers_who_may_not_send_may_not_edit():
     writer = Writer(policies=Policies(strangers="refuse"))
     writer.ask("1", "friend_request")
     writer.ask("2", "friend_accept", "bob", "alice")
@@ -41,13 +41,13 @@ def test_strangers_edit_nothing_where_they_may_not_speak():
     assert writer.answers()[-1] == ("5", Code.NOT_FRIENDS)
     writer.to("p2p:alice:alice", send("1", to="alice"))
     writer.answer_all()
-    assert writer.answers() == [("1", 1)]  # nobody is a stranger to oneself
+    assert writer.answers() == [("1", 1)]  # notes to oneself are allowed
 
 
-# --- where a change may be made ---------------------------------------------------------------------------------------
+# --- changes and conversations ----------------------------------------------------------------------------------------
 
 
-def test_a_notice_that_changes_nothing_is_a_message_like_any_other(team):
+def test_notification_without_rules_is_a_plain_message(team):
     team.change("1", "theme", colour="red")
     assert team.asked[0].effects is None
     team.change("2", "theme", by="mallory")
@@ -77,7 +77,7 @@ def test_a_change_in_the_wrong_kind_of_conversation_is_refused(writer, conversat
     assert writer.answers() == [("1", code)]
 
 
-def test_nobody_else_changes_anything_between_two(opened):
+def test_third_user_cannot_change_a_p2p_conversation(opened):
     for number, event in enumerate(("friend_request", "friend_accept", "recall", "theme")):
         frame = change(str(number), event, by="mallory", scene=Scene.P2P, to="bob", seq=1)
         opened.to(AB, frame, session("mallory"))
@@ -88,7 +88,7 @@ def test_nobody_else_changes_anything_between_two(opened):
 # --- recalls and edits ------------------------------------------------------------------------------------------------
 
 
-def test_the_target_of_a_recall_is_looked_up_behind_the_messages_in_flight(opened):
+def test_recall_target_is_looked_up_after_the_messages_in_flight(opened):
     opened.send("1")
     opened.ask("2", "recall", seq=2)
     assert [request.op for request in opened.asked] == ["append", "get"]
@@ -114,7 +114,7 @@ def test_the_second_of_two_racing_amendments_sees_the_first(opened):
     assert opened.storage.execute(storage.Get(AB, 3)).amended == 5
 
 
-def test_requests_live_as_long_as_the_policy_says():
+def test_request_expires_after_request_lifetime():
     writer = Writer(policies=Policies(request_lifetime=10.0))
     writer.ask("1", "friend_request")
     writer.answer_all()

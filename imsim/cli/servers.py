@@ -1,0 +1,189 @@
+"""The commands that run a real server: serve, load, demo."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from imsim.cli.experiments import show, show_table
+from imsim.cli.options import DURATION, JSON, KEY, OUT, SEED, SET, examples
+from imsim.cli.options import load as load_scenario
+from imsim.core.exceptions import UsageError
+
+#: A server does not use the workload, which therefore need not fit the limits.
+_ANY_WORKLOAD = ("conversations.group_size=1", "conversations.room_size=1", "workload.size=1")
+
+#: The network of the live run, to simulate it: the loopback interface takes tens of microseconds and loses nothing. So
+#: do the threads of the server's process, which stand for the links of the backend.
+_LOOPBACK = {"network.client": {"latency": "50us"}, "network.backend": {"latency": "50us"}}
+
+
+@click.command(
+    epilog=examples(
+        "imsim serve office",
+        "imsim serve office --port 9000 --db messages.sqlite --set policies.ack=after_receive",
+    )
+)
+@click.argument("scenario", default="office")
+@SET
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="The address to listen on.")
+@click.option(
+    "--port",
+    default=8765,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="The port to listen on; 0 finds a free one.",
+)
+@click.option("--db", type=click.Path(dir_okay=False), metavar="FILE", help="A SQLite file; default: in memory only.")
+@click.option(
+    "--sync",
+    type=click.Choice(["full", "normal"]),
+    default="full",
+    show_default=True,
+    help="SQLite's setting `synchronous`.",
+)
+@KEY
+@click.option(
+    "--tls-cert", type=click.Path(dir_okay=False), metavar="FILE", help="Serve wss:// with this certificate (PEM)."
+)
+@click.option("--tls-key", type=click.Path(dir_okay=False), metavar="FILE", help="The certificate's private key (PEM).")
+@JSON
+@click.option("--key-from-stdin", is_flag=True, hidden=True)
+def serve(
+    scenario: str,
+    overrides: tuple[str, ...],
+    host: str,
+    port: int,
+    db: str | None,
+    sync: str,
+    key: str,
+    tls_cert: str | None,
+    tls_key: str | None,
+    as_json: bool,
+    key_from_stdin: bool,
+) -> None:
+    """Run the server until it is interrupted. Policies and limits come from SCENARIO.
+
+    Without SCENARIO, they come from the preset `office`.
+    """
+    from imsim.live.serve import run_server
+
+    chosen = load_scenario(scenario, (*overrides, *_ANY_WORKLOAD), None)
+    if (tls_cert is None) != (tls_key is None):
+        raise UsageError("--tls-cert and --tls-key: TLS needs both")
+    if key_from_stdin:
+        key = sys.stdin.buffer.readline().decode().rstrip("\n")
+    ignored = chosen.ignored_live()
+
+    def ready(url: str) -> None:
+        if as_json:
+            click.echo(json.dumps({"url": url, "db": db, "scenario": chosen.name, "ignored": ignored}))
+        else:
+            click.echo(f"listening on {url} ({'SQLite file ' + db if db else 'in memory only'})")
+
+    def ended(shed: int) -> None:
+        if shed:
+            click.echo(f"{shed} messages of chatrooms were shed (limits.room_rate)", err=as_json)
+
+    if not as_json:
+        click.echo(f"ignored by a live server: {', '.join(ignored)} (for the simulation only)")
+    run_server(
+        chosen.core_policies(),
+        host=host,
+        port=port,
+        db=db,
+        synchronous=sync.upper(),
+        key=key,
+        token_lifetime=chosen.policies.token_lifetime,
+        tls=(tls_cert, tls_key) if tls_cert and tls_key else None,
+        until_eof=sys.stdin.fileno() if key_from_stdin else None,
+        ended=ended,
+        ready=ready,
+    )
+
+
+@click.command(
+    epilog=examples(
+        "imsim load office --url ws://127.0.0.1:8765",
+        "imsim load office --url wss://chat.example.com --duration 30s --set population.users=500",
+    )
+)
+@click.argument("scenario")
+@click.option("--url", required=True, metavar="URL", help="The server's address: ws://host:port or wss://host:port.")
+@SET
+@SEED
+@DURATION
+@KEY
+@OUT
+@JSON
+def load(
+    scenario: str,
+    url: str,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    duration: float | str | None,
+    key: str,
+    out: str,
+    as_json: bool,
+) -> None:
+    """Send SCENARIO's messages to a server in real time, and write the rows to a new folder.
+
+    The messages are the same as in `imsim simulate`. Locust sends them in a process of its own.
+    """
+    from imsim import api
+
+    chosen = load_scenario(scenario, overrides, seed)
+    show(api.loadtest(chosen, url, duration=duration, key=key, out=out, progress=not as_json), as_json)
+
+
+@click.command(epilog=examples("imsim demo", "imsim demo --out /tmp/imsim-demo"))
+@OUT
+@JSON
+def demo(out: str, as_json: bool) -> None:
+    """Simulate a scenario, load-test the real server with it, and compare (half a minute).
+
+    Both worlds have the network of this machine: each simulated link takes 50 us and loses nothing.
+    """
+    from imsim import api
+
+    def say(text: str = "") -> None:
+        if not as_json:
+            click.echo(text)
+
+    Path(out).mkdir(parents=True, exist_ok=True)
+    scenario = api.Scenario.load("office")
+    say(f"office: {scenario.title}")
+    say("1. simulating it with the network of this machine (50 us for each link, no loss) ...")
+    simulated = api.simulate(scenario.replace(_LOOPBACK), out=out, progress=not as_json)
+    db = Path(out) / "demo.sqlite"
+    with api.serve(scenario, db=db) as server:
+        say(f"2. running the server at {server.url} with SQLite, and loading it with Locust ...")
+        live = api.loadtest(scenario, server.url, out=out, progress=not as_json)
+    assert live.path is not None
+    picture = api.save_cdf([simulated, live], live.path / "cdf.png")
+    if as_json:
+        found = {"simulated": simulated.to_json_dict(), "live": live.to_json_dict()}
+        click.echo(json.dumps({**found, "picture": str(picture), "db": str(db)}))
+        return
+    say()
+    show_table([simulated, live])
+    say(
+        f"\nLatencies are in ms, after a warm-up of {scenario.warmup:g} s, from the time at which each message was "
+        "intended.\n"
+    )
+    say(f"picture         {picture}")
+    say(f"simulated run   {simulated.path}")
+    say(f"live run        {live.path}")
+    say(f"server's data   {db}")
+    say(
+        "\nnext:\n"
+        "  imsim simulate office --set topology.storage.service.append=50ms   simulate slow storage\n"
+        "  imsim scenarios office > mine.toml                                 write a scenario of your own\n"
+        "  imsim serve office                                                 run the server, and then\n"
+        "  imsim load office --url ws://127.0.0.1:8765                        load it from another terminal\n"
+        "The source has the same in a notebook: notebooks/01_first_look.ipynb"
+    )

@@ -1,0 +1,49 @@
+"""The budget of one turn: how much of one kind of work is done in one iteration of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+# Seconds between two shares of work that others must not wait for. The event loop has time for them in the pause, and
+# so has the thread of the storage. It shares the interpreter with the loop: a loop that is always busy lets the thread
+# wait for milliseconds, many times in a commit.
+PAUSE = 0.001
+
+
+class TurnBudget:
+    """The budget of one turn of the event loop, in units of work.
+
+    The caller takes a unit before it does the work. If none is left, the work must wait. The next turn follows after
+    `pause` seconds. Then the budget is `size` again, and `resume` is called, which should do the work that waited.
+    """
+
+    def __init__(self, size: int, resume: Callable[[], None], pause: float = 0.0) -> None:
+        self._size = size
+        self._resume = resume
+        self._pause = pause
+        self._left = size
+        self._is_scheduled = False
+
+    def take(self) -> bool:
+        """Take a unit. Return whether there was one."""
+        self.continue_later()
+        if not self._left:
+            return False
+        self._left -= 1
+        return True
+
+    def continue_later(self) -> None:
+        """Call `resume` in the next turn, whether units are left or not."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._end_turn if self._pause else self._begin_turn)
+
+    def _end_turn(self) -> None:
+        # Only now, because the pause must not begin before the work of the turn is done.
+        asyncio.get_running_loop().call_later(self._pause, self._begin_turn)
+
+    def _begin_turn(self) -> None:
+        self._is_scheduled = False
+        self._left = self._size
+        self._resume()

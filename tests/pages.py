@@ -1,0 +1,263 @@
+"""Run the examples of a Markdown page: Python, scenarios, commands and sessions, in the order of the page.
+
+The kind of a code block decides how it is run:
+
+- `python`: executed. All blocks of a page share their names, like the cells of a notebook.
+- `pycon`: a doctest. Its input may use the names of earlier `python` blocks, and its output must match.
+- `toml`: a scenario. It is loaded, and its first seconds are simulated.
+- `sh`: each line is a command and must succeed. `imsim serve` runs in the background until the end of the page, on a
+  free port, which later blocks use instead of 8765.
+- `console`: lines that start with `$ ` are commands; the lines below them are their output, which must match.
+- `json`: valid JSON.
+- `text`, `mermaid` and blocks without a kind are not examples. `tests/test_protocol.py` runs `im`.
+
+`imsim load` and `imsim faultsearch` are shortened to 2 s and 5 seeds.
+
+In expected outputs, `...` stands for any text, and amounts of white space do not count. A comment above a block can
+change how the block is run. Readers of the page do not see it:
+
+- `<!-- test: A => B -->` replaces the text A, which must be in the block, by B. It makes long examples short.
+- `<!-- test: save as NAME -->` writes the block to a file, for later examples.
+- `<!-- test: exit CODE -->` expects that the commands of the block exit with this code.
+- `<!-- test: not run, because ... -->` does not run the block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+_FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_DIRECTIVE = re.compile(r"<!-- test: ((?:(?!-->).)*) -->\n\Z", re.DOTALL)
+_NOT_EXAMPLES = ("", "text", "mermaid", "im")
+_DOCTEST = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+_SECONDS = 3.0  # of a scenario that are simulated
+
+#: Commands that are not run here, and why.
+NOT_RUN = {
+    "pip": "installs packages",
+    "git": "needs a network",
+    "cd": "changes nothing here",
+    "python -m venv": "makes an environment",
+    "source": "uses an environment",
+    "pytest": "runs these tests",
+    "jupyter": "does not end",
+    "ruff": "is run by tests/test_quality.py",
+    "mypy": "is run by tests/test_quality.py",
+    "imsim demo": "is run by tests/test_cli.py",
+}
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A code block of a page. `line` is the line of its first line of code, from 1."""
+
+    language: str
+    text: str
+    line: int
+    directives: tuple[str, ...] = ()
+
+    @property
+    def reason_not_run(self) -> str | None:
+        return next((one.partition(", because ")[2] for one in self.directives if one.startswith("not run")), None)
+
+    @property
+    def exit_code(self) -> int:
+        return next((int(one.removeprefix("exit ")) for one in self.directives if one.startswith("exit ")), 0)
+
+    @property
+    def file(self) -> str | None:
+        return next((one.removeprefix("save as ") for one in self.directives if one.startswith("save as ")), None)
+
+    def shortened(self) -> str:
+        """Return the text with the replacements of its directives."""
+        text = self.text
+        for one in self.directives:
+            if " => " in one:
+                old, new = one.split(" => ")
+                assert old in text, f"line {self.line}: the block does not contain {old!r}"
+                text = text.replace(old, new)
+        return text
+
+
+def blocks(page: str) -> list[Block]:
+    found = []
+    for fence in _FENCE.finditer(page):
+        before, directives = page[: fence.start()], []
+        while directive := _DIRECTIVE.search(before):
+            directives.insert(0, directive[1])
+            before = before[: directive.start()]
+        found.append(Block(fence[1], fence[2], page.count("\n", 0, fence.start()) + 2, tuple(directives)))
+    return found
+
+
+@dataclass
+class Examples:
+    """The examples of one page, run in the current folder."""
+
+    page: Path
+    command: Command
+    names: dict[str, Any] = field(default_factory=lambda: {"__name__": "__main__"})
+    url: str | None = None  # of the server that the page has started
+    _servers: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def run(self) -> None:
+        run = {
+            "python": self._python,
+            "pycon": self._pycon,
+            "toml": self._toml,
+            "sh": self._sh,
+            "console": self._console,
+            "json": lambda block: json.loads(block.text),
+        }
+        with self._servers:
+            for block in blocks(self.page.read_text(encoding="utf-8")):
+                if block.file is not None:
+                    Path(block.file).write_text(block.text, encoding="utf-8")
+                if block.language in _NOT_EXAMPLES or block.reason_not_run is not None:
+                    continue
+                assert block.language in run, f"{self.page.name}:{block.line}: unknown kind of block {block.language!r}"
+                try:
+                    run[block.language](block)
+                except Exception as error:
+                    error.add_note(f"in {self.page.name}, line {block.line}: {block.text}")
+                    raise
+
+    def _here(self, text: str) -> str:
+        """Return a text in which the address of the page's server is the real one."""
+        return text if self.url is None else re.sub(r"127\.0\.0\.1:8765", self.url.removeprefix("ws://"), text)
+
+    def _python(self, block: Block) -> None:
+        lines = "\n" * (block.line - 1)  # so that a traceback shows the line of the page
+        exec(compile(lines + self._here(block.shortened()), str(self.page), "exec"), self.names)
+
+    def _pycon(self, block: Block) -> None:
+        parser, report = doctest.DocTestParser(), io.StringIO()
+        test = parser.get_doctest(self._here(block.shortened()), {}, self.page.name, str(self.page), block.line - 1)
+        test.globs = self.names
+        runner = doctest.DocTestRunner(optionflags=_DOCTEST, verbose=False)
+        failed = runner.run(test, out=report.write, clear_globs=False).failed
+        assert not failed, report.getvalue()
+
+    def _toml(self, block: Block) -> None:
+        import imsim
+
+        name = Path(block.file).stem if block.file else "page"
+        scenario = imsim.Scenario.from_toml(block.shortened(), name=name)
+        scenario = scenario.lasting(min(scenario.duration, _SECONDS))
+        run = imsim.simulate(scenario)
+        assert len(run.messages)
+        assert "delivered" in set(run.deliveries.outcome)
+
+    def _sh(self, block: Block) -> None:
+        for line in _lines(block.shortened()):
+            self._execute(line, block.exit_code)
+
+    def _console(self, block: Block) -> None:
+        for example in re.split(r"^\$ ", block.shortened(), flags=re.MULTILINE)[1:]:
+            line, _, expected = example.partition("\n")
+            found = self._execute(line, block.exit_code)
+            assert found is not None, line
+            checker = doctest.OutputChecker()
+            # Errors go to standard error, so one of the two is empty in most examples.
+            text = found.stdout + found.stderr
+            if not checker.check_output(expected, text, _DOCTEST):
+                shown = doctest.Example(line, expected)
+                raise AssertionError(checker.output_difference(shown, text, doctest.REPORT_NDIFF))
+
+    def _execute(self, line: str, exit_code: int) -> subprocess.CompletedProcess[str] | None:
+        """Run one command. None: it is not run, or runs in the background."""
+        if reason_not_run(line) is not None:
+            return None
+        program, *arguments = shlex.split(self._here(line), comments=True)
+        if program == "imsim" and arguments[0] == "serve":
+            self._serve(arguments)
+            return None
+        if program == "imsim":
+            result = self.command(*_shortened(arguments))
+        elif program == "python":
+            result = _process([sys.executable, *arguments])
+        elif program == "locust":
+            headless = [] if "--headless" in arguments else ["--headless", "-u", "6", "-t", "6s"]
+            with contextlib.suppress(FileExistsError):
+                os.symlink(ROOT / "locustfiles", "locustfiles")
+            result = _process([sys.executable, "-m", "locust", *arguments, *headless])
+        elif program == "curl":
+            result = _process(["curl", "-sS", "--fail", "--max-time", "10", *arguments])
+        else:
+            raise AssertionError(f"no rule to run {line!r}: see NOT_RUN and _execute in tests/pages.py")
+        assert result.returncode == exit_code, f"{line}: exit code {result.returncode}\n{result.stderr}"
+        return result
+
+    def _serve(self, arguments: list[str]) -> None:
+        """Start a server on a free port, and stop it at the end of the page."""
+        command = [sys.executable, "-u", "-m", "imsim", *(_free(argument) for argument in arguments)]
+        if not any(argument.startswith("--port") for argument in arguments):
+            command += ["--port", "0"]
+        process = self._servers.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        self._servers.callback(process.terminate)
+        assert process.stdout is not None
+        self.url = next(line.split()[2] for line in process.stdout if line.startswith("listening on "))
+
+
+def _shortened(arguments: list[str]) -> list[str]:
+    """Return the arguments of `imsim`, with less real time and fewer seeds."""
+    option, most = {"load": ("--duration", "2"), "faultsearch": ("--seeds", "5")}.get(arguments[0], (None, ""))
+    return [most if before == option else one for before, one in zip(["", *arguments], arguments, strict=False)]
+
+
+def _free(argument: str) -> str:
+    return argument.replace("8765", "0") if argument in ("8765", "--port=8765") else argument
+
+
+def _process(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield the commands of a shell block. A line that ends in a backslash continues on the next one."""
+    for line in text.replace("\\\n", " ").splitlines():
+        if line.strip() and not line.startswith("#"):
+            yield from (part.strip() for part in line.split("&&"))
+
+
+def reason_not_run(line: str) -> str | None:
+    return next((why for start, why in NOT_RUN.items() if re.match(rf"{re.escape(start)}\b", line)), None)
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
+
+
+def links(page: str) -> list[str]:
+    """Return the targets of a page's links and images."""
+    without_blocks = _FENCE.sub("", page)
+    return _LINK.findall(re.sub(r"(?<!\[)`[^`\n]*`(?!\])", "", without_blocks))
+
+
+def anchors(page: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    seen: dict[str, int] = {}
+    found = set()
+    for heading in _HEADING.findall(_FENCE.sub("", page)):
+        slug = re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()).replace(" ", "-")
+        number = seen[slug] = seen.get(slug, -1) + 1
+        found.add(f"{slug}-{number}" if number else slug)
+    return found

@@ -1,0 +1,135 @@
+"""All commands side by side: the length of their help, their examples, and their JSON."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import imsim
+from imsim.cli import cli
+
+COMMANDS = sorted(cli.commands)
+
+#: The options that several commands share.
+SHARED = {
+    "--set": ("simulate", "replicate", "compare", "sweep", "capacity", "serve", "load", "faultsearch"),
+    "--seed": ("simulate", "replicate", "compare", "sweep", "capacity", "load"),
+    "--duration": ("simulate", "replicate", "compare", "sweep", "capacity", "load"),
+    "--replications": ("replicate", "compare", "sweep", "capacity"),
+    "--precision": ("replicate", "compare", "sweep"),
+    "--max-replications": ("replicate", "compare", "sweep", "capacity"),
+    "--metric": ("replicate", "compare", "sweep", "capacity"),
+    "--jobs": ("replicate", "compare", "sweep", "capacity", "faultsearch"),
+    "--plot": ("simulate", "compare", "sweep", "capacity"),
+    "--json": COMMANDS,
+}
+
+
+def help_of(*command: str) -> list[str]:
+    result = CliRunner().invoke(cli, [*command, "--help"], prog_name="imsim", terminal_width=100)
+    assert result.exit_code == 0
+    return result.output.splitlines()
+
+
+def examples_of(*command: str) -> list[str]:
+    lines = help_of(*command)
+    return [line.strip() for line in lines[lines.index("  Examples:") + 1 :]]
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=" ".join)
+def test_help_fits_one_screen_and_ends_with_two_examples(command):
+    lines = help_of(*command)
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
+    examples = examples_of(*command)
+    assert len(examples) == 2
+    assert all(example.startswith(" ".join(("imsim", *command))) for example in examples)
+
+
+@pytest.mark.parametrize("line", [line for name in COMMANDS for line in examples_of(name)])
+def test_examples_are_valid_command_lines(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, name, *arguments = shlex.split(line.partition(" > ")[0])
+    command = cli.commands[name]
+    parameters = command.make_context(name, arguments, parent=click.Context(cli)).params
+    if scenario := parameters.get("scenario"):
+        imsim.Scenario.load(scenario, parameters.get("overrides", ()))
+    if budget := parameters.get("budget"):
+        imsim.Budget(budget)
+
+
+@pytest.mark.parametrize("option", SHARED)
+def test_commands_share_options(option):
+    have = {name: next((one for one in cli.commands[name].params if option in one.opts), None) for name in COMMANDS}
+    assert {name for name, found in have.items() if found} == set(SHARED[option])
+    assert len({found.help for found in have.values() if found and option != "--out"}) == 1, "the same words"
+
+
+def test_version_is_printed(command):
+    result = command("--version")
+    assert (result.returncode, result.stdout.split()[0]) == (0, "imsim")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [str(imsim.simulate("office", duration="1s", seed=seed, out=tmp_path / "runs").path) for seed in (1, 2)]
+
+
+FEW = ("--duration", "1s", "--set", "population.users=20", "--jobs", "1", "--replications")
+JSON = {
+    "simulate": ("simulate", "--duration", "1s"),
+    "replicate": ("replicate", "office", *FEW, "2"),
+    "compare": ("compare", "office", "--set-b", "topology.routers=4", *FEW, "2"),
+    "sweep": ("sweep", "office", "--vary", "topology.routers=1,2", *FEW, "2"),
+    "capacity": ("capacity", "office", "--budget", "lost <= 0", "--high", "0.3", *FEW, "5"),
+    "faultsearch": ("faultsearch", "--seeds", "2", "--jobs", "1"),
+    "faultsearch --replay": ("faultsearch", "--replay", "1"),
+    "schema": ("schema",),
+    "schema --out": ("schema", "--out", "wire.json"),
+    "scenarios": ("scenarios",),
+    "scenarios NAME": ("scenarios", "office"),
+}
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_json_is_one_object(command, name):
+    result = command(*JSON[name], "--json")
+    assert result.returncode in (0, 1), result.stderr
+    assert len(result.stdout.splitlines()) == 1
+    assert isinstance(json.loads(result.stdout), dict)
+
+
+def test_json_of_runs_is_one_object(command, runs):
+    printed = json.loads(command("compare", *runs, "--json").stdout)
+    assert [run["seed"] for run in printed["runs"]] == [1, 2]
+
+
+def test_json_of_server_load_and_demo_is_one_object(command):
+    with subprocess.Popen(
+        [sys.executable, "-m", "imsim", "serve", "--port", "0", "--json"], stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            first = json.loads(server.stdout.readline())
+            assert set(first) == {"url", "db", "scenario", "ignored"}
+            loaded = command("load", "office", "--url", first["url"], "--duration", "1s", "--json")
+            assert json.loads(loaded.stdout)["world"] == "live"
+        finally:
+            server.terminate()
+        assert server.stdout.read() == ""
+
+
+def test_every_command_with_json_is_tried():
+    tried = {name.split()[0] for name in JSON} | {"serve", "load", "demo"}
+    assert tried == set(COMMANDS)
+
+
+def test_scenarios_json_has_titles(command):
+    assert json.loads(command("scenarios", "--json").stdout) == {"scenarios": imsim.Scenario.presets()}
+    printed = json.loads(command("scenarios", "office", "--json").stdout)
+    assert imsim.Scenario.from_toml(printed["toml"], name="office") == imsim.Scenario.load("office")
