@@ -59,7 +59,7 @@ class Client:
         kind: str = "",
         timers: Timers | None = None,
     ) -> None:
-        """`timers`: what its deadlines stand in; some of its own, if they are not given."""
+        """Create a client. Its deadlines are in `timers`, or by default in timers of its own."""
         self.user = user
         self._port = port
         self._connection = Connection(timers or Timers(), policies, port, device, kind, token, draw, self)
