@@ -129,7 +129,7 @@ class Gateway:
         elif isinstance(frame, frames.Ping):
             self._ping(source, frame, now)
         else:
-            self._end(source, Code.BAD_REQUEST, f"{frame.op}: not allowed before the answer to the login")
+            self._end(source, Code.BAD_REQUEST, f"{frame.op}: not allowed before the login is answered")
 
     def refuse(self, connection: int, code: Code, text: str) -> None:
         """End the connection with this code, because the shell could not decode what the client sent."""
@@ -388,7 +388,7 @@ class Gateway:
                 for session in frame.sessions:
                     connection = self._connections.get(session.connection)
                     if connection is None or connection.pushes is None or connection.session != session:
-                        self._leave_behind(session, sent)
+                        self._drop_for_ended_session(session, sent)
                     elif push is None:
                         connection.answered(sent)
                         self._port.send(connection.id, sent)
@@ -402,7 +402,7 @@ class Gateway:
                 if connection is not None and connection.session == frame.session:
                     self._end(connection, frame.code, _ENDED[frame.code])
 
-    def _leave_behind(self, session: Session, frame: frames.ToClient) -> None:
+    def _drop_for_ended_session(self, session: Session, frame: frames.ToClient) -> None:
         """Drop a frame for a session that has ended. The device's next login brings what it missed.
 
         A chatroom may still have the session, if the `enter` reached it after the `leave` that followed the end of the
