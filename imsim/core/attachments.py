@@ -1,7 +1,7 @@
-"""What the types of message carry in `file`: which fields, and what each may hold.
+"""Attachments: the fields that the `file` of each message type must have, and their permitted values.
 
-Fields beyond these are carried untouched, and so is any attachment of a type that is not known here: both are a newer
-client's. A length of time is in seconds, a size in bytes, width and height in pixels.
+The server carries additional fields unchanged. It also carries any attachment of an unknown type. Both can come from
+newer clients. A duration is in seconds, a size in bytes, width and height in pixels.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from imsim.core.exceptions import BadAttachment
 from imsim.core.model import MessageType
 
-#: Levels of lists and objects in an attachment. Whoever carries a message on wraps it into more of them, and readers of
-#: JSON have limits of their own (200 is common): a message beyond one could be fetched by nobody any more, nor whatever
-#: shares a page with it.
+#: The maximum of nested lists and objects in an attachment. The frames around a message add further levels, and JSON
+#: parsers have limits (200 is common). Beyond such a limit, clients could not read the message, nor any page with it.
 DEEPEST = 32
 
-_MOST = 2**53 - 1  # beyond it not every client reads a whole number exactly
+_MOST = 2**53 - 1  # some clients cannot read larger whole numbers exactly
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
+    """A text with a minimum and a maximum length."""
+
     shortest: int
     longest: int  # in characters
 
@@ -35,13 +36,15 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Number:
+    """A number in a unit, with a minimum and a maximum. A `whole` number is an integer."""
+
     unit: str
     least: int
     most: int = _MOST
     whole: bool = True
 
     def fits(self, value: object) -> bool:
-        """NaN lies between no two numbers, and the infinities do not either; true and false are no numbers."""
+        """Return whether the value is such a number. NaN and the infinities fail the comparison; booleans fail, too."""
         kinds = int if self.whole else (int, float)
         return isinstance(value, kinds) and not isinstance(value, bool) and self.least <= value <= self.most
 
@@ -52,18 +55,20 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
+    """A list of texts."""
+
     each: Text
 
     def fits(self, value: object) -> bool:
         return isinstance(value, list) and all(self.each.fits(one) for one in value)
 
     def __str__(self) -> str:
-        return f"a list, each {self.each}"
+        return f"a list, each item a {self.each}"
 
 
 @dataclass(frozen=True, slots=True)
 class Anything:
-    """An object whose content is the sender's business."""
+    """An object whose content is not checked."""
 
     def fits(self, value: object) -> bool:
         return isinstance(value, dict)
@@ -75,7 +80,7 @@ class Anything:
 Field = Text | Number | Texts | Anything
 
 _URL = Text(1, 2048)
-_FORMAT = Text(1, 64)  # as in "mp4" or "video/mp4"
+_FORMAT = Text(1, 64)  # such as "mp4" or "video/mp4"
 _NAME = Text(1, 64)
 _BYTES = Number("bytes", 0)
 _RECORDING: Mapping[str, Field] = {
@@ -85,7 +90,7 @@ _RECORDING: Mapping[str, Field] = {
     "format": _FORMAT,
 }
 
-#: By type of message, the fields that its attachment must have; none: it has no attachment.
+#: The required fields of the attachment, by message type. A type without fields must not have an attachment.
 ATTACHMENTS: Mapping[str, Mapping[str, Field]] = {
     MessageType.TEXT: {},
     MessageType.IMAGE: {"url": _URL, "width": Number("pixels", 1), "height": Number("pixels", 1), "size": _BYTES},
@@ -101,7 +106,7 @@ ATTACHMENTS: Mapping[str, Mapping[str, Field]] = {
     MessageType.CUSTOM: {},
 }
 
-#: A valid attachment of each type that carries one for its own sake: what a simulated user sends.
+#: A valid attachment for each type that users send with an attachment. Simulated users send these.
 EXAMPLES: Mapping[str, Mapping[str, object]] = {
     MessageType.IMAGE: {"url": "https://example.com/1", "width": 640, "height": 480, "size": 0},
     MessageType.AUDIO: {"url": "https://example.com/1", "duration": 1.0, "size": 0, "format": "m4a"},
@@ -110,24 +115,24 @@ EXAMPLES: Mapping[str, Mapping[str, object]] = {
     MessageType.GEO: {"title": "here", "longitude": 0.0, "latitude": 0.0},
 }
 
-#: These may come without their attachment: a notice that says all in its text.
+#: The types whose attachment may be absent. A notification without one is a notice whose text says everything.
 OPTIONAL = frozenset({MessageType.NOTIFICATION})
 
 
 def check_attachment(type: str, file: dict[str, object] | None) -> None:
-    """Whether a message of this type may carry this attachment.
+    """Check that a message of this type may have this attachment.
 
-    Raises: BadAttachment, naming the field and what was expected there.
+    Raises: BadAttachment, with the field and the expected value.
     """
     fields = ATTACHMENTS.get(type)
     if fields is None:
         return
     if not fields:
         if file is not None:
-            where = "the payload goes into custom" if type == MessageType.CUSTOM else "give the type that has it"
-            raise BadAttachment(f"file: a message of type {type} has no attachment; leave it out, or {where}")
+            other = "put the payload into custom" if type == MessageType.CUSTOM else "use a type that has attachments"
+            raise BadAttachment(f"file: a message of type {type} must not have an attachment; remove it, or {other}")
         return
-    needs = f"the attachment of type {type} has {', '.join(fields)}"
+    needs = f"an attachment of type {type} must have {', '.join(fields)}"
     if file is None:
         if type in OPTIONAL:
             return
@@ -142,30 +147,33 @@ def check_attachment(type: str, file: dict[str, object] | None) -> None:
 
 
 def json_fault(value: object, levels: int = DEEPEST) -> str:
-    """Why the value cannot be carried as JSON; "" if it can. What came as JSON can hold all of these but the last: a
-    number may be too large, and "\\ud800" is half of a character."""
+    """Return why the value cannot be sent as JSON, or "" if it can.
+
+    Parsed JSON can have all of these faults except the last one: a number such as 1e999 becomes infinity, and "\\ud800"
+    becomes half a surrogate pair.
+    """
     if isinstance(value, str):
         if value.isascii():
             return ""
         try:
             value.encode()
         except UnicodeEncodeError:
-            return "half a surrogate pair is not a character"
+            return "contains half a surrogate pair, which is not a character"
         return ""
     if value is None or isinstance(value, int):
         return ""
     if isinstance(value, float):
-        return "" if math.isfinite(value) else "JSON has neither infinity nor NaN"
+        return "" if math.isfinite(value) else "contains infinity or NaN, which JSON does not have"
     if isinstance(value, dict | list):
         if not levels:
-            return f"nested too deep: lists and objects have at most {DEEPEST} levels"
+            return f"nested too deeply; use at most {DEEPEST} levels of lists and objects"
         parts = (*value, *value.values()) if isinstance(value, dict) else value
         return next((fault for part in parts if (fault := json_fault(part, levels - 1))), "")
-    return f"{type(value).__name__} is nothing that JSON has"
+    return f"contains a {type(value).__name__}, which JSON does not have"
 
 
 def _shown(value: object) -> str:
-    """The value on one short line, much as it stands in JSON."""
+    """Return the value on one short line, similar to JSON."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):

@@ -1,9 +1,9 @@
-"""Changes: what a `notification` in a conversation's log does, besides standing there.
+"""Changes: the effects of a `notification` in a conversation's log.
 
-A client that wants a change sends a message of type notification whose attachment says which: {event, operator,
-targets, data}. So a change has its position in the log, its idClient, its answer and its way to every device like any
-message. The router's rules decide whether it is allowed (`router.rules`); this module says what a change that stands in
-the log means to its readers: clients, storage and the users' unread counts.
+A client requests a change with a message of type notification. Its attachment names the change: {event, operator,
+targets, data}. So a change has a position in the log, an idClient, an answer, and reaches every device, like any
+message. The router's rules decide whether a change is allowed (`router.rules`). This module defines the effects of a
+change in the log on its readers: clients, storage and the users' unread counts.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 from imsim.core.model import HasBody, Message, MessageType, Scene
 
-#: Events that change what an earlier entry of the log says.
+#: Events that change an earlier entry of the log.
 AMENDMENTS = ("recall", "edit")
 
-#: Events that stand in the log for the sake of the machines only: no device shows them as a message.
+#: Events that only the machines use: no device shows them as a message.
 SILENT = frozenset(
     {
         "recall", "edit", "resolve", "apply", "reject",
@@ -26,25 +26,28 @@ SILENT = frozenset(
 )  # fmt: skip
 
 
-_SYSTEM, _NOTIFICATION = Scene.SYSTEM, MessageType.NOTIFICATION  # asked for with every message
+_SYSTEM, _NOTIFICATION = Scene.SYSTEM, MessageType.NOTIFICATION  # faster than an attribute of the enumeration
 
 
 class HasScene(HasBody, Protocol):
-    """A body, and the kind of conversation that it is for."""
+    """A body and the kind of its conversation."""
 
     scene: Scene
 
 
 def event_of(message: HasBody) -> str:
-    """The event of a notification; "" for any other message, and for a notice that is only text."""
+    """Return the event of a notification, or "" for any other message and for a notification without attachment."""
     if message.type != _NOTIFICATION or message.file is None:
         return ""
     return str(message.file.get("event", ""))
 
 
 def is_from_outside(message: HasScene) -> bool:
-    """Whether its sender may not see the log that it goes to: an application, the refusal of an invitation, or what is
-    said to another user by the service's voice."""
+    """Return whether its sender may not see the log that it goes to.
+
+    This is so for a request to join a group, for the refusal of an invitation, and for a system message to another
+    user.
+    """
     if message.scene == _SYSTEM:
         return True
     if message.type != _NOTIFICATION:
@@ -58,7 +61,7 @@ def _targets(message: HasBody) -> object:
 
 
 def is_visible(message: Message) -> bool:
-    """Whether devices show it, and conversation lists may have it as their last message."""
+    """Return whether devices show the message, and conversation lists may have it as their last message."""
     return not message.recalled and (message.type != _NOTIFICATION or event_of(message) not in SILENT)
 
 
@@ -66,7 +69,7 @@ def is_visible(message: Message) -> bool:
 
 
 def recalled_seq(entry: Message) -> int | None:
-    """The seq of the message that this entry of the log recalls; None for any other."""
+    """Return the seq of the message that this entry of the log recalls, or None if it recalls nothing."""
     if entry.type != _NOTIFICATION or event_of(entry) != "recall" or entry.file is None:
         return None
     data = entry.file["data"]
@@ -74,13 +77,13 @@ def recalled_seq(entry: Message) -> int | None:
 
 
 def edits(entry: Message, seq: int) -> bool:
-    """Whether this entry of the log edits the message at `seq`."""
+    """Return whether this entry of the log edits the message at `seq`."""
     data = entry.file["data"] if event_of(entry) == "edit" and entry.file else None
     return isinstance(data, dict) and data["seq"] == seq
 
 
 def concerning(entries: Iterable[Message], stays: Sequence[Sequence[int]]) -> list[Message]:
-    """Those of the entries that recall or edit what was said in one of these stays (first and last seq)."""
+    """Return the entries that recall or edit a message within one of these stays (first and last seq)."""
     found = []
     for entry in entries:
         data = entry.file["data"] if event_of(entry) in AMENDMENTS and entry.file else None
@@ -90,7 +93,7 @@ def concerning(entries: Iterable[Message], stays: Sequence[Sequence[int]]) -> li
 
 
 def amended(message: Message, entry: Message) -> Message:
-    """As it is after this entry of the log, which recalls or edits it."""
+    """Return the message as it is after this entry of the log, which recalls or edits it."""
     data = entry.file["data"] if entry.file else None
     if event_of(entry) == "edit" and isinstance(data, dict):
         return edited(message, data["content"], entry.seq)
@@ -98,10 +101,12 @@ def amended(message: Message, entry: Message) -> Message:
 
 
 def recalled(message: Message, seq: int) -> Message:
+    """Return the message as it is after the recall at `seq`: without its content."""
     return replace(message, content="", file=None, custom=None, recalled=True, amended=seq)
 
 
 def edited(message: Message, content: str, seq: int) -> Message:
+    """Return the message with the content that the edit at `seq` gave it."""
     return replace(message, content=content, amended=seq)
 
 
@@ -112,16 +117,17 @@ _FRIENDS_AFTER = {"friend_accept": True, "friend_delete": False}
 
 
 def are_friends(state: dict[str, Any] | None) -> bool:
+    """Return whether the two users of a p2p conversation are friends, from the state of its log."""
     return state is not None and bool(state["friends"])
 
 
 def friends_after(entry: Message, before: bool) -> bool:
-    """Whether they are friends after this entry of their log."""
+    """Return whether two users are friends after this entry of their log; `before`: whether they were before it."""
     return before if entry.type != _NOTIFICATION else _FRIENDS_AFTER.get(event_of(entry), before)
 
 
 def is_left_with(entry: Message, user: str) -> bool:
-    """Whether the user, who sees this entry of the log, is a member no more from there on."""
+    """Return whether this entry of the log ends the membership of the user, who sees the entry."""
     if entry.type != _NOTIFICATION:
         return False
     event = event_of(entry)

@@ -1,7 +1,8 @@
-"""Stand-ins for containers that are still empty, as most are of those that a device, a user or a conversation may need.
+"""Shared empty containers, which save memory.
 
-There may be a hundred thousand of each, and an empty container takes 56 to 216 bytes. These are shared, read like any
-other, and refuse additions. The owner makes one of its own before it adds something: `self._late = self._late or {}`.
+Each device, user and conversation has several containers, and most of them stay empty. There can be a hundred thousand
+devices, and an empty container takes 56 to 216 bytes. The shared ones can be read like any other, but not changed. An
+owner creates its own container before it adds something: `self._late = self._late or {}`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any, NoReturn
 
 
 def _refuse(*_: object, **__: object) -> NoReturn:
-    raise TypeError("this empty container is shared: make one of your own before you add to it")
+    raise TypeError("this empty container is shared; create a new one before you add to it")
 
 
 class _NoDict(dict[Any, Any]):

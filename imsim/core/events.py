@@ -1,4 +1,4 @@
-"""What the machines report through `port.emit`: the raw material of rows, and of what an application shows."""
+"""The events that the machines report through `port.emit`. Rows are made from them, and applications show them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imsim.core.model import Code, Flow, Message, Route, Session
 
 @dataclass(slots=True)
 class Sent:
-    """A send left for the gateway; `attempt` counts from 1."""
+    """The client sent a message to the gateway. `attempt` counts from 1."""
 
     id_client: str
     attempt: int
@@ -19,8 +19,10 @@ class Sent:
 
 @dataclass(slots=True)
 class Received:
-    """The router has the message, storage not yet (policy `ack = after_receive`). Or it was said in a chatroom, as
-    `seq`."""
+    """The router has the message, but storage does not yet (policy `ack = after_receive`).
+
+    In a chatroom, this is the final answer, and the message has the position `seq`.
+    """
 
     id_client: str
     seq: int = 0
@@ -28,7 +30,7 @@ class Received:
 
 @dataclass(slots=True)
 class Acked:
-    """The message is stored: status success. May correct an earlier `SendFailed`."""
+    """The message is stored: its status is success. This event may correct an earlier `SendFailed`."""
 
     id_client: str
     conversation_id: str
@@ -37,7 +39,7 @@ class Acked:
 
 @dataclass(slots=True)
 class SendFailed:
-    """Status fail: rejected (any code), or the retry budget is spent (`timeout`)."""
+    """The send failed: its status is fail. It was rejected (any code), or no attempt got an answer (`timeout`)."""
 
     id_client: str
     code: Code
@@ -46,7 +48,7 @@ class SendFailed:
 
 @dataclass(slots=True)
 class Shown:
-    """The device shows a message, the first and only time."""
+    """The device shows a message, for the first and only time."""
 
     message: Message
     flow: Flow
@@ -55,25 +57,27 @@ class Shown:
 
 @dataclass(slots=True)
 class Repeated:
-    """A message came again, and was not shown again."""
+    """A message arrived again. The device did not show it again."""
 
     message: Message
 
 
 @dataclass(slots=True)
 class Ready:
-    """Logged in, and everything missed has been fetched."""
+    """The client is logged in and has fetched everything that it missed."""
 
 
 @dataclass(slots=True)
 class Reset:
-    """The server's log is not the one that this device has known, or was set back: whatever was said of conversations
-    before this is void, and what there is comes anew."""
+    """The server has another log than this device knows, or its log was set back to an earlier state.
+
+    All earlier events about conversations are void. The client fetches everything again.
+    """
 
 
 @dataclass(slots=True)
 class ReadMoved:
-    """The read mark of a conversation, and with it the unread count, changed."""
+    """The read mark of a conversation changed, and with it the unread count."""
 
     conversation_id: str
     read_seq: int
@@ -82,8 +86,11 @@ class ReadMoved:
 
 @dataclass(slots=True)
 class StateChanged:
-    """A conversation was pinned, muted, hidden (up to this seq), given another custom, or blocked, or the reverse: on
-    this device, where it shows before the server has answered, or on another."""
+    """The user's settings of a conversation changed, on this device or on another one.
+
+    A change on this device is reported before the server has answered. The list hides the conversation up to
+    `hidden_seq`.
+    """
 
     conversation_id: str
     pinned: bool
@@ -95,7 +102,7 @@ class StateChanged:
 
 @dataclass(slots=True)
 class Recalled:
-    """The message with this seq was taken back: it is not to be shown any more."""
+    """The message with this seq was recalled. Stop showing it."""
 
     conversation_id: str
     seq: int
@@ -103,7 +110,7 @@ class Recalled:
 
 @dataclass(slots=True)
 class Edited:
-    """The message with this seq says something else now."""
+    """The message with this seq has new content."""
 
     conversation_id: str
     seq: int
@@ -112,7 +119,10 @@ class Edited:
 
 @dataclass(slots=True)
 class Resolved:
-    """The request in the system message with this idClient has its answer: passed, rejected or expired."""
+    """A request to the user was answered or expired.
+
+    `id` is the idClient of the system message with the request. `state` is passed, rejected or expired.
+    """
 
     id: str
     state: str
@@ -120,14 +130,14 @@ class Resolved:
 
 @dataclass(slots=True)
 class Changed:
-    """A change that is not shown as a message came about, as its `file` says: two users became friends ..."""
+    """A change happened that is not shown as a message, such as a new friendship. Its `file` describes the change."""
 
     message: Message
 
 
 @dataclass(slots=True)
 class Entered:
-    """In a chatroom, again after each login until `leave`; `users` are there."""
+    """The device is in a chatroom with `users` users. The client enters again after each login, until `leave`."""
 
     name: str
     users: int
@@ -150,7 +160,7 @@ class Presence:
 
 @dataclass(slots=True)
 class PeerDelivered:
-    """Some device of the other user of a p2p conversation has got it up to this seq."""
+    """A device of the other user of a p2p conversation has received everything up to this seq."""
 
     conversation_id: str
     seq: int
@@ -158,7 +168,7 @@ class PeerDelivered:
 
 @dataclass(slots=True)
 class PeerRead:
-    """The other user of a p2p conversation has read it up to this seq."""
+    """The other user of a p2p conversation has read everything up to this seq."""
 
     conversation_id: str
     seq: int
@@ -166,7 +176,7 @@ class PeerRead:
 
 @dataclass(slots=True)
 class ReadCounted:
-    """`read` of `members` have read the message with this seq; its sender is not counted in either."""
+    """The answer to `read_count`: `read` of `members` have read the message. Neither count includes its sender."""
 
     conversation_id: str
     seq: int
@@ -176,8 +186,10 @@ class ReadCounted:
 
 @dataclass(slots=True)
 class History:
-    """The messages from `first` to `last`, as asked for; only the latest of them if there are `more` than the server
-    gives at a time."""
+    """The messages from `first` to `last` that the application requested.
+
+    If they are more than one answer can hold, these are the latest ones and `more` is true.
+    """
 
     conversation_id: str
     first: int
@@ -188,7 +200,7 @@ class History:
 
 @dataclass(slots=True)
 class RequestDone:
-    """A request was carried out: its op, and which one (a device or a conversation)."""
+    """The server carried out a request. `request` is its op, `ref` its subject (a device, a conversation ...)."""
 
     request: str
     ref: str
@@ -196,7 +208,10 @@ class RequestDone:
 
 @dataclass(slots=True)
 class RequestFailed:
-    """A request other than a send was rejected for good: its op, and which one (a group's name, a conversation ...)."""
+    """The server finally rejected a request other than a send.
+
+    `request` is its op, `ref` its subject (a chatroom's name, a conversation ...).
+    """
 
     request: str
     ref: str
@@ -206,14 +221,14 @@ class RequestFailed:
 
 @dataclass(slots=True)
 class Disconnected:
-    """The connection is gone, and the client will connect again by itself."""
+    """The connection ended. The client will connect again by itself."""
 
     code: Code | None
 
 
 @dataclass(slots=True)
 class Ended:
-    """The server ended the session for good (a refused token, another login of this device): no reconnect."""
+    """The server ended the session permanently, for example because of a bad token. The client does not reconnect."""
 
     code: Code
     text: str
@@ -224,14 +239,14 @@ class Ended:
 
 @dataclass(slots=True)
 class Committed:
-    """Storage holds the message."""
+    """Storage has the message."""
 
     message: Message
 
 
 @dataclass(slots=True)
 class Shed:
-    """A chatroom's message was not sent to a device, which gets too many."""
+    """A chatroom's message was not sent to a device, because the device receives too many."""
 
     session: Session
     message: Message
@@ -239,7 +254,7 @@ class Shed:
 
 @dataclass(slots=True)
 class Pushed:
-    """A push left for a device; `attempt` counts from 1."""
+    """The gateway pushed a message to a device. `attempt` counts from 1."""
 
     session: Session
     message: Message

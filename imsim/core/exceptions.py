@@ -1,10 +1,10 @@
-"""Everything that imsim raises on purpose.
+"""The exceptions that imsim raises on purpose.
 
 ImsimError
-|-- UsageError          what was asked for cannot be: a bad scenario, a missing file (the CLI exits with 2)
-|   |-- BadName         a user, device or group name with other characters
-|   `-- BadAttachment   a message whose file is not what its type has
-`-- RunError            it was right to ask, but it failed: no server, a refused token (the CLI exits with 1)
+|-- UsageError          the request is wrong: a bad scenario, a missing file (the CLI exits with 2)
+|   |-- BadName         a user, device or group name with characters that are not allowed
+|   `-- BadAttachment   a message whose file does not match its type
+`-- RunError            the request is right but failed: no server, a refused token (the CLI exits with 1)
 
 Each message is one line that says what is wrong and what to do.
 """
@@ -17,16 +17,16 @@ class ImsimError(Exception):
 
 
 class UsageError(ImsimError):
-    """The request itself is wrong: nothing was started, nothing was lost."""
+    """The request itself is wrong. Nothing was started, and nothing was lost."""
 
 
 class BadName(UsageError):
-    """A name with characters that names may not have."""
+    """A name has characters that are not allowed, or a wrong length."""
 
 
 class BadAttachment(UsageError):
-    """A message with an attachment that its type does not have, or without the one that it must have."""
+    """A message has an attachment that does not match its type, or has none although its type requires one."""
 
 
 class RunError(ImsimError):
-    """The request was right, but carrying it out failed."""
+    """The request was right, but it failed."""

@@ -1,7 +1,7 @@
-"""The protocol: what travels between a client and its gateway. (What travels behind the gateways: `internal_frames`.)
+"""The protocol: the frames between a client and its gateway. (The frames behind the gateways: `internal_frames`.)
 
-Each class has an `op`, its name on the wire, in scenarios (service times) and in documents. Frames are plain slotted
-dataclasses, made once and then read only: in one process the same object may be seen by many.
+Each class has an `op`: its name on the wire, in scenarios (service times) and in documents. Frames are plain slotted
+dataclasses. Do not change a frame after its creation: machines in one process may share the object.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from imsim.core.model import Code, ConversationState, Message, Scene
 
 @dataclass(slots=True)
 class Login:
-    """The first frame of a connection. `kind` of device (phone, desktop, web ...) matters under a policy that allows
-    one session of each.
+    """The first frame of a connection. The server answers with `logged_in` or `refused`.
 
-    `instance` is any text that this running copy of the client does not share with another, and `attempt` grows with
-    each of its logins: one that was held up somewhere must not throw out the later one that got ahead of it.
+    `kind` is the kind of the device (phone, desktop, web ...), for policies that allow one session of each kind.
+    `instance` is a text that identifies this running copy of the client. `attempt` grows with each login of this copy:
+    so a login that was delayed on its way cannot end the session of a later login.
     """
 
     op: ClassVar[str] = "login"
@@ -33,20 +33,21 @@ class Login:
 
 @dataclass(slots=True)
 class Ping:
-    """I am still here; answered by `pong`."""
+    """A heartbeat: the client is still there. The server answers with `pong`."""
 
     op: ClassVar[str] = "ping"
 
 
 @dataclass(slots=True)
 class Send:
-    """Store and deliver this. Answered by `stored` or `rejected` (and first by `received` under that ack policy).
+    """A message to store and deliver. The server answers with `stored` or `rejected`. Under the policy
+    `ack = after_receive`, it sends `received` before that.
 
-    `id_client` identifies the message among those of its sender in the conversation: sent again unchanged it gets
-    the original answer. `after` is the id_client of this device's previous message in the conversation if that one
-    is still unanswered: the writer refuses a message whose predecessor it does not know, so that a sender's
-    messages keep their order. `shown` is the highest seq of the conversation that the device had shown: sending
-    advances the read mark to it.
+    `id_client` identifies the message among those of its sender in the conversation: a send that is repeated unchanged
+    gets the original answer. `after` is the id_client of this device's previous message in the conversation, if that
+    one has no answer yet: the server rejects a message whose predecessor it does not know, and so keeps a sender's
+    messages in order. `shown` is the highest seq of the conversation that the device has shown: the send moves the read
+    mark to it.
     """
 
     op: ClassVar[str] = "send"
@@ -69,7 +70,7 @@ class Send:
 
 @dataclass(slots=True)
 class Delivered:
-    """This device holds every message of the conversation up to and including `seq`."""
+    """An acknowledgement: the device holds every message of the conversation up to and including `seq`."""
 
     op: ClassVar[str] = "delivered"
     number: ClassVar[int] = 0
@@ -83,7 +84,7 @@ class Delivered:
 
 @dataclass(slots=True)
 class Typing:
-    """The user is writing to the other user of this p2p conversation. A hint: it may get lost, and has no answer."""
+    """A hint that the user is writing to the other user of a p2p conversation. It may get lost and has no answer."""
 
     op: ClassVar[str] = "typing"
     number: ClassVar[int] = 0
@@ -96,7 +97,7 @@ class Typing:
 
 @dataclass(slots=True)
 class StateAck:
-    """This device has the conversation state of a `state`, in this version."""
+    """An acknowledgement: the device has received the conversation state with this `version` in a `state` frame."""
 
     op: ClassVar[str] = "state_ack"
     conversation_id: str
@@ -105,14 +106,16 @@ class StateAck:
 
 @dataclass(slots=True)
 class Sync:
-    """Send what this device misses. `cursors`: conversation -> seq up to which it holds everything (absent: 0);
-    `version`: that of its last `sync_done`, or `page` that has one, and `inbox` that of its last `page` or `sync_done`
-    (0, or absent: none); `state_version`: that of the newest conversation state it has, however it came.
+    """A request for everything that the device misses. The server answers with `page` or `sync_done`. After a `page`
+    there is more: the client sends the next `sync`, with its new cursors. The last page is `sync_done`. If the server
+    rejects the request with the code `ahead`, the client has more than the server: it must discard all of its messages
+    and states, and sync again from the beginning.
 
-    Answered by `page`, upon which the client asks again, with what it holds by then, or by `sync_done`, the last of
-    them; or rejected with `ahead`: the client has more than there is, and is to forget it all and begin anew. `number`
-    is repeated in the answer: who asks again goes on from the answer to its latest `sync` only. `resync` is the number
-    of the connection's latest `resync`.
+    `cursors` maps each conversation to the seq up to which the device holds everything (absent: 0). `version` is that
+    of the latest `sync_done`, or of a later `page` that has one (0: none). `inbox` is that of the latest `page` or
+    `sync_done` (0: none). `state_version` is that of the newest conversation state that the device has, from any frame.
+    `number` is repeated in the answer: the client goes on only from the answer to its latest `sync`. `resync` is the
+    number of the latest `resync` on this connection (0: none).
     """
 
     op: ClassVar[str] = "sync"
@@ -128,13 +131,13 @@ class Sync:
         return ""
 
 
-# Requests: whoever gets no answer asks again. Each has a `ref`, that its answer names together with its op; `number`
-# tells the answer to the latest of them from a late one to an earlier one.
+# Requests. A client that receives no answer sends the request again. The answer names the op and the `ref` of the
+# request. The `number` distinguishes the answer to the latest request from a late answer to an earlier one.
 
 
 @dataclass(slots=True)
 class Read:
-    """The user has read the conversation up to and including `seq`. Answered by `done`."""
+    """A read mark: the user has read the conversation up to and including `seq`. The server answers with `done`."""
 
     op: ClassVar[str] = "read"
     conversation_id: str
@@ -148,10 +151,11 @@ class Read:
 
 @dataclass(slots=True)
 class SetConversation:
-    """Change what is given of the user's conversation state; answered by `done`.
+    """A change of the user's conversation state. Only the fields that are given change. The server answers with `done`.
 
-    `hidden_seq` deletes it from the list up to this seq, which is also read by that, and never moves back. `blocked`,
-    p2p only: take no more messages from the other user.
+    `hidden_seq` removes the conversation from the list until a message with a higher seq arrives. It also moves the
+    read mark to this seq. It never moves back. `blocked` (p2p only) says whether the server refuses messages from the
+    other user.
     """
 
     op: ClassVar[str] = "set_conversation"
@@ -170,7 +174,7 @@ class SetConversation:
 
 @dataclass(slots=True)
 class History:
-    """The messages from `first` to `last`, both included; answered by `history_page`."""
+    """A request for the messages from seq `first` to seq `last`, both included. The answer is a `history_page`."""
 
     op: ClassVar[str] = "history"
     conversation_id: str
@@ -185,7 +189,7 @@ class History:
 
 @dataclass(slots=True)
 class ReadCount:
-    """How many have read the message with this seq? Answered by `read_counted`."""
+    """A request for the count of members who have read the message with this seq. The answer is `read_counted`."""
 
     op: ClassVar[str] = "read_count"
     conversation_id: str
@@ -199,8 +203,8 @@ class ReadCount:
 
 @dataclass(slots=True)
 class Enter:
-    """Enter a chatroom, and get up to `recent` of its latest messages; answered by `entered`. It ends with the
-    connection: enter again after a new login."""
+    """A request to enter a chatroom and to receive up to `recent` of its latest messages. The answer is `entered`. The
+    device leaves the room when its connection ends, so enter again after a new login."""
 
     op: ClassVar[str] = "enter"
     name: str
@@ -214,7 +218,7 @@ class Enter:
 
 @dataclass(slots=True)
 class Leave:
-    """Leave a chatroom; answered by `done`."""
+    """A request to leave a chatroom. The server answers with `done`."""
 
     op: ClassVar[str] = "leave"
     name: str
@@ -227,7 +231,7 @@ class Leave:
 
 @dataclass(slots=True)
 class EndSession:
-    """Log out another device of mine; answered by `done`."""
+    """A request to log out another device of the user. The server answers with `done`."""
 
     op: ClassVar[str] = "end_session"
     device: str
@@ -243,9 +247,9 @@ class EndSession:
 
 @dataclass(slots=True)
 class LoggedIn:
-    """Welcome. `time` is the server's wall time in ms since 1970; `heartbeat` the seconds after which a silent side
-    is taken for lost, so ping a few times within it. `log` names all that the server has stored: to a client that has
-    known another, whatever it has got by now means nothing any more."""
+    """The login succeeded. `time` is the server's wall time in ms since 1970. `heartbeat` is the time in seconds after
+    which a silent peer counts as lost, so ping a few times within it. `log` identifies the data in the server's
+    storage: a client that knows another `log` must discard everything that it has received."""
 
     op: ClassVar[str] = "logged_in"
     user: str
@@ -257,7 +261,7 @@ class LoggedIn:
 
 @dataclass(slots=True)
 class Refused:
-    """The connection ends now. `reconnect` says whether connecting again may help."""
+    """The server ends the connection. `reconnect` says whether the client should connect again."""
 
     op: ClassVar[str] = "refused"
     code: Code
@@ -267,13 +271,16 @@ class Refused:
 
 @dataclass(slots=True)
 class Pong:
+    """The answer to `ping`."""
+
     op: ClassVar[str] = "pong"
 
 
 @dataclass(slots=True)
 class Received:
-    """The router has the message but it is not stored yet (policy `ack = after_receive` only). In a chatroom: it was
-    said, as `seq`."""
+    """The server has the message but has not stored it yet (only under the policy `ack = after_receive`). In a
+    chatroom, this is the final answer. `seq` is the position of the message in the chatroom (0 in other
+    conversations)."""
 
     op: ClassVar[str] = "received"
     id_client: str
@@ -282,7 +289,8 @@ class Received:
 
 @dataclass(slots=True)
 class Stored:
-    """The message is durable: its position is `seq`, its server id `id`, its `time` wall time in ms since 1970."""
+    """The message is durable. `seq` is its position in the conversation. `id` is the id that the server assigned.
+    `time` is wall time in ms since 1970."""
 
     op: ClassVar[str] = "stored"
     id_client: str
@@ -294,9 +302,11 @@ class Stored:
 
 @dataclass(slots=True)
 class Rejected:
-    """A request failed. `request` is its op, `ref` which one: a send's id_client, a device, a chatroom, the
-    conversation of a `read` or `set_conversation`, the message of a `read_count`, the range of a `history`; with its
-    `number`. Retryable codes: `unavailable`, `gap`, and `rate_limited`: not before `retry_after` seconds."""
+    """The server rejects a request. `request` is the op of the request. `ref` identifies the request: the id_client of
+    a send, a device, a chatroom, the conversation of a `read` or `set_conversation`, the message of a `read_count`, the
+    range of a `history`. `number` is the one that the request has (0: none). The client may repeat the request after
+    the codes `unavailable`, `gap` and `rate_limited`. `retry_after` is the time in seconds to wait before the client
+    repeats the request (0: not given)."""
 
     op: ClassVar[str] = "rejected"
     request: str
@@ -309,7 +319,8 @@ class Rejected:
 
 @dataclass(slots=True)
 class Done:
-    """A request that has no answer of its own was carried out: its op, and which one, as in `rejected`."""
+    """The server carried out a request that has no other answer. `request` and `ref` identify the request, as in
+    `rejected`."""
 
     op: ClassVar[str] = "done"
     request: str
@@ -319,7 +330,7 @@ class Done:
 
 @dataclass(slots=True)
 class Push:
-    """A new message of one of the user's conversations; answer with `delivered`."""
+    """A new message in one of the user's conversations. The device answers with `delivered`."""
 
     op: ClassVar[str] = "push"
     message: Message
@@ -327,8 +338,8 @@ class Push:
 
 @dataclass(slots=True)
 class Notify:
-    """The conversation has messages up to `seq` (in place of pushes, under policy `delivery = notify`): fetch by
-    `history` what you lack, then answer with `delivered`."""
+    """A notice that the conversation has messages up to `seq`. It replaces pushes under the policy `delivery = notify`.
+    The device fetches the missing messages with `history` and then answers with `delivered`."""
 
     op: ClassVar[str] = "notify"
     conversation_id: str
@@ -337,9 +348,9 @@ class Notify:
 
 @dataclass(slots=True)
 class Page:
-    """Messages that the device missed, in seq order within each conversation: having applied it, the device holds
-    everything up to `cursors`. There is more: `sync` again. `states` and `version` are as in `sync_done`, where there
-    are more states than fit into one frame; else there are none, and it is 0."""
+    """Some of the messages that the device missed, in seq order within each conversation. There are more: send the next
+    `sync`. `cursors` gives, for each conversation, the seq up to which the device holds everything after this page.
+    `states` and `version` are as in `sync_done`, if the states do not fit into one frame (otherwise empty and 0)."""
 
     op: ClassVar[str] = "page"
     messages: list[Message]
@@ -352,8 +363,9 @@ class Page:
 
 @dataclass(slots=True)
 class SyncDone:
-    """The last page: having applied it, the device holds everything. `states`: those that changed after the version of
-    its `sync`; `version`: where the user's log stood when they were looked up, to be given with the next `sync`."""
+    """The last page of a sync. After it, the device holds everything. `states` are the conversation states that changed
+    after the `version` in the `sync`. `version` is the end of the user's log when the server looked up these states,
+    for use in the next `sync`."""
 
     op: ClassVar[str] = "sync_done"
     messages: list[Message]
@@ -366,8 +378,8 @@ class SyncDone:
 
 @dataclass(slots=True)
 class HistoryPage:
-    """The messages that were asked for by `history`, in seq order; where they do not fit into one page, the latest of
-    them, and `more`: ask for those before them."""
+    """The messages that a `history` requested, in seq order. If they do not fit into one page, these are the latest
+    ones and `more` is true: request the earlier ones separately."""
 
     op: ClassVar[str] = "history_page"
     conversation_id: str
@@ -380,8 +392,8 @@ class HistoryPage:
 
 @dataclass(slots=True)
 class State:
-    """A conversation state of the user changed, by this device or another, or because the other user got or read
-    something. The device ignores it unless it is newer than what it has; it answers with `state_ack` in any case."""
+    """A changed conversation state of the user. This device or another one changed it, or the other user received or
+    read something. The device ignores a state that is not newer than its own. It always answers with `state_ack`."""
 
     op: ClassVar[str] = "state"
     state: ConversationState
@@ -389,7 +401,8 @@ class State:
 
 @dataclass(slots=True)
 class ReadCounted:
-    """`read` of `members` have read the message; whoever sent it is not counted in either."""
+    """The answer to `read_count`. `read` is the count of members who have read the message. `members` is the count of
+    all members. Neither count includes the sender of the message."""
 
     op: ClassVar[str] = "read_counted"
     conversation_id: str
@@ -401,7 +414,8 @@ class ReadCounted:
 
 @dataclass(slots=True)
 class Entered:
-    """You are in the chatroom, with so many `users`; `messages` are the latest that were asked for."""
+    """The device is in the chatroom. `users` is the count of users in the room. `messages` are its latest messages, at
+    most as many as the device requested."""
 
     op: ClassVar[str] = "entered"
     name: str
@@ -412,7 +426,7 @@ class Entered:
 
 @dataclass(slots=True)
 class IsTyping:
-    """The other user is writing. A hint that may get lost."""
+    """A hint that the other user is writing. It may get lost."""
 
     op: ClassVar[str] = "is_typing"
     conversation_id: str
@@ -420,7 +434,7 @@ class IsTyping:
 
 @dataclass(slots=True)
 class Presence:
-    """A friend came online on a first device, or went offline on the last. A hint that may get lost."""
+    """A hint that a friend came online with the first device, or went offline with the last one. It may get lost."""
 
     op: ClassVar[str] = "presence"
     user: str
@@ -429,16 +443,16 @@ class Presence:
 
 @dataclass(slots=True)
 class Resync:
-    """Something may not have reached you, because a server was lost or lost sight of another: sync again. It comes
-    again until a `sync` repeats its `number`."""
+    """A request to sync again: the device may have missed something, because a server crashed or lost the connection to
+    another server. The server repeats the request until a `sync` contains its `number` as `resync`."""
 
     op: ClassVar[str] = "resync"
     number: int = 0
 
 
 Asked = Read | SetConversation | History | ReadCount | Enter | Leave | EndSession
-Request = Send | Sync | Asked  # what is answered, by `rejected` at least
-Routed = Request | Delivered | Typing  # what a gateway passes on
+Request = Send | Sync | Asked  # these have an answer, at least `rejected`
+Routed = Request | Delivered | Typing  # a gateway passes these on to a router
 FromClient = Login | Ping | Send | Delivered | StateAck | Typing | Sync | Asked
 ToClient = (
     LoggedIn
@@ -461,5 +475,5 @@ ToClient = (
     | Resync
 )
 
-# Where a gateway's service times can be charged, by op: it handles each of these once, whichever way it goes.
+# The ops for which a gateway can have a service time. It handles each frame once, in either direction.
 GATEWAY_OPS = frozenset(frame.op for frame in (*get_args(FromClient), *get_args(ToClient)))

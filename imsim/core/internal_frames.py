@@ -1,11 +1,11 @@
-"""What travels behind the gateways: frames between gateways and routers, and between the machines of routers.
+"""The frames behind the gateways: between gateways and routers, and between the machines of routers.
 
-No client ever sees one. What a client asks for goes `Up` in the frame that it came in, and what it is to get comes
-`Down` in that frame to its gateway; of the rest, some is about sessions and some is what routers tell each other. A
-`Session` stands for the device that acts or is meant, and its epoch shows when it has been replaced.
+Clients never see these frames. `Up` carries a client's frame from its gateway to a router. `Down` carries a frame for a
+client from a router to the gateway. The other frames concern sessions, or go from router to router. A `Session`
+identifies the device that acts or receives. Its epoch shows whether a later session has replaced it.
 
-These are frames like those of the protocol (`frames`): slotted dataclasses, each with an `op`, made once and then read
-only. `Up` and `Down` have the op of what they carry.
+Like the frames of the protocol (`frames`), these are slotted dataclasses with an `op`. Do not change them after their
+creation. `Up` and `Down` have the op of the frame that they carry.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import ClassVar, get_args
 from imsim.core import frames
 from imsim.core.model import Code, ConversationState, Message, Session
 
-#: What a shell needs to charge for a frame: the conversation within which work keeps its order, if any; the idClient of
-#: the message that it is about, or ""; and for each of which users it costs its work once (none: it costs that once).
+#: The data that a shell needs to charge the service time of a frame: the conversation in which work keeps its order, or
+#: None; the idClient of the message, or ""; and the users, each of whom costs the service time once (none: it costs the
+#: service time once in total).
 Charged = tuple[str | None, str, Sequence[str]]
 
 
@@ -32,7 +33,7 @@ class _ForRouter:
 
 @dataclass(slots=True)
 class Attach(_ForRouter):
-    """gateway -> users: this authenticated device wants a session."""
+    """gateway -> users: an authenticated device requests a session."""
 
     op: ClassVar[str] = "attach"
     user: str
@@ -40,14 +41,14 @@ class Attach(_ForRouter):
     gateway: str
     connection: int
     kind: str = ""
-    issued_at: float = 0.0  # wall time, seconds since 1970, of the token
-    instance: str = ""  # these two: of the login
-    attempt: int = 0
+    issued_at: float = 0.0  # when the token was issued: wall time in seconds since 1970
+    instance: str = ""  # from the `login`
+    attempt: int = 0  # from the `login`
 
 
 @dataclass(slots=True)
 class Attached:
-    """users -> gateway: here is its session, or why there is none."""
+    """users -> gateway: the session of the device, or the code that says why it has none."""
 
     op: ClassVar[str] = "attached"
     connection: int
@@ -58,7 +59,7 @@ class Attached:
 
 @dataclass(slots=True)
 class Detach(_ForRouter):
-    """gateway -> users: the connection of this session is gone."""
+    """gateway -> users: the connection of this session has ended."""
 
     op: ClassVar[str] = "detach"
     session: Session
@@ -75,7 +76,7 @@ class Kick:
 
 @dataclass(slots=True)
 class Up(_ForRouter):
-    """gateway -> conversations or users: a client's frame. `conversation_id` is "" for those meant for users."""
+    """gateway -> conversations or users: a client's frame. `conversation_id` is "" if the frame is for users."""
 
     session: Session
     frame: frames.Routed
@@ -93,7 +94,7 @@ class Up(_ForRouter):
 
 @dataclass(slots=True)
 class Down:
-    """conversations or users -> gateway: a frame for one device, or the same frame for several of one gateway."""
+    """conversations or users -> gateway: a frame for one or several devices of this gateway."""
 
     sessions: Sequence[Session]
     frame: frames.ToClient
@@ -105,9 +106,11 @@ class Down:
 
 @dataclass(slots=True)
 class Deliver(_ForRouter):
-    """conversations -> users: a stored message, for those `users` (all of one router). The device that sent it
-    (`origin`; None: the service itself) needs no push; `states` are the (user, conversation state) that changed with
-    the message, of any users."""
+    """conversations -> users: a stored message for these `users`, who all belong to one router.
+
+    The device that sent the message (`origin`; None: the service itself) needs no push. `states` are the conversation
+    states that changed with the message, as pairs (user, state); their users may belong to other routers.
+    """
 
     op: ClassVar[str] = "deliver"
     users: Sequence[str]
@@ -122,8 +125,10 @@ class Deliver(_ForRouter):
 
 @dataclass(slots=True)
 class Opened(_ForRouter):
-    """conversations -> users: a new writer has found the log ending at `seq`. The one before it may have died before
-    it let out the last of what it had stored."""
+    """conversations -> users: a new writer has opened the log, which ends at `seq`.
+
+    The writer before it may have crashed after it stored the last messages and before it delivered them.
+    """
 
     op: ClassVar[str] = "opened"
     users: Sequence[str]
@@ -133,7 +138,7 @@ class Opened(_ForRouter):
 
 @dataclass(slots=True)
 class PeerMoved(_ForRouter):
-    """users -> users: the other user of a p2p conversation got or read something, which changed this user's state."""
+    """users -> users: the other user of a p2p conversation received or read something, so this user's state changed."""
 
     op: ClassVar[str] = "peer_moved"
     user: str
@@ -142,8 +147,11 @@ class PeerMoved(_ForRouter):
 
 @dataclass(slots=True)
 class PresenceUpdate(_ForRouter):
-    """users -> users: something about another user that `user` may want to know, if online. `asked_by`: a device that
-    asks whether `user` is online; `only`: the one device that the update is for (None: all of the user's)."""
+    """users -> users: a hint for `user` about another user. It has an effect only if `user` is online.
+
+    `asked_by` is a device that wants to know whether `user` is online. `only` is the single device that receives the
+    hint (None: all devices of the user).
+    """
 
     op: ClassVar[str] = "presence_update"
     user: str
@@ -154,8 +162,10 @@ class PresenceUpdate(_ForRouter):
 
 @dataclass(slots=True)
 class Revoke(_ForRouter):
-    """operator -> users: end all sessions of the user; tokens issued before this wall time (seconds since 1970) open no
-    new one."""
+    """operator -> users: end all sessions of the user, and accept only tokens issued at `before` or later.
+
+    `before` is wall time in seconds since 1970.
+    """
 
     op: ClassVar[str] = "revoke"
     user: str
@@ -165,7 +175,7 @@ class Revoke(_ForRouter):
 ToRouter = Attach | Detach | Up | Deliver | Opened | PeerMoved | PresenceUpdate | Revoke
 ToGateway = Attached | Kick | Down
 
-# Where a router's service times can be charged, by op: it handles each frame that reaches it once.
+# The ops for which a router can have a service time. It handles each frame that it receives once.
 ROUTER_OPS = frozenset(
     frame.op for frame in (Attach, Detach, Deliver, Opened, PeerMoved, PresenceUpdate, Revoke, *get_args(frames.Routed))
 )

@@ -1,18 +1,18 @@
-"""Rate limits: how often a user may do something, and how much at once."""
+"""Rate limits: the permitted rate of an action, and its permitted burst."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-_BUCKETS = 10_000  # buckets in use that are kept before the idle ones are dropped
+_BUCKETS = 10_000  # the number of buckets from which on the idle ones are removed
 
-#: Conversations that one sync may speak of, and so that a device may have.
+#: The maximum of conversations in one sync. So a device can have at most this many.
 CURSORS = 10_000
 
 
 class Bucket:
-    """`rate` tokens a second flow in, up to `burst`, which is also what there is to begin with."""
+    """A token bucket: it starts with `burst` tokens, gains `rate` tokens a second, and holds at most `burst`."""
 
     __slots__ = ("_at", "_burst", "_rate", "_tokens")
 
@@ -23,15 +23,15 @@ class Bucket:
         self._at = now
 
     def take(self, now: float) -> float:
-        """Take one token and return 0; where there is none, the seconds until there will be one."""
+        """Take one token and return 0. If there is no token, return the seconds until there is one."""
         self._fill(now)
         if self._tokens >= 1.0:
             self._tokens -= 1.0
             return 0.0
-        return max((1.0 - self._tokens) / self._rate, 0.001)  # not this very moment, which rounding might make of it
+        return max((1.0 - self._tokens) / self._rate, 0.001)  # rounding could make it 0, which means success
 
     def is_full(self, now: float) -> bool:
-        """Whether it has forgotten everything, so that it need not be kept."""
+        """Return whether the bucket is full. A full bucket can be deleted: a new one would be equal."""
         self._fill(now)
         return self._tokens == self._burst
 
@@ -45,7 +45,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 
 class Buckets(Generic[_Key]):
-    """A bucket for each of many, all alike. `rate` 0: there is always something in it."""
+    """A bucket for each key, all with the same rate and burst. With `rate` 0 there is no limit."""
 
     __slots__ = ("_buckets", "_burst", "_rate", "_sweep_at")
 
@@ -53,13 +53,13 @@ class Buckets(Generic[_Key]):
         self._rate = rate
         self._burst = burst
         self._buckets: dict[_Key, Bucket] = {}
-        self._sweep_at = _BUCKETS  # twice what the last sweep has left, so that a new one costs little on average
+        self._sweep_at = _BUCKETS  # twice the count after the last sweep, so sweeps cost little on average
 
     def __len__(self) -> int:
         return len(self._buckets)
 
     def take(self, whose: _Key, now: float) -> float:
-        """As `Bucket.take`."""
+        """Take a token from the bucket of this key, like `Bucket.take`."""
         if not self._rate:
             return 0.0
         bucket = self._buckets.get(whose)

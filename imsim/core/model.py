@@ -1,4 +1,4 @@
-"""The data model: users, conversations, messages. Attributes are snake_case here and camelCase on the wire."""
+"""The data model: users, conversations and messages. Names are snake_case here and camelCase on the wire."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from imsim.core.exceptions import BadName
 
 
 class Scene(StrEnum):
+    """The kind of a conversation."""
+
     P2P = "p2p"
     GROUP = "group"
     CHATROOM = "chatroom"
-    SYSTEM = "system"  # what the service has to say to one user: system:<user>
+    SYSTEM = "system"  # messages from the service to one user: system:<user>
 
 
 class MessageType(StrEnum):
+    """The type of a message."""
+
     TEXT = "text"
     IMAGE = "image"
     AUDIO = "audio"
@@ -29,12 +33,14 @@ class MessageType(StrEnum):
 
 
 class Flow(StrEnum):
+    """The direction of a message from the point of view of a user: received (in) or sent (out)."""
+
     IN = "in"
     OUT = "out"
 
 
 class Status(StrEnum):
-    """A sent message, as its sender sees it."""
+    """The status of a sent message, as its sender sees it."""
 
     SENDING = "sending"
     SUCCESS = "success"
@@ -42,15 +48,15 @@ class Status(StrEnum):
 
 
 class Route(StrEnum):
-    """How a message reached a device."""
+    """The route by which a message reached a device."""
 
     PUSH = "push"
     SYNC = "sync"
 
 
 class Code(StrEnum):
-    """Why something was refused or a connection ended. `reconnects` says which of them a client may answer by
-    connecting again."""
+    """The reason why the server rejected a request or ended a connection. `reconnects` says after which codes a client
+    should connect again."""
 
     BAD_FRAME = "bad_frame"
     BAD_TOKEN = "bad_token"
@@ -89,7 +95,7 @@ class Code(StrEnum):
         return self in _RETRYABLE
 
 
-# Names for what is asked for several times a message: to look up an enum's member takes longer than to compare it.
+# Constants for checks that run several times for each message: the lookup of a member takes longer than the comparison.
 _P2P, _NOTIFICATION = Scene.P2P, MessageType.NOTIFICATION
 _P2P_PREFIX, _GROUP_PREFIX, _CHATROOM_PREFIX = f"{Scene.P2P}:", f"{Scene.GROUP}:", f"{Scene.CHATROOM}:"
 
@@ -98,7 +104,7 @@ _RETRYABLE = {Code.UNAVAILABLE, Code.GAP, Code.RATE_LIMITED}
 
 
 class HasBody(Protocol):
-    """What makes up the body of a message, or of a request to send one."""
+    """The body of a message, or of a request to send one."""
 
     type: str
     content: str
@@ -107,6 +113,7 @@ class HasBody(Protocol):
 
 
 def same_body(one: HasBody, other: HasBody) -> bool:
+    """Return whether both have the same body."""
     return (
         one.content == other.content
         and one.type == other.type
@@ -117,12 +124,13 @@ def same_body(one: HasBody, other: HasBody) -> bool:
 
 @dataclass(slots=True)
 class Message:
-    """A message as it stands in its conversation's log.
+    """A message in the log of its conversation.
 
-    `flow` and `status` are one user's view and so are no part of it: the same object (and on the wire the same
-    bytes) goes to every recipient. The client adds them to each event.
+    A message has neither flow nor status, because these differ between users. Every recipient gets the same object (and
+    on the wire, the same bytes). The client adds flow and status to each event.
 
-    `time` is wall time in milliseconds since 1970, for display only; order is `seq`, 1, 2, 3 ... in each conversation.
+    `seq` is the position in the conversation (1, 2, 3 ...) and gives the order. `time` is wall time in milliseconds
+    since 1970, for display only.
     """
 
     conversation_id: str
@@ -138,42 +146,48 @@ class Message:
     file: dict[str, object] | None = None
     custom: str | None = None
     resend: bool = False
-    recalled: bool = False  # then only its position is left
-    amended: int = 0  # seq of the entry that recalled it, or edited it last
+    recalled: bool = False  # whether it was recalled; then it has no content
+    amended: int = 0  # seq of the entry of the log that recalled it or edited it last (0: none)
 
     @property
     def countable(self) -> bool:
-        """Whether it counts as unread for those who did not send it."""
+        """Whether it counts as unread for users other than its sender."""
         return self.type != _NOTIFICATION and not self.recalled
 
     def came_from(self, other: HasBody) -> bool:
-        """Whether it is what `other` asked to send. What was amended since cannot be compared any more."""
+        """Return whether the message came from the send `other`, as far as can be known.
+
+        An amended message cannot be compared any longer: the answer is true.
+        """
         return bool(self.amended) or same_body(self, other)
 
 
 @dataclass(slots=True)
 class ConversationState:
-    """Where a user stands in a conversation: what belongs to the user and not to the conversation, in its latest state.
+    """The conversation state of one user: the read mark, the settings, and the progress of the other user (p2p).
 
-    Places make up the user's own log: each change of one gets the log's next number, 1, 2, 3 ..., as its `version` (0:
-    never changed). Read only, like a frame: a change makes a new one.
+    The changes of all states of a user form the user's own log, and each change gets the next number of that log.
+    `version` is the number of the latest change of this state (1, 2, 3 ...; 0: never changed). Like a frame, a state is
+    read only: a change makes a new object.
     """
 
     conversation_id: str
     version: int
-    read_seq: int  # the read mark
-    unread: int  # countable messages of others beyond it; counted by the server's Users machine, 0 in storage
+    read_seq: int  # the read mark: the user has read everything up to this seq
+    unread: int  # the count of unread messages (0 in storage: the server's Users machine counts them)
     pinned: bool = False
     muted: bool = False
-    hidden_seq: int = 0  # deleted from the list up to this seq; a newer message brings it back
-    custom: str = ""  # the user's own, usually JSON
-    peer_read_seq: int = 0  # p2p: how far the other user has read
-    peer_delivered_seq: int = 0  # p2p: how far some device of the other user has got; never below peer_read_seq
-    blocked: bool = False  # p2p: what the other user sends is refused
+    hidden_seq: int = 0  # the list hides the conversation until a message with a higher seq arrives
+    custom: str = ""  # text for the user's own purposes, usually JSON
+    peer_read_seq: int = 0  # p2p: the other user has read everything up to this seq
+    peer_delivered_seq: int = 0  # p2p: a device of the other user has everything up to this seq; at least peer_read_seq
+    blocked: bool = False  # p2p: whether messages from the other user are refused
 
     def copy(self) -> ConversationState:
-        """To be changed before anybody else sees it. (What `dataclasses.replace` does, it does five times as slowly,
-        and nearly every message moves a mark.)"""
+        """Return a copy, which the caller may change before it shares it.
+
+        `dataclasses.replace` takes five times as long, and nearly every message moves a mark.
+        """
         return ConversationState(
             self.conversation_id,
             self.version,
@@ -189,7 +203,7 @@ class ConversationState:
         )
 
     def has_settings_of(self, other: ConversationState) -> bool:
-        """Whether all is alike that the user has chosen."""
+        """Return whether both have the same values in the fields that the user can set."""
         return (
             self.pinned == other.pinned
             and self.muted == other.muted
@@ -200,11 +214,11 @@ class ConversationState:
 
 
 class Session(NamedTuple):
-    """One logged-in device: what every frame between gateway and router carries.
+    """The session of a logged-in device. Frames between gateway and router carry it.
 
-    `epoch` grows with each login of the user. Of the sessions of a user that share a `slot` (see the policy
-    `sessions`) only the one with the highest epoch may act; a frame of another is refused. `connection` is the
-    gateway's own number for the connection; `instance` and `attempt` are those of the login.
+    `epoch` grows with each login of the user. Among the sessions of a user with the same `slot` (see the policy
+    `sessions`), only the one with the highest epoch may act. Frames of the others are refused. `connection` is the
+    gateway's number for the connection. `instance` and `attempt` are those of the login.
     """
 
     user: str
@@ -217,38 +231,41 @@ class Session(NamedTuple):
     attempt: int = 0
 
 
-#: What names users, devices, groups and chatrooms, as a regular expression. The colon is kept for conversation ids.
+#: The names of users, devices, groups and chatrooms, as a regular expression. Only conversation ids contain colons.
 NAME = r"[A-Za-z0-9_.@+-]{1,64}"
 _NAME = re.compile(NAME)
 
-#: Characters of an idClient, and of a message's type; each has one at least.
+#: The maximum length of an idClient and of a message type, in characters. The minimum is 1.
 LONGEST_ID_CLIENT = 128
 LONGEST_TYPE = 64
 
-#: Characters of a conversation's id: a p2p one with two names of 64.
+#: The maximum length of a conversation id, in characters: a p2p conversation with two names of 64.
 LONGEST_CONVERSATION_ID = 133
 
-#: Characters of what names a request to whoever asked: a conversation's id with two seqs, and more.
+#: The maximum length of the `ref` of a request, in characters. A conversation id with two seqs fits.
 LONGEST_REF = 256
 
 
 def check_name(field: str, name: str) -> str:
-    """`name` if it may name a user, a device or a group.
+    """Return `name` if it is a valid name of a user, a device or a group.
 
-    Raises: BadName, naming the field.
+    Raises: BadName, with the name of the field.
     """
     if not _NAME.fullmatch(name):
-        raise BadName(f"{field}: {name[:80]!r} is no name; use 1 to 64 of A-Z a-z 0-9 _ . @ + -")
+        raise BadName(f"{field}: expected a name of 1 to 64 characters from A-Z a-z 0-9 _ . @ + -, got {name[:80]!r}")
     return name
 
 
 def p2p_id(one: str, other: str) -> str:
-    """The id of the conversation of two users: the same whoever asks."""
+    """Return the id of the conversation of two users. Their order does not matter."""
     return f"p2p:{one}:{other}" if one <= other else f"p2p:{other}:{one}"
 
 
 def conversation_id(scene: str, user: str, to: str) -> str:
-    """The conversation that `user` means by (`scene`, `to`): `to` is the other user or the group's name."""
+    """Return the id of the conversation that `user` addresses by `scene` and `to`.
+
+    `to` is the other user, or the name of the group or chatroom.
+    """
     return p2p_id(user, to) if scene == _P2P else f"{scene}:{to}"
 
 
@@ -265,7 +282,10 @@ def is_p2p(conversation_id: str) -> bool:
 
 
 def p2p_members(conversation: str) -> tuple[str, ...] | None:
-    """The two users of a p2p conversation (one, for notes to oneself); None where the id is of another scene."""
+    """Return the two users of a p2p conversation, or None if the id belongs to another scene.
+
+    A conversation of a user with oneself has one member.
+    """
     parts = conversation.split(":")
     if parts[0] != _P2P or len(parts) != 3:
         return None
@@ -273,7 +293,10 @@ def p2p_members(conversation: str) -> tuple[str, ...] | None:
 
 
 def peer_in(conversation: str, user: str) -> str:
-    """With whom `user` has this p2p conversation; "" where the id is none of the user's, or of notes to oneself."""
+    """Return the other user of a p2p conversation of `user`.
+
+    Return "" if the conversation is not one of the user's p2p conversations, or has no other user.
+    """
     members = p2p_members(conversation) or ()
     others = [member for member in members if member != user and _NAME.fullmatch(member)]
     return others[0] if len(others) == 1 and conversation == p2p_id(user, others[0]) else ""

@@ -1,4 +1,4 @@
-"""Placement: which router owns a conversation or a user (and, in the same way, which storage keeps it)."""
+"""Placement: the assignment of conversations and users to routers, and likewise to storages."""
 
 from __future__ import annotations
 
@@ -7,28 +7,37 @@ from hashlib import blake2b
 from heapq import heapify, heapreplace
 from zlib import crc32
 
-#: (name of a conversation or user, number of nodes) -> the number of its node, from 0.
+#: A function of the name of a conversation or user and the count of nodes. It returns the number of the node, from 0.
 Strategy = Callable[[str, int], int]
 
 
 def by_hash(name: str, nodes: int) -> int:
-    """A hash, the same in every process, modulo the nodes: even, but another number of nodes moves nearly all."""
+    """Return a hash of the name modulo the count of nodes.
+
+    The hash is the same in every process. It spreads names evenly, but another count of nodes moves nearly all of them.
+    """
     return crc32(name.encode()) % nodes
 
 
 def by_rendezvous(name: str, nodes: int) -> int:
-    """The node whose hash together with the name is the highest (Thaler and Ravishankar, 1998): as even, and of n + 1
-    nodes the new one takes 1 / (n + 1) of the names while all others stay."""
-    # Not a checksum: the CRCs of one name with two nodes differ by the same bits for all names of a length.
+    """Return the node with the highest hash of node and name (rendezvous hashing, Thaler and Ravishankar, 1998).
+
+    It spreads names as evenly as `by_hash`. A node that is added to n others takes 1 / (n + 1) of the names. All other
+    names stay on their nodes.
+    """
+    # A CRC does not work here: for two nodes, the CRCs differ by the same bits for all names of the same length.
     return max(range(nodes), key=lambda node: blake2b(f"{node} {name}".encode(), digest_size=8).digest())
 
 
 class Spread:
-    """By size: conversations, the largest first, each to the node that has the fewest members so far, so that large
-    groups do not meet (Graham's LPT rule, 1969: the fullest node gets at most 4/3 of the least possible). Users, who
-    weigh alike, in turn; other names by hash.
+    """A strategy that balances the nodes by the size of conversations.
 
-    `members`: of each conversation, how many members it has."""
+    It takes conversations in the order of their size, the largest first. It assigns each to the node with the fewest
+    members so far, so large groups get different nodes. (This is Graham's LPT rule, 1969: the fullest node gets at most
+    4/3 of the least possible.) It assigns users to the nodes in turn, and other names by hash.
+
+    `members` maps each conversation to its count of members.
+    """
 
     def __init__(self, users: Sequence[str], members: Mapping[str, int]) -> None:
         self._users = users
@@ -54,7 +63,7 @@ class Spread:
 
 
 class Placement:
-    """The nodes of a tier, and which of them owns a name. The strategy is asked once for each name."""
+    """The nodes of a tier and the owner of each name. It calls the strategy once for each name."""
 
     __slots__ = ("_owners", "_strategy", "nodes")
 
@@ -64,7 +73,7 @@ class Placement:
         self._owners: dict[str, str] = {}
 
     def owner(self, name: str) -> str:
-        """The node that owns the conversation or the user of this name."""
+        """Return the node that owns the conversation or user with this name."""
         if len(self.nodes) == 1:
             return self.nodes[0]
         owner = self._owners.get(name)
@@ -73,7 +82,7 @@ class Placement:
         return owner
 
     def split(self, names: Sequence[str]) -> Iterable[tuple[str, Sequence[str]]]:
-        """The names by the node that owns each, both in the order of the names."""
+        """Group the names by owner. Nodes and names keep the order in which they occur in `names`."""
         if len(self.nodes) == 1:
             return ((self.nodes[0], names),) if names else ()
         parts: dict[str, list[str]] = {}
@@ -82,8 +91,8 @@ class Placement:
         return parts.items()
 
 
-#: A system of one router.
+#: The placement of a system with one router.
 SINGLE = Placement(("router0",))
 
-#: A system of one storage.
+#: The placement of a system with one storage.
 SINGLE_STORAGE = Placement(("storage0",))

@@ -1,6 +1,6 @@
-"""The choices that a designer makes, as one value that every machine is built with. Times are seconds.
+"""The policies and limits of a system, as one value for all of its machines. Times are in seconds.
 
-The scenario's [policies] and [limits] have the same names; what a field means is said there.
+The scenario's [policies] and [limits] have the same names, and describe each field.
 """
 
 from __future__ import annotations
@@ -14,73 +14,72 @@ from imsim.core.model import is_p2p
 
 
 class Ack(StrEnum):
-    """When the sender of a message hears of success: once it is stored, or also once the router has it."""
+    """When the sender of a message gets an answer: once it is stored, or also once the router has it."""
 
     AFTER_STORE = "after_store"
     AFTER_RECEIVE = "after_receive"
 
     @property
     def reports_receipt(self) -> bool:
-        """Whether the sender hears that the router has the message, before that is stored."""
+        """Whether the sender receives `received` as soon as the router has the message."""
         return self is Ack.AFTER_RECEIVE
 
 
 class Sessions(StrEnum):
-    """Which devices of a user may be logged in together: all, one of each kind, or a single one."""
+    """The devices of a user that may be logged in at the same time: all, one of each kind, or a single one."""
 
     ALL = "all"
     ONE_PER_KIND = "one_per_kind"
     SINGLE = "single"
 
     def slot(self, device: str, kind: str) -> str:
-        """Of the devices with the same slot only the one that logged in last may act."""
+        """Return the slot of a device. Among devices with the same slot, only the latest to log in may act."""
         if self is Sessions.ALL:
             return device
         return kind if self is Sessions.ONE_PER_KIND else ""
 
     @property
     def has_shared_slots(self) -> bool:
-        """Whether devices can share a slot."""
+        """Whether two devices can have the same slot."""
         return self is not Sessions.ALL
 
 
 class Fanout(StrEnum):
-    """What storage keeps of a message: one row, or also one in the inbox of each member."""
+    """The rows that storage keeps of a message: one (read), or also one in the inbox of each member (write)."""
 
     READ = "read"
     WRITE = "write"
 
     @property
     def keeps_inboxes(self) -> bool:
-        """Whether each message costs a row of each member as well, from which a login reads what was missed."""
+        """Whether storage also keeps a row for each member, from which a login reads the missed messages."""
         return self is Fanout.WRITE
 
 
 class Delivery(StrEnum):
-    """What a device is sent of a new message: the message, or a notice upon which it fetches it."""
+    """How a device gets a new message: as a push of the message, or as a notice, after which it fetches the message."""
 
     PUSH = "push"
     NOTIFY = "notify"
 
 
 class Receipts(StrEnum):
-    """What the sender of a p2p message hears of: that it was read, or also that a device has got it."""
+    """The receipts for the sender of a p2p message: that it was read, or also that a device received it."""
 
     READ = "read"
     DELIVERED = "delivered"
 
     def concern(self, conversation_id: str) -> bool:
-        """Whether a delivered mark of this conversation goes on to the device's router, and ends at its gateway
-        otherwise."""
+        """Return whether the gateway passes a delivered mark of this conversation on to the router of its user."""
         return self is Receipts.DELIVERED and is_p2p(conversation_id)
 
     def marks(self, cursors: Mapping[str, int]) -> Iterable[tuple[str, int]]:
-        """The delivered marks (conversation, seq) that lie in what a device says it has, by the cursors of its sync."""
+        """Return the delivered marks (conversation, seq) that follow from the cursors of a sync."""
         return cursors.items() if self is Receipts.DELIVERED else ()
 
     @property
     def acknowledge_syncs(self) -> bool:
-        """Whether a device acknowledges what a sync has brought, as it does each push."""
+        """Whether a device acknowledges the messages of a sync, like those of a push."""
         return self is Receipts.DELIVERED
 
 
@@ -91,24 +90,28 @@ class Strangers(StrEnum):
     REFUSE = "refuse"
 
     def may_write(self, *, are_friends: bool) -> bool:
+        """Return whether one of two users may write to the other."""
         return self is Strangers.ALLOW or are_friends
 
 
 class Presence(StrEnum):
-    """Which users hear that a user comes online or goes offline."""
+    """The users who are notified when a user comes online or goes offline: none, or the user's friends."""
 
     OFF = "off"
     FRIENDS = "friends"
 
     @property
     def reaches_friends(self) -> bool:
-        """Whether devices hear of other users at all."""
+        """Whether friends are notified."""
         return self is Presence.FRIENDS
 
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """A choice can be given by its name as well. Raises: ValueError for a name that is not one of its values."""
+    """All policies and limits of a system. A policy can also be given by its name, such as `ack="after_store"`.
+
+    Raises: ValueError for a name that is not a value of its policy.
+    """
 
     ack: Ack = Ack.AFTER_STORE
     sessions: Sessions = Sessions.ALL

@@ -14,6 +14,8 @@ from imsim.core.router.router import Router
 
 
 class ServerPort(Protocol):
+    """The actions that a Server needs from its shell. See `GatewayPort` and the router's port."""
+
     def send(self, connection: int, frame: frames.ToClient) -> None: ...
 
     def close(self, connection: int) -> None: ...
@@ -26,7 +28,7 @@ class ServerPort(Protocol):
 
 
 class Server:
-    """`epoch`: wall time in seconds since 1970 at which `now` was 0."""
+    """A gateway and a router in one process. `epoch` is the wall time, in seconds since 1970, at which `now` was 0."""
 
     def __init__(self, port: ServerPort, policies: Policies, epoch: float = 0.0) -> None:
         self._queue: deque[tuple[Callable[[Any, float], None], Any]] = deque()
@@ -73,7 +75,7 @@ class Server:
         self._drain(now)
 
     def revoke(self, user: str, before: float, now: float) -> None:
-        """End the user's sessions; tokens issued before this wall time (seconds since 1970) open no new one."""
+        """End the user's sessions, and accept only tokens issued at `before` or later (seconds since 1970)."""
         self._router.receive(internal_frames.Revoke(user, before), now)
         self._drain(now)
 
@@ -89,7 +91,7 @@ class Server:
 
 
 class _RolesPort:
-    """The port of both roles. A frame from one to the other waits in a queue, so that neither is ever re-entered."""
+    """The port of both roles. A frame between the roles waits in a queue, so neither role is ever re-entered."""
 
     gateway: Gateway
     router: Router
@@ -106,10 +108,10 @@ class _RolesPort:
         self._store(request)
 
     def keep(self, frame: internal_frames.ToRouter) -> None:
-        """Nothing here waits in a way that anybody looks at."""
+        """Do nothing: only the simulation records which frames wait."""
 
     def charge(self, frame: internal_frames.ToRouter, kept: None, now: float) -> float:
-        return now  # real time passes by itself
+        return now  # real service times need no model
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
         self._queue.append((self.router.receive, frame))

@@ -1,4 +1,4 @@
-"""How many bytes there are: in what users wrote, in a page, and in the largest frames, both ways."""
+"""Sizes in bytes: of message bodies, of pages, and of the largest frames in both directions."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from imsim.core.limits import CURSORS
 from imsim.core.model import HasBody
 from imsim.core.policies import Policies
 
-_ESCAPED = 6  # bytes that JSON may make of one: \u0000
-_TEXTS = 4  # of a message, each with limits.content_bytes: content, custom, file, and in it what an edit puts in place
-_TARGET = 70  # a user whom a change names
-_CURSOR = 160  # a conversation in a sync, and up to where
-_STATE = 512  # a conversation state, its custom aside
-_MESSAGE = 2_048  # a message but for its body, with the longest names and an idClient that is all escapes
-_FRAME = 1 << 16  # all else: a token, texts, numbers
-_TAKEN = 64 << 20  # that a client takes at least: the server's limits may be others than its own
+_ESCAPED = 6  # the longest escape in JSON of one byte: \u0000
+_TEXTS = 4  # texts in a message with up to content_bytes each: content, custom, file, and in it the new text of an edit
+_TARGET = 70  # a user in the targets of a change
+_CURSOR = 160  # a conversation and its seq in a sync
+_STATE = 512  # a conversation state without its custom
+_MESSAGE = 2_048  # a message without its body, with the longest names and an idClient that consists of escapes
+_FRAME = 1 << 16  # everything else in a frame: a token, texts, numbers
+_TAKEN = 64 << 20  # the least that a client accepts, because the server may have higher limits than the client
 
 
 def body_bytes(body: HasBody) -> int:
-    """Of one message: its content, custom and attachment, in UTF-8. (Files are kept elsewhere.)"""
+    """Return the bytes of a message's content, custom and attachment, in UTF-8. (Files are stored elsewhere.)"""
     total = utf8_bytes(body.content)
     if body.custom is not None:
         total += utf8_bytes(body.custom)
@@ -29,11 +29,12 @@ def body_bytes(body: HasBody) -> int:
 
 
 def utf8_bytes(text: str) -> int:
+    """Return the length of the text in bytes of UTF-8."""
     return len(text) if text.isascii() else len(text.encode())
 
 
 class Room:
-    """What a page has left of its bytes."""
+    """The remaining bytes of a page."""
 
     __slots__ = ("_most", "_used")
 
@@ -42,8 +43,10 @@ class Room:
         self._used = 0
 
     def takes(self, size: int) -> bool:
-        """Whether this fits in, and now is in. What is too large for any page fits where it is the first: a page
-        without anything would be asked for again for ever."""
+        """Add an item of this size if it fits, and return whether it did.
+
+        The first item always fits, also if it is larger than a page: the client would request an empty page forever.
+        """
         if size and self._used and self._used + size > self._most:
             return False
         self._used += size
@@ -51,20 +54,22 @@ class Room:
 
 
 def largest_from_client(policies: Policies) -> int:
-    """The largest frame that a client may have cause to send: a message, a change that names all of a group, or a sync
-    with every conversation of a device."""
+    """Return the bytes of the largest frame that a client can need to send.
+
+    It is a message, a change with all members of a group as targets, or a sync with all conversations of a device.
+    """
     return _FRAME + _largest_message(policies) + _CURSOR * CURSORS
 
 
 def largest_to_client(policies: Policies) -> int:
-    """The largest frame that the server sends: a page, of messages or of what users wrote in conversation states."""
+    """Return the bytes of the largest frame that the server sends: a page of messages or of conversation states."""
     written = max(_ESCAPED * policies.page_bytes, _largest_message(policies))
     around = _MESSAGE * max(policies.page, policies.room_recent) + (_CURSOR + _STATE) * CURSORS
     return _FRAME + written + around
 
 
 def largest_taken(policies: Policies) -> int:
-    """The largest frame that a client with these limits takes from any server."""
+    """Return the bytes of the largest frame that a client with these limits accepts from any server."""
     return max(_TAKEN, largest_to_client(policies))
 
 

@@ -1,4 +1,4 @@
-"""The deadlines of one machine: a heap whose cancelled entries are dropped when they reach its top."""
+"""The timers of one machine: a heap of deadlines. Cancelled entries are removed when they reach its top."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import Any
 
 
 class Timer(list[Any]):
-    """One pending call, as it stands in the heap: deadline, number, callback, argument. `cancel` makes it never
-    happen."""
+    """A pending call and its entry in the heap: deadline, number, callback, argument."""
 
     __slots__ = ()
 
     def cancel(self) -> None:
+        """Prevent the call."""
         self[2] = self[3] = None
 
 
 class Timers:
-    """Calls `callback(argument, now)` once the time given to `handle` has reached a timer's deadline; equal deadlines
-    in the order in which they were set."""
+    """The timers of a machine. `handle` calls the callback of each timer whose deadline has passed.
+
+    Timers with equal deadlines run in the order of their creation.
+    """
 
     __slots__ = ("_count", "_heap")
 
@@ -28,8 +30,9 @@ class Timers:
         self._count = 0
 
     def at(self, deadline: float, callback: Callable[[Any, float], None], argument: Any = None) -> Timer:
+        """Set a timer: `callback(argument, now)` runs at the deadline."""
         heap = self._heap
-        while heap and heap[0][2] is None:  # mostly the one that this one replaces
+        while heap and heap[0][2] is None:  # usually the timer that this one replaces
             heappop(heap)
         self._count += 1
         timer = Timer((deadline, self._count, callback, argument))
@@ -37,12 +40,13 @@ class Timers:
         return timer
 
     def clear(self) -> None:
-        """Nothing is waited for any more."""
+        """Remove all timers."""
         for timer in self._heap:
-            timer.cancel()  # for its owner has it, and it has its owner
+            timer.cancel()  # breaks the reference cycle between the timer and its owner
         self._heap.clear()
 
     def next_deadline(self) -> float | None:
+        """Return the next deadline, or None if no timer is pending."""
         heap = self._heap
         while heap:
             deadline: float
@@ -53,6 +57,7 @@ class Timers:
         return None
 
     def handle(self, now: float) -> None:
+        """Call the callbacks of all timers whose deadlines are at or before `now`."""
         heap = self._heap
         while heap and heap[0][0] <= now:
             _, _, callback, argument = timer = heappop(heap)

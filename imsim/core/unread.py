@@ -1,4 +1,4 @@
-"""Counting unread messages: one rule, used by the server for a user and by the client for its local view."""
+"""The count of unread messages: one rule for the server's users and for the client's local view."""
 
 from __future__ import annotations
 
@@ -7,39 +7,43 @@ from collections.abc import Iterable
 
 
 class Unread:
-    """A read mark and the countable seqs of others beyond it, kept as ascending, disjoint ranges: a group that nobody
-    reads costs one pair of numbers, not one for each message."""
+    """A read mark and the unread seqs beyond it: the countable messages of others.
+
+    The seqs are kept as ascending, disjoint ranges. So a group that a user never reads costs two numbers, and not one
+    for each message.
+    """
 
     __slots__ = ("_bounds", "_floor", "_removed", "read_seq")
 
     def __init__(self, read_seq: int = 0, seqs: Iterable[int] = (), ended: int = 0) -> None:
         self.read_seq = read_seq
-        self._floor = read_seq if read_seq > ended else ended  # nothing up to here counts
-        #: Of each range its first seq and the seq after its last, all in one ascending list: a seq counts where an odd
-        #: number of bounds is not beyond it.
+        self._floor = read_seq if read_seq > ended else ended  # seqs up to here do not count
+        #: For each range, its first seq and the seq after its last, all in ascending order. So a seq counts if the
+        #: number of bounds up to it is odd.
         self._bounds: tuple[int, ...] = ()
-        self._removed: set[int] | None = None  # beyond the mark; whoever counts one of them later does not know better
+        self._removed: set[int] | None = None  # beyond the floor; an `add` after the `remove` must not count them
         for seq in seqs:
             self.add(seq)
 
     @property
     def count(self) -> int:
+        """The count of unread messages."""
         return sum(self._bounds[1::2]) - sum(self._bounds[::2])
 
     def add(self, seq: int) -> None:
-        """Count `seq`, once, unless it has been read already, or removed. Any order."""
+        """Count `seq` once, unless it has been read or removed. Seqs may arrive in any order."""
         if seq <= self._floor or (self._removed and seq in self._removed):
             return
         bounds = self._bounds
         if not bounds:
             self._bounds = (seq, seq + 1)
-        elif bounds[-1] == seq:  # the next one, as nearly always
+        elif bounds[-1] == seq:  # the next seq: the usual case
             self._bounds = (*bounds[:-1], seq + 1)
         elif not bisect_right(bounds, seq) % 2:
             self._flip(seq)
 
     def remove(self, seq: int) -> None:
-        """It does not count, now or later."""
+        """Do not count `seq`, now or later."""
         if seq > self._floor:
             self._removed = self._removed or set()
             self._removed.add(seq)
@@ -47,7 +51,7 @@ class Unread:
             self._flip(seq)
 
     def read(self, seq: int) -> bool:
-        """Move the mark to `seq`; False, and nothing happens, if it stands there already or beyond."""
+        """Move the read mark to `seq` and return True. If the mark is not below `seq`, do nothing and return False."""
         if seq <= self.read_seq:
             return False
         self.read_seq = seq
@@ -55,7 +59,7 @@ class Unread:
         return True
 
     def end(self, seq: int) -> None:
-        """The user has been no member since `seq`: what was said until then does not count, read or not."""
+        """Stop counting the messages up to `seq`, read or not, because the user's membership ended there."""
         if seq <= self._floor:
             return
         self._floor = seq
@@ -66,8 +70,10 @@ class Unread:
         self._bounds = (cut, *bounds[at:]) if at % 2 else bounds[at:]
 
     def _flip(self, seq: int) -> None:
-        """Count `seq` where it was not counted, and the reverse. Both swap the same two bounds: one that is there goes,
-        one that is not comes."""
+        """Count `seq` if it did not count, and the reverse.
+
+        Both change the bounds `seq` and `seq + 1` in the same way: remove the bound if it exists, otherwise insert it.
+        """
         for bound in (seq, seq + 1):
             at = bisect_left(self._bounds, bound)
             end = at + (self._bounds[at : at + 1] == (bound,))

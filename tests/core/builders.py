@@ -1,4 +1,4 @@
-"""Short ways to the values that the tests of the core need, and drivers for its machines."""
+"""Builders of frames and messages for the tests of the core, and drivers for its machines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEAM = "group:team"
 
 
 def message(seq: int = 1, **fields: Any) -> Message:
-    """From alice to bob, unless `fields` say otherwise; its idClient follows from its seq."""
+    """Return a message from alice to bob. `fields` replace any of its fields. Its idClient follows from its seq."""
     given: dict[str, Any] = {
         "conversation_id": AB,
         "seq": seq,
@@ -63,22 +63,22 @@ def change(
     to: str = "team",
     **data: Any,
 ) -> frames.Send:
-    """The send that asks for it."""
+    """Return the send that requests this change."""
     file: dict[str, object] = {"event": event, "operator": by, "targets": list(targets), "data": data}
     return frames.Send(id_client, scene, to, type=MessageType.NOTIFICATION, file=file)
 
 
 def entry(seq: int, event: str, /, *targets: str, by: str = "alice", **fields: Any) -> Message:
-    """A change as it stands in the log of AB, or of the conversation in `fields`; what else is given is its data."""
+    """Return a change in the log of AB, or of the conversation in `fields`. The other keywords are its data."""
     given = {name: fields.pop(name) for name in ("conversation_id", "scene", "to", "id_client") if name in fields}
     file: dict[str, object] = {"event": event, "operator": by, "targets": list(targets), "data": fields}
     return message(seq, type=MessageType.NOTIFICATION, sender=by, content="", file=file, **given)
 
 
 class _Driven:
-    """A router's machine over a storage that answers only when asked.
+    """A machine of the router with a storage that answers only when the test calls `answer`.
 
-    `asked` are the requests without an answer, the oldest first; what the machine sent to others is kept in lists.
+    `asked` are the requests without an answer, the oldest first. The lists have the frames that the machine sent.
     """
 
     def __init__(self, store: MemoryStorage | None, policies: Policies | None) -> None:
@@ -115,14 +115,14 @@ class _Driven:
         self._collect()
 
     def answer(self, at: int = 0, result: Callable[[Any], Any] | None = None) -> Any:
-        """Have storage answer one request, or answer `result(request)` instead; returns the request."""
+        """Answer one request from storage, or with `result(request)`, and return the request."""
         request = self.asked[at]
         del self.asked[at]
         self.stored(request, (result or self.storage.execute)(request))
         return request
 
     def stored(self, request: Any, result: Any) -> None:
-        """Storage answers this, whether it is waited for or not."""
+        """Give the machine this answer of storage, whether it waits for it or not."""
         self.machine.answered[type(request)](self.machine, request, result, self.clock.now)
         self._collect()
 
@@ -139,7 +139,7 @@ class _Driven:
         self.clock.now = end
 
     def take(self, kind: type | tuple[type, ...] | None = None) -> list[Any]:
-        """What was sent to gateways since, as (session, frame) for what goes down to clients; then forgotten."""
+        """Return and clear the frames sent to gateways. A frame for clients is a pair (session, frame)."""
         sent, self.sent = self.sent, []
         found: list[Any] = []
         for _, frame in sent:
@@ -161,7 +161,7 @@ def done(request: str = "read", ref: str = AB, number: int = 0) -> frames.Done:
 
 
 def same(asked: Any, *expected: Any) -> bool:
-    """Whether these requests ask for the same; each is equal to itself alone."""
+    """Return whether these requests have the same type and fields. Requests themselves compare by identity."""
     return [(type(one), asdict(one)) for one in asked] == [(type(one), asdict(one)) for one in expected]
 
 
@@ -170,7 +170,7 @@ def failed(request: storage.Request) -> storage.Failed:
 
 
 class Writer(_Driven):
-    """A `Conversations` machine."""
+    """A driver for a `Conversations` machine."""
 
     def __init__(self, store: MemoryStorage | None = None, policies: Policies | None = None) -> None:
         super().__init__(store, policies)
@@ -183,44 +183,44 @@ class Writer(_Driven):
         self.receive(internal_frames.Up(by or session(), frame, conversation))
 
     def change(self, id_client: str, event: str, *targets: str, by: str = "alice", **data: Any) -> None:
-        """In the group TEAM."""
+        """Send a change to the group TEAM."""
         self.to(TEAM, change(id_client, event, *targets, by=by, **data), session(by))
         self.look_up()
 
     def look_up(self) -> None:
-        """Have storage answer whether a change is new, and how others stand to who wants it."""
+        """Answer the requests that look up whether a change is new, and the relation between its users."""
         while found := [n for n, one in enumerate(self.asked) if isinstance(one, storage.Find | storage.Between)]:
             self.answer(found[0])
 
     def ask(self, id_client: str, event: str, by: str = "alice", to: str = "bob", **data: Any) -> None:
-        """A change between alice and bob."""
+        """Send a change to the conversation of alice and bob."""
         self.to(AB, change(id_client, event, by=by, scene=Scene.P2P, to=to, **data), session(by))
         self.look_up()
 
     def say(self, id_client: str, by: str = "alice", **fields: Any) -> None:
-        """In the group TEAM."""
+        """Send a message to the group TEAM."""
         self.to(TEAM, frames.Send(id_client, Scene.GROUP, "team", "text", **fields), session(by))
 
     def acks(self) -> list[tuple[str, int]]:
-        """(idClient, seq) of the answers `stored` since; other answers are forgotten with them."""
+        """Return (idClient, seq) of the answers `stored`, and clear all answers."""
         return [(frame.id_client, frame.seq) for _, frame in self.take(frames.Stored)]
 
     def refusals(self) -> list[tuple[str, Code]]:
         return [(frame.ref, frame.code) for _, frame in self.take(frames.Rejected)]
 
     def answers(self) -> list[tuple[str, int | Code]]:
-        """(idClient, seq or code) of the answers to sends since, in their order."""
+        """Return (idClient, seq or code) of the answers to sends in their order, and clear them."""
         sent = [frame for _, frame in self.take((frames.Stored, frames.Rejected))]
         return [(f.id_client, f.seq) if isinstance(f, frames.Stored) else (f.ref, f.code) for f in sent]
 
     def audiences(self) -> list[tuple[int, tuple[str, ...]]]:
-        """(seq, users) of what was let out of the group's log since."""
+        """Return (seq, users) of the deliveries of the group's messages, and clear them."""
         found = [(deliver.message.seq, deliver.users) for deliver in self.delivered if deliver.message.scene == "group"]
         self.delivered.clear()
         return found
 
     def log(self, conversation: str = AB) -> list[str]:
-        """The idClients in storage, in the order of their seqs."""
+        """Return the idClients in storage, in the order of their seqs."""
         request = storage.Missed(session(conversation.split(":")[1]), {}, 1_000_000)
         page = self.storage.execute(request)
         assert isinstance(page, storage.MissedPage)
@@ -228,7 +228,7 @@ class Writer(_Driven):
 
 
 class Registry(_Driven):
-    """A `Users` machine."""
+    """A driver for a `Users` machine."""
 
     def __init__(self, store: MemoryStorage | None = None, policies: Policies | None = None) -> None:
         super().__init__(store, policies)
@@ -238,7 +238,7 @@ class Registry(_Driven):
         self.receive(internal_frames.Attach(user, device, gateway, connection, **fields))
 
     def login(self, user: str, device: str = "d0", gateway: str = "g0", connection: int = 1) -> Session:
-        """Attach, answer whatever storage is asked, and return the session."""
+        """Attach a device, answer all requests to storage, and return the session."""
         self.attach(user, device, gateway, connection)
         self.answer_all()
         return next(frame.session for _, frame in reversed(self.sent) if isinstance(frame, internal_frames.Attached))
@@ -251,22 +251,22 @@ class Registry(_Driven):
         self._collect()
 
     def sync(self, one: Session, cursors: dict[str, int] | None = None, number: int = 0) -> list[Any]:
-        """The pages that answer it."""
+        """Sync, and return the pages of the answer."""
         self.ask(one, frames.Sync(cursors or {}, number=number))
         self.answer_all()
         return [frame for to, frame in self.take((frames.Page, frames.SyncDone)) if to == one]
 
     def unread(self, one: Session, conversation: str = AB) -> tuple[int, int]:
-        """(read_seq, unread) as a fresh device gets them."""
+        """Return (read_seq, unread) as a new device receives them."""
         found = {found.conversation_id: found for found in self.sync(one)[-1].states}[conversation]
         return found.read_seq, found.unread
 
     def states(self) -> list[tuple[str, str, int, int]]:
-        """(user, device, read_seq, unread) of the states sent since; other frames are forgotten with them."""
+        """Return (user, device, read_seq, unread) of the states sent, and clear all frames."""
         return [(to.user, to.device, f.state.read_seq, f.state.unread) for to, f in self.take(frames.State)]
 
     def resynced(self) -> list[tuple[str, str]]:
-        """(user, device) of the resyncs sent since; other frames are forgotten with them."""
+        """Return (user, device) of the resyncs sent, and clear all frames."""
         return [(to.user, to.device) for to, _ in self.take(frames.Resync)]
 
     def deliver(
@@ -275,19 +275,19 @@ class Registry(_Driven):
         self.receive(internal_frames.Deliver(users, one, origin or session(one.sender), states))
 
     def pushes(self) -> list[tuple[str, str, int]]:
-        """(user, device, seq) of the pushes since; other frames are forgotten with them."""
+        """Return (user, device, seq) of the pushes sent, and clear all frames."""
         return [(to.user, to.device, frame.message.seq) for to, frame in self.take(frames.Push)]
 
 
 class Phone:
-    """Bob's client, with what it did."""
+    """Bob's client, with a record of its actions."""
 
     def __init__(self, draw: Callable[[], float] = lambda: 0.5, **policies: Any) -> None:
         self.port = RecordingPort()
         self.machine = Client(self.port, "bob", "d0", "token", Policies(**policies), draw)
         self.clock = ManualClock()
         self._log: list[tuple[str, Any]] = []  # every call of the port
-        self._collected = 0  # how many of them
+        self._collected = 0  # the count of calls that `collect` has returned
 
     @property
     def log(self) -> list[tuple[str, Any]]:
@@ -295,18 +295,18 @@ class Phone:
         return self._log
 
     def collect(self) -> list[tuple[str, Any]]:
-        """The calls of the port since the last time."""
+        """Return the calls of the port since the last `collect`."""
         calls = self.log[self._collected :]
         self._collected += len(calls)
         return calls
 
     @property
     def sync(self) -> frames.Sync:
-        """The latest that it asked for."""
+        """The latest `sync` that the client sent."""
         return next(a[0] for m, a in reversed(self.log) if m == "send" and isinstance(a[0], frames.Sync))
 
     def online(self, states: Any = (), version: int = 0) -> Phone:
-        """Connect, log in, sync; then forget what was done for it."""
+        """Connect, log in and sync; then clear the record."""
         self.machine.start(self.clock.now)
         self.log_in()
         self.synced(states=states, version=version)
@@ -319,18 +319,18 @@ class Phone:
         self.get(frames.LoggedIn("bob", "d0", 0, 75.0))
 
     def log_in_again(self) -> None:
-        """The connection breaks, and the next one gets as far as the sync; then forget what was done for it."""
+        """Break the connection and log in again, up to the sync; then clear the record."""
         self.machine.disconnected(self.clock.now)
         self.machine.start(self.clock.now)
         self.log_in()
         self.collect()
 
     def page(self, *messages: Message, inbox: int = 0) -> None:
-        """An answer to the latest sync, after which there is more."""
+        """Answer the latest sync with a page that is not the last one."""
         self.get(frames.Page(list(messages), _cursors(messages), inbox, self.sync.number))
 
     def synced(self, *messages: Message, states: Any = (), version: int = 0, inbox: int = 0) -> None:
-        """The answer to the latest sync, with all that is missing."""
+        """Answer the latest sync with the last page."""
         done = frames.SyncDone(list(messages), _cursors(messages), list(states), version, inbox, self.sync.number)
         self.get(done)
 
@@ -342,7 +342,7 @@ class Phone:
             self.get(frames.Push(message(seq, **fields)))
 
     def pulled(self, first: int, last: int, *seqs: int, more: bool = False, conversation: str = AB) -> None:
-        """The answer to a `history`; all of the range unless `seqs` are given."""
+        """Answer a `history` with the messages of its range, or with these `seqs`."""
         found = [message(seq, conversation_id=conversation) for seq in seqs or range(first, last + 1)]
         self.history_page(first, last, *found, more=more, conversation=conversation)
 
@@ -353,7 +353,7 @@ class Phone:
     def history_page(
         self, first: int, last: int, *messages: Message, more: bool = False, conversation: str = AB
     ) -> None:
-        """The answer to a `history`, with these messages."""
+        """Answer a `history` with these messages."""
         number = self.number("history", f"{conversation}:{first}-{last}")
         self.get(frames.HistoryPage(conversation, first, last, list(messages), more, number))
 
@@ -367,7 +367,7 @@ class Phone:
         self.get(frames.Rejected(request, ref, code, "why", 0.0, self.number(request, ref)))
 
     def number(self, op: str, ref: str | None = None) -> int:
-        """That of the latest request of this op, and with a `ref` of that one; 0 if there is none."""
+        """Return the number of the latest request with this op (and `ref`), or 0 if there is none."""
         asked = (a[0] for m, a in reversed(self.log) if m == "send" and a[0].op == op)
         return next((frame.number for frame in asked if ref in (None, frame.ref)), 0)
 
@@ -386,15 +386,15 @@ class Phone:
         return found if kind is None else [frame for frame in found if isinstance(frame, kind)]
 
     def sends(self) -> list[tuple[str, bool, str | None]]:
-        """(idClient, resend, after) of the sends since."""
+        """Return (idClient, resend, after) of the sends since the last `collect`."""
         return [(frame.id_client, frame.resend, frame.after) for frame in self.sent(frames.Send)]
 
     def pulls(self) -> list[tuple[int, int]]:
-        """(first, last) of the ranges asked for since."""
+        """Return (first, last) of the ranges requested since the last `collect`."""
         return [(frame.first, frame.last) for frame in self.sent(frames.History)]
 
     def of(self, kind: type) -> list[Any]:
-        """Every event of this kind, ever."""
+        """Return all events of this kind."""
         return [arguments[0] for method, arguments in self.log if method == "emit" and type(arguments[0]) is kind]
 
     @property
@@ -410,7 +410,7 @@ def _cursors(messages: Any) -> dict[str, int]:
 
 
 def open_log(store: MemoryStorage, *senders: str, conversation: str = AB) -> None:
-    """A conversation of alice and bob with one message from each of `senders`."""
+    """Create a conversation of alice and bob with one message from each of `senders`."""
     state = store.execute(storage.OpenConversation(conversation, ("alice", "bob")))
     assert isinstance(state, storage.LogState)
     for sender in senders:
@@ -420,7 +420,7 @@ def open_log(store: MemoryStorage, *senders: str, conversation: str = AB) -> Non
 
 
 class OwnRouters(Placement):
-    """Each name is owned by a router of its own, called after it."""
+    """A placement in which each name has its own router, with the same name."""
 
     def __init__(self):
         super().__init__(())
@@ -429,12 +429,12 @@ class OwnRouters(Placement):
         return name
 
 
-#: Each name is owned by the router called after the first letter of its last part.
+#: A placement in which the owner of a name is the first letter of the name's last part.
 LETTERS = Placement("abcdefghijklmnopqrstuvwxyz", lambda name, _: ord(name.rpartition(":")[2][0]) - ord("a"))
 
 
 class Access:
-    """A gateway with the calls of its port."""
+    """A gateway with a record of its actions."""
 
     def __init__(self, placement=None, **policies):
         self.port = RecordingPort()
@@ -446,7 +446,7 @@ class Access:
         self.machine.connected(connection, self.clock.now)
 
     def live(self, connection=1, user="bob", epoch=1):
-        """A connection that is logged in; returns its session."""
+        """Log in on a connection and return the session."""
         self.connect(connection)
         self.receive(frames.Login("token", "d0"), connection)
         self.machine.authenticated(connection, user, None, self.clock.now)
@@ -472,11 +472,11 @@ class Access:
         self.clock.now = end
 
     def sent(self):
-        """(connection, frame) of what was sent; other calls are forgotten."""
+        """Return (connection, frame) of the frames sent to clients, and clear the record."""
         return [arguments for method, arguments in self.port.take() if method == "send"]
 
     def ups(self):
-        """(frame, conversation) of what went to routers since; other calls are forgotten."""
+        """Return (frame, conversation) of the frames sent up to routers, and clear the record."""
         found = []
         for method, arguments in self.port.take():
             if method == "to_router" and isinstance(arguments[1], internal_frames.Up):
@@ -484,7 +484,7 @@ class Access:
         return found
 
     def pushed(self):
-        """(connection, seq, attempt) of the pushes, as reported; they match what was sent."""
+        """Return (connection, seq, attempt) of the reported pushes, check that they were sent, and clear the record."""
         calls = self.port.take()
         sent = [(c, f.message.seq) for m, (c, f) in ((m, a) for m, a in calls if m == "send") if type(f) is frames.Push]
         reported = [a[0] for m, a in calls if m == "emit"]
@@ -494,12 +494,12 @@ class Access:
 
 
 def refused(code, connection=1):
-    """The calls that end a connection that has no session."""
+    """Return the calls that end a connection without a session, as `summary` shows them."""
     return [("send", connection, code, code.reconnects), ("close", connection)]
 
 
 def summary(calls):
-    """Calls without the words of the refusals."""
+    """Return the calls without the texts of refusals."""
     found = []
     for method, arguments in calls:
         if method == "send" and isinstance(arguments[1], frames.Refused):

@@ -6,11 +6,11 @@ from core.builders import Access, Phone
 
 @pytest.fixture
 def access() -> Access:
-    """A gateway that nobody is connected to."""
+    """A gateway without connections."""
     return Access()
 
 
 @pytest.fixture
 def phone() -> Phone:
-    """Bob's, online."""
+    """Bob's client, online."""
     return Phone().online()

@@ -1,4 +1,4 @@
-"""Attachments: the fields that each type of message must have, and refusals that name the expected value."""
+"""Attachments: the required fields of each message type, and errors that name the expected value."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ json_values = st.recursive(
 
 
 def verdict(type, file) -> str:
-    """Why it is refused, on one line; "" if it is not."""
+    """Return the text of the refusal, which is one line, or "" if the attachment is accepted."""
     try:
         check_attachment(type, file)
     except BadAttachment as error:
@@ -50,7 +50,7 @@ def complaint(type, file) -> str:
     return text
 
 
-def test_every_type_of_the_data_model_is_known():
+def test_table_covers_every_message_type():
     assert set(ATTACHMENTS) == set(MessageType)
     assert {*GOOD, *WITHOUT} == set(map(str, MessageType))
 
@@ -62,7 +62,7 @@ def test_every_type_that_users_send_with_an_attachment_has_a_valid_example():
 
 
 @pytest.mark.parametrize("type", GOOD)
-def test_a_good_attachment_passes_and_is_left_as_it_is(type):
+def test_a_valid_attachment_passes_unchanged(type):
     file = {**copy.deepcopy(GOOD[type]), "thumbnail": {"any": [1, None]}}
     before = copy.deepcopy(file)
     check_attachment(type, file)
@@ -86,13 +86,13 @@ def test_only_a_notification_may_have_no_attachment(type):
 
 @pytest.mark.parametrize("file", [{}, {"url": "x"}])
 @pytest.mark.parametrize("type", WITHOUT)
-def test_text_and_custom_have_none(type, file):
+def test_text_and_custom_must_not_have_an_attachment(type, file):
     check_attachment(type, None)
-    assert complaint(type, file).startswith(f"file: a message of type {type} has no attachment")
+    assert complaint(type, file).startswith(f"file: a message of type {type} must not have an attachment; remove it")
 
 
 @pytest.mark.parametrize("file", ["https://x/y.png", ["x"], 5, True])
-def test_an_attachment_is_an_object(file):
+def test_an_attachment_must_be_an_object(file):
     assert complaint("image", file).startswith("file: expected an object, got ")
 
 
@@ -120,7 +120,7 @@ def test_an_attachment_is_an_object(file):
         ("geo", "latitude", float("-inf"), "got -inf"),
         ("geo", "title", "x" * 257, "text of 0 to 256 characters"),
         ("geo", "title", 7, "got 7"),
-        ("notification", "targets", "bob", 'a list, each text of 1 to 64 characters, got "bob"'),
+        ("notification", "targets", "bob", 'a list, each item a text of 1 to 64 characters, got "bob"'),
         ("notification", "targets", ["bob", 5], "got a list"),
         ("notification", "operator", "", 'text of 1 to 64 characters, got ""'),
         ("notification", "data", [], "an object, got a list"),
@@ -151,7 +151,7 @@ def test_values_at_the_limits_pass(type, name, value):
 
 
 @pytest.mark.parametrize("file", [None, {}, {"url": 5}])
-def test_an_unknown_type_is_a_newer_clients(file):
+def test_an_unknown_type_may_have_any_attachment(file):
     check_attachment("sticker", file)
     check_attachment("", file)
 
@@ -163,7 +163,7 @@ def test_any_attachment_is_accepted_or_refused_with_a_reason(type, file):
 
 
 @given(st.sampled_from(FIELDS), json_values)
-def test_one_strange_value_is_taken_or_named(field, value):
+def test_a_random_value_is_accepted_or_named_in_the_error(field, value):
     type, name = field
     text = verdict(type, {**GOOD[type], name: value})
     assert not text or text.startswith(f"file.{name}: expected ")

@@ -1,4 +1,4 @@
-"""What is a change, and what it is to those who see it."""
+"""Changes: which messages are changes, and which of them devices show."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def test_changes_of_non_members_come_from_outside(scene, event, targets, outside
 def test_devices_show_messages_and_notices_that_are_not_silent():
     assert is_visible(message(1))
     assert is_visible(entry(1, "kick"))
-    assert is_visible(entry(1, "heard_of_later"))
+    assert is_visible(entry(1, "unknown_event"))
     assert not is_visible(replace(message(1), recalled=True))
     assert not any(is_visible(entry(1, event)) for event in SILENT)
 
 
-def test_the_rules_know_every_silent_event():
-    """Whoever applies a silent entry relies on what was checked."""
+def test_rules_check_every_silent_event():
+    """Clients apply silent entries without a check of their own."""
     assert SILENT - {"resolve"} <= {*groups.EVENTS, *friends.EVENTS, *changes.AMENDMENTS}
     assert not {*friends.EVENTS, *changes.AMENDMENTS} - SILENT

@@ -1,4 +1,4 @@
-"""The shared empty containers: read like any other, and never filled."""
+"""The shared empty containers: they can be read like any other, but not filled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from imsim.core.empty import NO_DICT, NO_LIST, NO_NAMES
 
 
-def test_they_read_like_any_other():
+def test_shared_containers_can_be_read_like_any_other():
     assert not NO_DICT
     assert not NO_LIST
     assert not NO_NAMES
@@ -29,6 +29,6 @@ def test_they_read_like_any_other():
         lambda: NO_LIST.__iadd__([1]),
     ],
 )
-def test_nobody_can_add_anything(add):
-    with pytest.raises(TypeError, match="make one of your own"):
+def test_shared_containers_refuse_additions(add):
+    with pytest.raises(TypeError, match="create a new one before you add to it"):
         add()

@@ -1,3 +1,5 @@
+"""Frames: their ops, their refs, and their slots."""
+
 from __future__ import annotations
 
 from typing import get_args
@@ -20,7 +22,7 @@ def test_service_times_can_be_charged_for_every_frame_of_the_wire():
 
 
 def test_a_request_names_the_ref_and_number_of_its_answer():
-    """Its ref, and where a newer one can take its place, its number."""
+    """The number matters for requests that a newer one can replace."""
     for frame, expected in (
         (frames.Read("c", 3, 5), ("c", 5)),
         (frames.SetConversation("c", number=6), ("c", 6)),
@@ -37,8 +39,8 @@ def test_a_request_names_the_ref_and_number_of_its_answer():
         assert (frame.ref, frame.number) == expected
 
 
-def test_frames_cannot_grow_attributes():
-    """Slots: a misspelled attribute is an error, and a frame stays small."""
+def test_frames_have_slots():
+    """With slots, a misspelled attribute is an error, and a frame stays small."""
     for frame in (*CLIENT, *SERVER):
         assert "__dict__" not in dir(frame)
 

@@ -1,3 +1,5 @@
+"""Token buckets, compared with the definition of a rate limit."""
+
 from __future__ import annotations
 
 import pytest
@@ -8,12 +10,12 @@ from imsim.core.limits import Bucket, Buckets
 
 RATES = st.floats(0.1, 50)
 BURSTS = st.integers(1, 20)
-GAPS = st.lists(st.floats(-0.5, 1), max_size=60)  # between two takes; a negative one: the clock goes back
+GAPS = st.lists(st.floats(-0.5, 1), max_size=60)  # seconds between two takes; negative: the clock goes back
 ROUNDING = 1e-6
 
 
 @given(RATES, BURSTS, GAPS)
-def test_no_window_gets_more_than_burst_and_rate_and_only_what_would_exceed_them_is_refused(rate, burst, gaps):
+def test_bucket_grants_exactly_the_takes_that_keep_every_window_within_burst_and_rate(rate, burst, gaps):
     bucket, now, at, grants = Bucket(rate, burst, 0.0), 0.0, 0.0, []
     for gap in gaps:
         now += gap
@@ -29,7 +31,7 @@ def test_no_window_gets_more_than_burst_and_rate_and_only_what_would_exceed_them
 
 
 @given(RATES, BURSTS, GAPS)
-def test_the_wait_is_long_enough_and_no_longer(rate, burst, gaps):
+def test_wait_is_as_long_as_necessary_and_not_longer(rate, burst, gaps):
     def made():
         bucket, now = Bucket(rate, burst, 0.0), 0.0
         for gap in gaps:
@@ -46,7 +48,7 @@ def test_the_wait_is_long_enough_and_no_longer(rate, burst, gaps):
 
 
 @given(RATES, BURSTS, GAPS, st.floats(0, 10))
-def test_it_is_full_exactly_if_it_grants_its_burst_at_once(rate, burst, gaps, pause):
+def test_bucket_is_full_exactly_if_it_grants_its_burst_at_once(rate, burst, gaps, pause):
     bucket, now = Bucket(rate, burst, 0.0), 0.0
     for gap in gaps:
         now = max(now, now + gap)
@@ -57,7 +59,7 @@ def test_it_is_full_exactly_if_it_grants_its_burst_at_once(rate, burst, gaps, pa
 
 
 @given(RATES, BURSTS, st.integers(0, 20), st.floats(0, 10))
-def test_a_clock_that_stands_or_goes_back_gives_nothing(rate, burst, taken, back):
+def test_bucket_gains_no_tokens_while_the_clock_stands_still_or_goes_back(rate, burst, taken, back):
     bucket = Bucket(rate, burst, 5.0)
     for number in range(taken):
         assert (bucket.take(5.0) == 0.0) == (number < burst)
@@ -75,19 +77,19 @@ def test_each_key_has_a_bucket_of_its_own_and_loses_nothing_when_idle_ones_are_d
             assert buckets.take(whose, now) == pytest.approx(own.take(now))
 
 
-def test_a_rate_of_zero_is_no_limit():
+def test_rate_zero_means_no_limit():
     buckets = Buckets(0.0, 1)
     assert [buckets.take("alice", 0.0) for _ in range(5)] == [0.0] * 5
 
 
 def test_a_wait_is_never_less_than_a_clock_can_measure():
-    """A client that comes back at this very moment would be refused again, without end."""
+    """A client that repeats its request after a wait of 0 would be rejected again, without end."""
     bucket = Bucket(rate=1.0, burst=1, now=0.0)
     bucket.take(0.0)
     assert bucket.take(1.0 - 1e-15) == 0.001
 
 
-def test_buckets_in_use_are_swept_seldom_whatever_their_number(monkeypatch):
+def test_sweeps_of_buckets_are_rare_for_any_count_of_buckets(monkeypatch):
     monkeypatch.setattr("imsim.core.limits._BUCKETS", 10)
     looks = 0
 
@@ -105,4 +107,4 @@ def test_buckets_in_use_are_swept_seldom_whatever_their_number(monkeypatch):
     assert looks < 2_000
     for whose in range(1_000, 1_300):
         buckets.take(whose, 100.0)
-    assert len(buckets) <= 320  # idle ones are dropped
+    assert len(buckets) <= 320  # the idle ones were removed

@@ -1,3 +1,5 @@
+"""The data model: conversation ids, names, bodies, and codes."""
+
 from __future__ import annotations
 
 import pytest
@@ -36,7 +38,7 @@ def test_notes_to_oneself_have_one_member():
 
 
 @pytest.mark.parametrize("other", ["group:team", "chatroom:lobby", "p2p:alice", "p2p:a:b:c", "", "p2p"])
-def test_the_members_of_other_conversations_do_not_stand_in_the_id(other):
+def test_ids_of_other_scenes_contain_no_members(other):
     assert p2p_members(other) is None
 
 
@@ -47,7 +49,7 @@ def test_a_conversation_id_follows_from_scene_and_name():
 
 
 @pytest.mark.parametrize("name", ["", "a" * 65, "a:b", "a b", "a/b", "ä", "a\n", "\na", "a\x00"])
-def test_a_bad_name_is_refused_with_the_name_of_the_field(name):
+def test_error_of_a_bad_name_begins_with_the_field(name):
     with pytest.raises(BadName, match=r"^device: "):
         check_name("device", name)
 
@@ -59,7 +61,7 @@ def test_a_long_bad_name_is_not_repeated_in_full():
     assert "\n" not in str(caught.value)
 
 
-def test_only_notifications_do_not_count():
+def test_only_notifications_do_not_count_as_unread():
     assert [kind.value for kind in MessageType if not message(type=kind).countable] == ["notification"]
 
 
@@ -74,8 +76,8 @@ def test_fields_that_the_server_adds_are_not_part_of_the_body():
     assert same_body(message(1), message(2, content="text 1", time=5, resend=True))
 
 
-def test_which_ends_of_a_connection_lead_to_a_reconnect():
-    """A client that comes back after these would do so for ever, or fight with itself."""
+def test_client_reconnects_only_after_codes_for_which_a_new_login_can_succeed():
+    """After the first codes, a client would reconnect forever, or two clients would end each other's sessions."""
     for code in (
         Code.BAD_TOKEN,
         Code.TOKEN_EXPIRED,

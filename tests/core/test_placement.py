@@ -1,4 +1,4 @@
-"""Placement: which node owns what."""
+"""Placement: the owners of names, and their balance."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_further_node_takes_only_its_share():
     assert sum(by_hash(name, 4) != by_hash(name, 5) for name in NAMES) > 0.7 * len(NAMES)
 
 
-def test_large_groups_do_not_meet():
+def test_large_groups_get_different_nodes():
     members = {f"group:g{number}": 300 // (number + 1) + 8 for number in range(30)}
     spread = Spread(NAMES[:300], members)
     assert {spread(f"group:g{number}", 4) for number in range(4)} == {0, 1, 2, 3}
@@ -32,14 +32,14 @@ def test_large_groups_do_not_meet():
     for conversation, count in members.items():
         loads[spread(conversation, 4)] += count
     assert sum(loads.values()) == sum(members.values())
-    # Graham's bound (1969): at most 4/3 - 1/(3 nodes) of the least possible, which is no less than the largest group.
+    # Graham's bound (1969): at most 4/3 - 1/(3 nodes) of the least possible, which is at least the largest group.
     least = max(max(members.values()), sum(members.values()) / 4)
     assert max(loads.values()) <= (4 / 3 - 1 / 12) * least
     assert Counter(spread(user, 3) for user in NAMES[:300]) == {0: 100, 1: 100, 2: 100}
-    assert spread("system:u7", 4) == by_hash("system:u7", 4)  # a name of which it does not know the size
+    assert spread("system:u7", 4) == by_hash("system:u7", 4)  # a name without a known size
 
 
-def test_an_owner_is_asked_for_once():
+def test_placement_calls_the_strategy_once_for_each_name():
     asked = []
     placement = Placement(("router0", "router1"), lambda name, nodes: asked.append((name, nodes)) or 1)
     assert [placement.owner("bob"), placement.owner("bob")] == ["router1", "router1"]
@@ -51,7 +51,7 @@ def test_names_are_split_by_owner_in_their_order():
     assert dict(placement.split("abcde")) == {"router0": ["a", "c", "e"], "router1": ["b", "d"]}
 
 
-def test_a_single_node_owns_everything_and_nothing_is_sent_to_nobody():
+def test_a_single_node_owns_everything():
     placement = Placement(("router0",), lambda name, nodes: 1 // 0)
     assert placement.owner("bob") == "router0"
     assert list(placement.split(("a", "b"))) == [("router0", ("a", "b"))]

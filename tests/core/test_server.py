@@ -1,4 +1,4 @@
-"""A whole server in one process: none of its machines is ever re-entered, and each answer finds its machine."""
+"""A whole server in one process: no machine is ever re-entered, and each answer reaches its machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PARTS = (Conversations, Chatrooms, Users)
 
 @pytest.fixture
 def guarded(monkeypatch):
-    """Fails when a machine, or another through it, is entered while one is at work; returns the machines entered."""
+    """Fail if a machine is entered while a machine of its level runs. Return the machines that were entered."""
     entered = set()
 
     def guarded(method, machine, inside):
@@ -58,7 +58,7 @@ def guarded(monkeypatch):
 
 
 class Server:
-    """A server whose storage answers when told."""
+    """A server whose storage answers in `run`."""
 
     def __init__(self, **policies):
         self.port = RecordingPort()
@@ -68,7 +68,7 @@ class Server:
         self.closed = []
 
     def run(self):
-        """Answer everything, oldest first, until nothing is asked."""
+        """Answer all requests, the oldest first, until there are no more."""
         while calls := self.port.take():
             for method, arguments in calls:
                 if method == "store":
@@ -106,7 +106,7 @@ def test_no_machine_is_ever_re_entered(guarded):
     server.receive(2, frames.Read(AB, 1))
     server.receive(2, frames.SetConversation(AB, pinned=True))
     server.receive(2, frames.ReadCount(AB, 1))
-    server.login(3, "alice")  # replaces the first
+    server.login(3, "alice")  # replaces the session of connection 1
     server.machine.handle_timer(5.0)
     server.machine.refuse(2, Code.BAD_FRAME, "not JSON", 5.0)
     server.machine.disconnected(2, 5.0)
@@ -116,7 +116,7 @@ def test_no_machine_is_ever_re_entered(guarded):
     assert server.closed == [1, 2, 3]
 
 
-def test_a_message_goes_all_the_way():
+def test_a_message_is_stored_and_pushed():
     server = Server()
     server.login(1, "alice")
     server.login(2, "bob")
@@ -125,7 +125,7 @@ def test_a_message_goes_all_the_way():
     assert server.ops(2) == ["logged_in", "push"]
 
 
-def test_reading_goes_all_the_way():
+def test_a_read_mark_reaches_the_reader_and_the_peer():
     server = Server()
     server.login(1, "alice")
     server.login(2, "bob")

@@ -1,3 +1,5 @@
+"""Sizes of message bodies and pages."""
+
 from __future__ import annotations
 
 import pytest
@@ -16,7 +18,7 @@ from imsim.core.sizes import Room, body_bytes
         ({"content": "1", "custom": "22", "file": {}}, 5),
     ],
 )
-def test_a_body_is_measured_in_bytes_of_all_its_parts(fields, size):
+def test_body_bytes_is_the_sum_of_all_parts(fields, size):
     assert body_bytes(message(**fields)) == size
 
 

@@ -1,10 +1,10 @@
-"""Whatever goes wrong, and in whatever order: once it is over, everybody holds the same log.
+"""Storms: after any sequence of faults and its repair, all devices have the same logs.
 
-Hypothesis plays the storm on a `Pair`: frames get lost, connections break, the server crashes, storage fails, or has
-done what it says it could not do, or is silent. Then all is repaired, and what must hold is checked by brute force.
+Hypothesis runs a storm on a `Pair`. Frames get lost, connections break, and the server crashes. Storage fails, executes
+a request but reports a failure, or does not answer. Then everything is repaired, and brute force checks the results.
 
-What is visible must not depend on how messages reach devices, on how storage finds them, and on receipts: those
-policies are drawn with the storm.
+The policies `delivery`, `fanout` and `receipts` are drawn with the storm, because visible messages must not depend on
+them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TROUBLE = ("failed", "done but failed", "done in silence", "silent")
 
 
 class StormyPair(Pair):
-    """A pair whose storage answers the next requests of an op as `trouble` says, once each."""
+    """A pair whose storage treats the next requests of an op as `trouble` lists, one entry for each request."""
 
     def __init__(self, policies: Policies) -> None:
         self.trouble: dict[str, list[str]] = defaultdict(list)
@@ -58,7 +58,7 @@ class StormyPair(Pair):
 
 
 class Storm(RuleBasedStateMachine):
-    # Enough attempts that a send is given up in no storm: then all that was sent must be stored in the end.
+    # With 10,000 attempts, a client never gives up a send. Then every send must be stored in the end.
     policies = Policies(send_attempts=10_000, page=3, send_queue=20, open_conversations=5)
     gives_up = False
 
@@ -77,7 +77,7 @@ class Storm(RuleBasedStateMachine):
         )
         self.pair.run_until_idle()
         self.sent = {device: defaultdict(list) for device in self.devices}  # conversation -> idClients
-        self.losing = {device: [] for device in self.devices}  # ops of which the next frame gets lost
+        self.losing = {device: [] for device in self.devices}  # the ops whose next frame gets lost
         for device in self.devices:
             device.lose = lambda frame, losing=self.losing[device]: self.is_lost(losing, frame)
         self.count = 0
@@ -89,7 +89,7 @@ class Storm(RuleBasedStateMachine):
             return True
         return False
 
-    # --- what may happen ---
+    # --- rules: actions and faults ---
 
     numbers = st.integers(0, len(DEVICES) - 1)
 
@@ -153,7 +153,7 @@ class Storm(RuleBasedStateMachine):
 
     @rule(content=st.none() | st.sampled_from("xyz"), back=st.booleans(), run_until_idle=st.booleans())
     def amend_in_absence(self, content, back, run_until_idle):
-        """Bob has seen what alice says, and is away when she changes it."""
+        """Alice changes a message that bob has seen, after bob has left the group."""
         self.send(0, TEAM, True)
         seq = len(self.log(TEAM))
         self.change(2, TEAM, "leave", True)
@@ -231,15 +231,18 @@ class Storm(RuleBasedStateMachine):
     def advance(self, seconds):
         self.pair.advance(seconds)
 
-    # --- what there is, by brute force ---
+    # --- the expected state, by brute force ---
 
     def log(self, where):
         found = self.pair.storage._logs.get(where)
         return list(found.messages) if found else []
 
     def visible(self, user, where):
-        """The seqs that the user may see: of a group, what was said from joining to leaving, and of what was between
-        two times as a member, what recalls or edits something of those before."""
+        """Return the seqs that the user may see.
+
+        In a group, these are the messages from joining to leaving. If the user joins again, recalls and edits from the
+        time between the memberships are visible if they concern a message that the user has seen.
+        """
         log = self.log(where)
         if where != TEAM:
             return {message.seq for message in log if user in MEMBERS.get(where, where.split(":"))}
@@ -253,7 +256,7 @@ class Storm(RuleBasedStateMachine):
 
     @staticmethod
     def memberships(log):
-        """Each message of a group's log with the members before and after it."""
+        """Yield each message of a group's log with the members before and after it."""
         members = set()
         for message in log:
             before = set(members)
@@ -271,22 +274,27 @@ class Storm(RuleBasedStateMachine):
 
     @staticmethod
     def about(log, entry, when):
-        """The seq of what this entry of a log recalls or edits, as the log was at `when`; 0: it does nothing of the
-        kind. An edit of what was recalled later is blank by now; what recalled it says what it was about."""
+        """Return the seq of the message that this log entry recalls or edits, or 0 if it does neither.
+
+        The entry counts as it was at `when`. An edit whose message was recalled after `when` is blank: then the recall
+        says which message it was.
+        """
         if entry.recalled and entry.type == MessageType.NOTIFICATION and entry.amended > when:
             entry = log[entry.amended - 1]
         return entry.file["data"]["seq"] if event_of(entry) in ("recall", "edit") else 0
 
     def ended(self, user, where):
-        """The seq with which the user's last time as a member that has ended did so; 0: none has."""
+        """Return the seq that ended the user's latest ended membership, or 0 if no membership has ended."""
         if where != TEAM:
             return 0
         memberships = self.memberships(self.log(where))
         return max((message.seq for message, before, after in memberships if user in before - after), default=0)
 
     def is_out_of_sight(self, user, where):
-        """Whether a message that the user saw was recalled after the user had left: devices that had it do not hear of
-        it until the user comes back."""
+        """Return whether a message that the user saw was recalled after the user left the group.
+
+        The user's devices do not receive such a recall until the user joins again.
+        """
         visible = self.visible(user, where)
         out = any(m.seq in visible and m.recalled and m.amended not in visible for m in self.log(where))
         members = [after for _, _, after in self.memberships(self.log(where))]
@@ -294,7 +302,7 @@ class Storm(RuleBasedStateMachine):
         return out
 
     def words(self, user, where, message):
-        """What a message, which was not recalled, says to the user: who has left hears of no later edit."""
+        """Return the content of a message as the user sees it. Later edits do not reach former members."""
         if message.type != MessageType.TEXT:
             return message.content
         log, visible = self.log(where), self.visible(user, where)
@@ -315,10 +323,10 @@ class Storm(RuleBasedStateMachine):
             if type(event) is events.Shown and event.message.conversation_id == where
         ]
 
-    # --- what holds always ---
+    # --- invariants at every step ---
 
     @invariant()
-    def what_is_acknowledged_is_in_the_log(self):
+    def acknowledged_messages_are_in_the_log(self):
         logs = {where: self.log(where) for where in MEMBERS}
         for device in self.devices:
             for ack in self.acked(device):
@@ -326,15 +334,15 @@ class Storm(RuleBasedStateMachine):
                 assert (stored.id_client, stored.sender) == (ack.id_client, device.machine.user)
 
     @invariant()
-    def all_is_shown_in_order_and_nothing_twice(self):
+    def messages_are_shown_once_and_in_order(self):
         for device in self.devices:
             for where in LOGS:
                 shown = self.shown(device, where)
                 assert shown == sorted(set(shown))
 
     @invariant()
-    def nothing_is_passed_over(self):
-        """What stands below the cursor was shown, or was sent from this device, or is not for it."""
+    def no_visible_message_is_skipped(self):
+        """Each message up to the cursor was shown, or sent by this device, or is not visible to it."""
         for device in self.devices:
             acked = self.acked(device)
             for id, conversation in device.machine._receiver.conversations.items():
@@ -364,7 +372,7 @@ class Storm(RuleBasedStateMachine):
             assert device.machine.total_unread() == sum(line.unread for line in lines)
 
     def end_shown_by(self, event, user):
-        """The entry of a group's log with which the user's membership ends, if this event shows it."""
+        """Return the log entry that ends the user's membership of a group, if this event shows it, otherwise None."""
         if type(event) is events.Shown:
             entry = event.message
         elif type(event) is events.Acked:
@@ -374,7 +382,7 @@ class Storm(RuleBasedStateMachine):
         left = event_of(entry) == "leave" and entry.sender == user
         return entry if left or (event_of(entry) == "kick" and user in entry.file["targets"]) else None
 
-    # --- what holds in the end ---
+    # --- checks at the end ---
 
     def teardown(self):
         if not hasattr(self, "pair"):
@@ -397,12 +405,12 @@ class Storm(RuleBasedStateMachine):
         for device in self.devices:
             device.start()
         self.pair.advance(300)
-        self.check_devices()  # all is there without anybody logging in again
+        self.check_devices()  # the devices have everything without a new login
         self.log_in_again()
         assert all(device.machine.state == State.ONLINE for device in self.devices)
 
     def check_devices(self):
-        """Every device has all of its conversations, in whatever order their messages came."""
+        """Check that every device has all messages of its conversations, in any order of arrival."""
         for device in self.devices:
             assert device.machine.state == State.ONLINE
             for where in LOGS:
@@ -419,18 +427,18 @@ class Storm(RuleBasedStateMachine):
             if message.seq in visible and event_of(message) == "":
                 if not message.recalled:
                     assert texts[message.seq] == self.words(user, where, message)
-                elif message.amended in visible and message.type == MessageType.TEXT:  # an edit of it shows never
+                elif message.amended in visible and message.type == MessageType.TEXT:  # its edits are not visible
                     assert texts.get(message.seq) is None
 
     def texts(self, device, where):
-        """seq -> what the device shows by now."""
+        """Return the contents that the device shows now, by seq."""
         found = {}
         for event in device.events:
             if type(event) is events.Shown and event.message.conversation_id == where:
                 found[event.message.seq] = event.message.content
             elif type(event) is events.Acked and event.conversation_id == where:
                 found[event.seq] = f"text of {event.id_client}"
-        for event in device.events:  # an own message may be changed before its answer comes
+        for event in device.events:  # a second pass: an own message can be changed before its answer arrives
             if type(event) is events.Recalled and event.conversation_id == where:
                 found.pop(event.seq, None)
             elif type(event) is events.Edited and event.conversation_id == where and event.seq in found:
@@ -438,7 +446,7 @@ class Storm(RuleBasedStateMachine):
         return found
 
     def log_in_again(self):
-        """All together: storage opens and counts every user again."""
+        """Log all devices out, then in again, so that the server loads and counts every user again."""
         for device in self.devices:
             device.machine.stop(self.pair.clock.now)
         self.pair.run_until_idle()
@@ -452,7 +460,7 @@ class Storm(RuleBasedStateMachine):
             keys = [(message.sender, message.id_client) for message in log]
             assert len(keys) == len(set(keys))
             for sent in self.sent.values():
-                # what it sent, in the order in which it sent it, and all of it unless it gave up
+                # the stored messages of a device have the order of its sends
                 stored = [key for _, key in keys if key in sent[where]]
                 assert stored == [key for key in sent[where] if key in stored]
         for device, sent in self.sent.items():
@@ -474,7 +482,7 @@ class Storm(RuleBasedStateMachine):
                 assert (id_client in own) == (id_client in stored)
 
     def check_system(self):
-        """Each user's system log is what follows from the other logs, once, and every device has it."""
+        """Check that each system log has one message for each change in other logs, and that every device has it."""
         expected = {user: set() for user in USERS}
         for where in MEMBERS:
             for message in self.log(where):
@@ -501,7 +509,7 @@ class Storm(RuleBasedStateMachine):
                     assert heard == resolved
 
     def check_states(self, user, logs):
-        """Every device of the user, the server and a fresh device have the same, and storage has it too."""
+        """Check that the user's devices, a fresh device, the server and storage have the same conversation states."""
         fresh = self.pair.client(user, "fresh")
         fresh.start()
         for where in LOGS:
@@ -524,7 +532,7 @@ class Storm(RuleBasedStateMachine):
                     assert state.peer_read_seq == reads[id]
                     if self.pair.policies.receipts == "read":
                         assert state.peer_delivered_seq == reads[id]
-                    else:  # everybody is online and has it all
+                    else:  # everybody is online and has everything
                         assert state.peer_delivered_seq == len(logs[id])
             lines = {line.id: line for line in machine.conversations()}
             for id, log in logs.items():
@@ -550,7 +558,7 @@ class Storm(RuleBasedStateMachine):
         return self.pair.storage.execute(storage.Missed(self.session(user), {}, 1_000_000)).states
 
     def sent_states(self, user):
-        """The states as the server sends them to a device that logs in now."""
+        """Return the states that the server sends to a device that logs in now."""
         done = []
         probe = self.pair.client(user, "probe")
         probe.lose = lambda frame: done.append(frame) if frame.op == "sync_done" else False
@@ -559,19 +567,19 @@ class Storm(RuleBasedStateMachine):
 
 
 class ImpatientStorm(Storm):
-    """Sends are given up soon, conversations are evicted all the time, and who has two devices is never offline."""
+    """A storm with few attempts for a send and constant evictions. Alice, with two devices, is never offline."""
 
     policies = Policies(send_attempts=2, page=3, send_queue=20, open_conversations=1)
     gives_up = True
 
     def log_in_again(self):
-        """One after the other: what the server counted for alice must have been right all along."""
+        """Reconnect one device after the other, so that the server keeps its counts for alice: they must be right."""
         for device in self.devices:
             device.break_connection()
             self.pair.advance(100)
 
 
-# To explain a failure takes minutes and says little here; the shortest storm that fails says it all.
+# The explain phase takes minutes and says little here. The shortest storm that fails is enough.
 PHASES = tuple(phase for phase in Phase if phase is not Phase.explain)
 SETTINGS = settings(max_examples=40, stateful_step_count=40, deadline=None, phases=PHASES)
 Storm.TestCase.settings = ImpatientStorm.TestCase.settings = SETTINGS

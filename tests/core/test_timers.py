@@ -1,4 +1,4 @@
-"""Timers against a sorted list."""
+"""Timers, compared with a sorted list."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ deadlines = st.lists(st.tuples(st.integers(0, 20), st.booleans()))
 
 
 @given(deadlines, st.lists(st.integers(0, 25)))
-def test_calls_come_in_the_order_of_deadlines_and_of_setting(entries, steps):
+def test_callbacks_run_in_the_order_of_deadlines_then_of_creation(entries, steps):
     timers, called, expected = Timers(), [], []
     for number, (deadline, cancelled) in enumerate(entries):
         timer = timers.at(deadline, lambda argument, now: called.append((argument, now)), (deadline, number))
@@ -49,7 +49,7 @@ def test_a_callback_may_cancel_another_that_is_due():
     assert called == []
 
 
-def test_a_cancelled_timer_keeps_nothing_alive():
+def test_a_cancelled_timer_releases_its_callback_and_argument():
     timer = Timers().at(1.0, print, object())
     timer.cancel()
     assert timer[2:] == [None, None]

@@ -1,4 +1,4 @@
-"""Unread against a brute-force set."""
+"""Unread counts, compared with a set of seqs."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def test_unread_counts_as_a_set_would(read_seq, seqs, actions):
 
 
 @given(st.permutations(range(1, 12)))
-def test_seqs_without_a_hole_cost_one_range_in_whatever_order_they_come(seqs):
+def test_seqs_without_a_hole_take_one_range_in_any_order_of_arrival(seqs):
     unread = Unread(0, seqs)
     assert unread.count == 11
     assert unread._bounds == (1, 12)
 
 
-# --- what was taken back --------------------------------------------------------------------------------------------
+# --- recalls --------------------------------------------------------------------------------------------------------
 
 
 recalls = st.lists(st.tuples(st.sampled_from(["add", "remove", "read"]), st.integers(0, 15)), max_size=60)
@@ -49,7 +49,7 @@ def test_a_removed_seq_does_not_count_now_or_later(actions):
             counted.add(seq)
         elif action == "remove":
             unread.remove(seq)
-            if seq > mark:  # what was read before does not count anyway
+            if seq > mark:  # seqs up to the mark do not count anyway
                 removed.add(seq)
         else:
             unread.read(seq)
@@ -58,7 +58,7 @@ def test_a_removed_seq_does_not_count_now_or_later(actions):
         assert list(unread._bounds) == sorted(set(unread._bounds))
 
 
-def test_removing_splits_a_range_and_adding_again_does_not_mend_it():
+def test_removing_splits_a_range_and_adding_again_does_not_join_it():
     unread = Unread(0, range(1, 6))
     unread.remove(3)
     unread.add(3)
@@ -69,7 +69,7 @@ def test_removing_splits_a_range_and_adding_again_does_not_mend_it():
     assert (unread.count, unread._bounds) == (1, (4, 5))
 
 
-def test_removals_are_remembered_until_they_are_read_only():
+def test_removals_are_kept_until_the_read_mark_passes_them():
     unread = Unread(2)
     unread.remove(2)
     assert unread._removed is None

@@ -1,7 +1,7 @@
-"""The Client machine: what an IM SDK does for an application on one device.
+"""The Client machine: the work of an IM SDK for an application on one device.
 
-It logs in and comes back after a lost connection, gives each message an answer (stored, or failed for good), shows each
-received message once and in order, and keeps the conversation list with its unread counts.
+It logs in, and reconnects after a lost connection. It reports an answer for each sent message (stored or failed). It
+shows each received message once and in order. It maintains the conversation list with its unread counts.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from imsim.core.model import (
 from imsim.core.policies import Policies
 from imsim.core.timers import Timers
 
-_CHATROOM = Scene.CHATROOM  # asked for with every push
+_CHATROOM = Scene.CHATROOM  # faster than an attribute of the enumeration
 
 
 class Client:
-    """`draw()` gives a uniform number in [0, 1), for what must differ between clients: see `Connection`."""
+    """The client of one device of a user. `draw()` returns a uniform random number in [0, 1): see `Connection`."""
 
     __slots__ = (
         "_connection",
@@ -59,7 +59,7 @@ class Client:
         kind: str = "",
         timers: Timers | None = None,
     ) -> None:
-        """`timers`: what its deadlines stand in; some of its own, if they are not given."""
+        """Create a client. Its deadlines are in `timers`, or by default in timers of its own."""
         self.user = user
         self._port = port
         self._connection = Connection(timers or Timers(), policies, port, device, kind, token, draw, self)
@@ -79,7 +79,7 @@ class Client:
 
     @property
     def token(self) -> str:
-        """What the next login shows."""
+        """The token for the next login."""
         return self._connection.token
 
     @token.setter
@@ -93,18 +93,18 @@ class Client:
         self._connection.timers.handle(now)
 
     def forget(self) -> None:
-        """What this device knows is gone, and so is what it was about to do. It cannot be used any more."""
+        """Delete the data and the timers of this device. It cannot be used after that."""
         self._receiver.reset()
         self._connection.forget()
 
-    # --- what the application asks for ------------------------------------------------------------------------------
+    # --- calls of the application -----------------------------------------------------------------------------------
 
     def start(self, now: float) -> None:
-        """Connect and log in, and stay so until `stop`."""
+        """Connect and log in. The client reconnects by itself until `stop`."""
         self._connection.start(now)
 
     def stop(self, now: float) -> None:
-        """Leave. Unanswered sends and requests are kept, and go out again after the next `start`."""
+        """End the connection. Unanswered sends and requests are kept, and repeated after the next `start`."""
         self._connection.stop()
 
     def send(
@@ -119,15 +119,17 @@ class Client:
         file: dict[str, object] | None = None,
         custom: str | None = None,
     ) -> None:
-        """Send a message; `Acked` or `SendFailed` answers. `id_client` must be new, or that of a send that failed:
-        then this is its manual resend."""
+        """Send a message; `Acked` or `SendFailed` follows.
+
+        `id_client` must be new. With the id_client of a failed send, this call resends that message.
+        """
         conversation = self._receiver.conversation(conversation_id(scene, self.user, to))
         shown = conversation.inbox.next_seq - 1
         frame = frames.Send(id_client, scene, to, content, type, file, custom, False, None, shown)
         self._outbox.add(conversation.id, frame, now)
 
     def read(self, conversation_id: str, now: float) -> None:
-        """The user has read all that the conversation shows."""
+        """Mark everything that the conversation shows as read."""
         conversation = self._receiver.conversations.get(conversation_id)
         if conversation is not None and conversation.unread.read(conversation.inbox.next_seq - 1):
             self._receiver.read_moved(conversation)
@@ -143,13 +145,17 @@ class Client:
         custom: str | None = None,
         blocked: bool | None = None,
     ) -> None:
-        """Change what is given, on all devices of the user; it shows here at once. `RequestDone` or `RequestFailed`
-        answers, by which time it has come about or shows no more."""
+        """Change the given settings on all devices of the user; `RequestDone` or `RequestFailed` follows.
+
+        This device shows the change at once, and takes it back if the request fails.
+        """
         self._set(frames.SetConversation(conversation_id, pinned, muted, None, custom, blocked=blocked), now)
 
     def hide(self, conversation_id: str, now: float) -> None:
-        """Delete the conversation from the list of all devices, until its next message; what it shows is read by that.
-        Answered as `set_conversation` is."""
+        """Remove the conversation from the list on all devices until its next message, and mark it as read.
+
+        The answer is the same as for `set_conversation`.
+        """
         conversation = self._receiver.conversations.get(conversation_id)
         if conversation is not None:
             self._set(frames.SetConversation(conversation_id, hidden_seq=conversation.last_seq), now)
@@ -157,12 +163,12 @@ class Client:
                 self._receiver.read_moved(conversation)
 
     def history(self, conversation_id: str, first: int, last: int, now: float) -> None:
-        """Fetch the messages from seq `first` to `last` again; `History` or `RequestFailed` answers."""
+        """Fetch the messages from seq `first` to seq `last`; `History` or `RequestFailed` follows."""
         if self._is_named(frames.History(conversation_id, first, last)):
             self._receiver.history(conversation_id, first, last, now)
 
     def read_count(self, conversation_id: str, seq: int, now: float) -> None:
-        """How many have read this message? `ReadCounted` or `RequestFailed` answers."""
+        """Request the count of members who have read this message; `ReadCounted` or `RequestFailed` follows."""
         self._ask(frames.ReadCount(conversation_id, seq), now)
 
     def change(
@@ -176,8 +182,11 @@ class Client:
         targets: Iterable[str] = (),
         data: dict[str, object] | None = None,
     ) -> None:
-        """Change the conversation: see `groups`, `friends` and `amendments` for the events, what they need, and who
-        may. `Acked` or `SendFailed` answers, as for any message; its consequences come with further events."""
+        """Change the conversation; `Acked` or `SendFailed` follows, as for any message, then events for the effects.
+
+        The modules `groups`, `friends` and `amendments` of the router's rules define the events, with their targets,
+        data and permissions.
+        """
         file: dict[str, object] = {
             "event": event,
             "operator": self.user,
@@ -187,48 +196,53 @@ class Client:
         self.send(scene, to, "", id_client, now, type=MessageType.NOTIFICATION, file=file)
 
     def create_group(self, name: str, members: Iterable[str], now: float, id_client: str = "") -> None:
-        """Make a group of these members and oneself; to do it again is harmless. Answered as `change` is. Where there
-        was one of this user's by that name that was dismissed, give an `id_client`, or this is its repetition."""
+        """Create a group of these members and this user. The answer is the same as for `change`.
+
+        A repeated call is harmless, because it has the same id_client. To create a group with the name of a dismissed
+        group of this user, give a new `id_client`.
+        """
         self.change(Scene.GROUP, name, "create", id_client or f"create:{name}", now, targets=members)
 
     def enter(self, name: str, now: float, recent: int = 0) -> None:
-        """Enter a chatroom, and again after each login until `leave`; `Entered` or `RequestFailed` answers. A `leave`
-        without an answer gets none any more."""
+        """Enter a chatroom, now and after each login until `leave`; `Entered` or `RequestFailed` follows.
+
+        This cancels a `leave` that has no answer yet.
+        """
         frame = frames.Enter(name, recent)
         if self._is_named(frame):
             self._rooms.enter(frame, now)
 
     def leave(self, name: str, now: float) -> None:
-        """Leave a chatroom. `RequestDone` answers; and nothing any more an `enter` without an answer."""
+        """Leave a chatroom; `RequestDone` follows. This cancels an `enter` that has no answer yet."""
         self._rooms.leave(name)
         self._ask(frames.Leave(name), now)
 
     def typing(self, conversation_id: str, now: float) -> None:
-        """Hint to the other user of a p2p conversation that this one is writing, if there is a connection."""
+        """Send the other user of a p2p conversation the hint that this user is writing, if the client is online."""
         if self.state == State.ONLINE:
             self._connection.put(frames.Typing(conversation_id), now)
 
     def end_session(self, device: str, now: float) -> None:
-        """Log out another device of this user. `RequestDone` answers, or `RequestFailed` if it is this one."""
+        """Log out another device of this user; `RequestDone` follows, or `RequestFailed` if it is this device."""
         self._ask(frames.EndSession(device), now)
 
     def conversations(self) -> list[Conversation]:
-        """The conversation list: those that are pinned, then the others, the latest first."""
+        """Return the conversation list: first the pinned conversations, then the others, each by latest message."""
         wanted = self._requests.wanted
         known = self._receiver.conversations.values()
         lines = [line for c in known if (line := c.line(self.user, wanted(c.id))) is not None]
         return sorted(lines, key=lambda line: (not line.pinned, -line.update_time, line.id))
 
     def total_unread(self, include_muted: bool = True) -> int:
-        """Over the conversation list; what is muted counts or not."""
+        """Return the count of unread messages in the conversation list, with or without muted conversations."""
         return sum(line.unread for line in self.conversations() if include_muted or not line.muted)
 
     def system_unread(self) -> int:
-        """How many system messages have not been read; `read` them as the conversation system:<user>."""
+        """Return the count of unread system messages. `read` with the conversation system:<user> clears it."""
         return self._receiver.conversation(conversation_id(Scene.SYSTEM, self.user, self.user)).unread.count
 
     def status(self, id_client: str) -> Status:
-        """Of a message that this client has sent: sending, success or fail."""
+        """Return the status of a message that this client has sent: sending, success or fail."""
         return self._outbox.status(id_client)
 
     def _ask(self, frame: frames.Asked, now: float) -> None:
@@ -236,21 +250,21 @@ class Client:
             self._requests.ask(frame, now)
 
     def _is_named(self, frame: frames.Asked) -> bool:
-        """Whether its answer would name it: a server repeats no more of a name than the longest has."""
+        """Return whether the answer will contain the complete `ref`, because a server cuts longer ones."""
         if len(frame.ref) <= LONGEST_REF:
             return True
-        text = "nothing has so long a name"
+        text = f"the name is too long; it must have at most {LONGEST_REF} characters"
         self._port.emit(events.RequestFailed(frame.op, frame.ref, Code.BAD_REQUEST, text))
         return False
 
     # --- the connection ---------------------------------------------------------------------------------------------
 
     def connected(self, now: float) -> None:
-        """The connection that `port.connect` asked for is open."""
+        """Handle the connection that `port.connect` requested: it is open now."""
         self._connection.connected(now)
 
     def disconnected(self, now: float) -> None:
-        """The connection is lost, or could not be opened: try again later."""
+        """Handle the loss of the connection, or the failure to open one: try again later."""
         self._connection.disconnected(now)
 
     def receive(self, frame: frames.ToClient, now: float) -> None:
@@ -258,7 +272,7 @@ class Client:
         _HANDLERS[type(frame)](self, frame, now)
 
     def lost(self) -> None:
-        """For its own connection to call: there was one, or an attempt, and is none any more."""
+        """Handle the end of the connection, or of the attempt to open one. The client's `Connection` calls this."""
         self._outbox.lost()
         self._requests.lost()
         self._sync.lost()
@@ -269,10 +283,10 @@ class Client:
         self._sync.logged_in(frame.log, now)
         self._requests.logged_in(now)
         self._rooms.logged_in(now)
-        self._outbox.logged_in(now)  # after the rooms that it speaks in
+        self._outbox.logged_in(now)  # after the rooms, because it may send to them
 
     def gave_up(self, now: float) -> None:
-        """For its own outbox to call: a send has failed for want of an answer; it may be stored all the same."""
+        """Handle a send that got no answer. It may be stored, so sync again. The client's `Outbox` calls this."""
         self._sync.look_again(now)
 
     # --- sending ----------------------------------------------------------------------------------------------------
@@ -307,7 +321,7 @@ class Client:
             )
             self._receiver.read_by_send(conversation, outgoing, frame.seq, now)
             if event_of(sent) in SILENT:
-                self._receiver.take(message, Route.PUSH, now)  # what it changes, it changes when its turn comes
+                self._receiver.take(message, Route.PUSH, now)  # it takes effect after all entries with lower seqs
             else:
                 self._receiver.take_own(conversation, message, now)
         self._outbox.release_held(conversation.id, now)
@@ -350,7 +364,10 @@ class Client:
         self._receiver.settings_changed(conversation, before)
 
     def _answered(self, frame: frames.Done | frames.Rejected) -> bool:
-        """Whether the request still waited for it. From now on the conversation state shows, not the wish."""
+        """Return whether the request still waited for this answer.
+
+        After the answer, the conversation shows the server's state, no longer the requested one.
+        """
         if frame.request != frames.SetConversation.op:
             return self._requests.answered(frame.request, frame.ref, frame.number)
         conversation = self._receiver.conversation(frame.ref)
@@ -378,7 +395,7 @@ _HANDLERS: dict[type, Callable[[Client, Any, float], None]] = {
     frames.Done: Client._done,
     frames.LoggedIn: Client._logged_in,
     frames.Refused: lambda client, frame, now: client._connection.refused(frame, now),
-    frames.Pong: lambda client, frame, now: None,  # having been heard is all that it is for
+    frames.Pong: lambda client, frame, now: None,  # `receive` has noted the time, which is its only purpose
     frames.Notify: lambda client, frame, now: client._receiver.notified(frame.conversation_id, frame.seq, now),
     frames.HistoryPage: lambda client, frame, now: client._receiver.history_page(frame, now),
     frames.Page: lambda client, frame, now: client._sync.page(frame, now),

@@ -1,4 +1,4 @@
-"""A device's connection to the service: opened, logged in, kept alive, and opened again after a loss."""
+"""A device's connection to the service: opening, login, heartbeats, and reconnects after a loss."""
 
 from __future__ import annotations
 
@@ -11,41 +11,50 @@ from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
-_PINGS = 2  # how often to ping, at least, within the time after which the server gives up
+_PINGS = 2  # the least count of pings within the time after which the server gives up
 
 
 class ClientPort(Protocol):
+    """The actions that a Client needs from its shell."""
+
     def connect(self) -> None:
-        """Open a connection; answered by `connected(now)` or `disconnected(now)`."""
+        """Open a connection. The shell answers with `connected(now)` or `disconnected(now)`."""
 
     def send(self, frame: frames.FromClient) -> None: ...
 
     def close(self) -> None:
-        """End the connection; `disconnected` need not follow."""
+        """End the connection. A call of `disconnected` may follow."""
 
     def emit(self, event: events.ClientEvent) -> None: ...
 
 
 class State(StrEnum):
-    OFFLINE = "offline"  # not started, or waiting to connect again
+    """The state of a connection."""
+
+    OFFLINE = "offline"  # not started, or waiting for the next attempt
     CONNECTING = "connecting"
     LOGGING_IN = "logging_in"
     SYNCING = "syncing"
     ONLINE = "online"
-    ENDED = "ended"  # refused for good, or stopped
+    ENDED = "ended"  # finally refused, or stopped
 
 
 class Owner(Protocol):
+    """The client that owns a connection, as the parts of the client see it."""
+
     def lost(self) -> None:
-        """There was a connection, or an attempt, and is none any more."""
+        """Handle the end of the connection, or of the attempt to open one."""
 
     def gave_up(self, now: float) -> None:
-        """A send has failed for want of an answer; it may be stored all the same."""
+        """Handle a send that failed because it got no answer. It may be stored."""
 
 
 class Connection:
-    """`draw()` gives a uniform number in [0, 1), for the jitter of reconnects and to name this instance. The other
-    parts of the client reach through it what they share: `owner`, `port`, `policies` and `timers`."""
+    """The connection of one device.
+
+    `draw()` returns a uniform random number in [0, 1), for the jitter of reconnects and the name of this instance. The
+    other parts of the client also use `owner`, `port`, `policies` and `timers` from here.
+    """
 
     __slots__ = (
         "_attempts",
@@ -89,33 +98,36 @@ class Connection:
         self.owner = owner
         self._instance = f"{int(draw() * 2**53):x}"
         self._attempts = 0
-        self._failures = 0  # connections in a row that did not last
-        self._since = 0.0  # when the latest login was
-        self._timer: Timer | None = None  # of the reconnect, of the login, or of the heartbeat
-        self._sent_at = 0.0
-        self.heard_at = 0.0  # when something came from the server
-        self._heartbeat = policies.heartbeat  # seconds of silence after which to ping
+        self._failures = 0  # the count of failed or short connections in a row
+        self._since = 0.0  # the time of the latest login
+        self._timer: Timer | None = None  # the timer of the reconnect, of the login, or of the heartbeat
+        self._sent_at = 0.0  # the time of the latest frame to the server
+        self.heard_at = 0.0  # the time of the latest frame from the server
+        self._heartbeat = policies.heartbeat  # the seconds of silence before a ping
 
     def start(self, now: float) -> None:
+        """Connect now, unless a connection is open or being opened."""
         if self.state in (State.OFFLINE, State.ENDED):
             self._connect(now)
 
     def stop(self) -> None:
+        """End the connection until the next `start`."""
         self.port.close()
         self._end()
 
     def forget(self) -> None:
-        """It is over, and holds nothing of others any more, which hold it."""
+        """Drop the timers and the references to the owner and the port, which refer to this object."""
         self.timers.clear()
         self._timer = None
         del self.owner, self.port
 
     def put(self, frame: frames.FromClient, now: float) -> None:
+        """Send a frame to the server."""
         self._sent_at = now
         self.port.send(frame)
 
     def connected(self, now: float) -> None:
-        """The connection that `port.connect` asked for is open."""
+        """Log in on the connection that `port.connect` requested, which is open now."""
         if self.state == State.CONNECTING:
             self.state = State.LOGGING_IN
             self.heard_at = now
@@ -124,13 +136,14 @@ class Connection:
             self.put(frames.Login(self.token, self.device, self.kind, self._instance, self._attempts), now)
 
     def logged_in(self, patience: float, now: float) -> None:
-        """`patience`: seconds of silence after which the server takes this side for lost."""
+        """Start the heartbeats. `patience`: the seconds after which the server counts a silent client as lost."""
         self.state = State.SYNCING
         self._since = now
         self._heartbeat = min(self.policies.heartbeat, patience / _PINGS)
         self._arm(now + self._heartbeat, Connection._beat)
 
     def refused(self, frame: frames.Refused, now: float) -> None:
+        """End the connection. Reconnect later if the refusal allows it."""
         self.port.close()
         if frame.reconnect:
             self._reconnect(frame.code, now)
@@ -139,7 +152,7 @@ class Connection:
             self.port.emit(events.Ended(frame.code, frame.text))
 
     def disconnected(self, now: float) -> None:
-        """The connection is lost, or could not be opened."""
+        """Plan a reconnect, because the connection is lost or could not be opened."""
         if self.state not in (State.ENDED, State.OFFLINE):
             self._reconnect(None, now)
 
@@ -153,13 +166,15 @@ class Connection:
         self._reconnect(Code.LOGIN_TIMEOUT, now)
 
     def _reconnect(self, code: Code | None, now: float) -> None:
-        """Try again later, with full jitter: a uniform share of an exponentially growing wait, so that a crowd that
-        lost its server together does not come back together."""
+        """Plan the next attempt after an exponential backoff with full jitter.
+
+        The wait is a uniform share of a ceiling that doubles with each failure. So clients that lost their server at
+        the same time do not come back at the same time.
+        """
         was_in = self.state in (State.SYNCING, State.ONLINE)
         if was_in and now - self._since >= self.policies.reconnect_max:
-            self._failures = (
-                0  # else a server that ends all whom it lets in would have them back at once, again and again
-            )
+            # A short login does not reset the backoff: the server may end each login at once.
+            self._failures = 0
         self.state = State.OFFLINE
         self.owner.lost()
         ceiling = min(self.policies.reconnect_max, self.policies.reconnect_min * 2.0 ** min(self._failures, 30))
@@ -174,7 +189,7 @@ class Connection:
         self.owner.lost()
 
     def _beat(self, now: float) -> None:
-        """Ping once one side has been silent for a heartbeat: a server busy with storage answers that at least."""
+        """Ping after one side was silent for a heartbeat. A server that is busy with storage still answers pings."""
         heartbeat = self._heartbeat
         due = min(self._sent_at, self.heard_at) + heartbeat
         if now - self.heard_at >= self.policies.heartbeat_timeout:
@@ -187,7 +202,7 @@ class Connection:
         self._timer = self.timers.at(due, Connection._beat, self)
 
     def _arm(self, deadline: float, callback: Callable[[Connection, float], None]) -> None:
-        """`callback`: a plain function, as a bound method would take more memory than the timer."""
+        """Replace the timer. `callback` is a plain function, because a bound method takes more memory."""
         if self._timer:
             self._timer.cancel()
         self._timer = self.timers.at(deadline, callback, self)

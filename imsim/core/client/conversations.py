@@ -1,4 +1,4 @@
-"""What a device knows of a conversation, and the line that it makes of it in the conversation list."""
+"""The conversations of a device: its local data about each, and the lines of the conversation list."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from imsim.core.model import ConversationState, Message, Scene
 from imsim.core.timers import Timer
 from imsim.core.unread import Unread
 
-_AMENDED = 100  # messages that a page from before their amendment may still bring
-_NEVER_CHANGED = ConversationState("", 0, 0, 0)  # of any conversation
+_AMENDED = 100  # the latest amendments kept, because a page may contain a message as it was before its amendment
+_NEVER_CHANGED = ConversationState("", 0, 0, 0)  # the initial state of every conversation
 
 
 @dataclass(slots=True)
 class Conversation:
     """A line of the conversation list, as this user sees it.
 
-    `update_time`: ms since 1970. `custom` is the user's own. p2p only: the other user has read up to `peer_read_seq`,
-    and some device of the other user holds everything up to `peer_delivered_seq` (policy `receipts = delivered`; else
-    only what was read is known to have been delivered); what the other user sends is refused if `blocked`.
+    `update_time` is in ms since 1970. `custom` is a text for the user's own purposes. The following fields are for p2p
+    conversations only. The other user has read everything up to `peer_read_seq`. A device of the other user has
+    everything up to `peer_delivered_seq` (without the policy `receipts = delivered`, this is `peer_read_seq`). If
+    `blocked`, the server refuses messages from the other user.
     """
 
     id: str
@@ -40,10 +41,15 @@ class Conversation:
 
 
 class LocalConversation:
-    """`state` is the latest from the server. `unread` is this device's own, and ahead of it while a `read` is under
-    way; so is `wanted`, what the user has changed and the server has not answered. `head`: the latest message that a
-    `notify` named; `pull`: first and last seq of what is being fetched to fill a gap; `lookback`: of what is being
-    fetched to find the last message, the one that was it having been recalled."""
+    """The data of a device about one conversation.
+
+    `state` is the latest state from the server. `unread` is this device's own count, and is ahead of `state` until the
+    server answers a `read`. `head` is the highest seq that a `notify` named. `pull` is the range of seqs (first, last)
+    that is being fetched to fill a gap. `lookback` is the range that is being fetched to find the last message after
+    the previous one was recalled.
+
+    The methods with an argument `wanted` take the settings that the user has requested and the server has not answered.
+    """
 
     __slots__ = (
         "_amending",
@@ -66,19 +72,19 @@ class LocalConversation:
         self.head = 0
         self.pull: tuple[int, int] | None = None
         self.lookback: tuple[int, int] | None = None
-        self.has_begun = False  # something was pulled
-        self._amending: dict[int, Message] | None = None  # by seq: the latest change of that message
+        self.has_begun = False  # whether a pull was answered
+        self._amending: dict[int, Message] | None = None  # the latest amendment of each message, by its seq
         self.unread = Unread()
         self.last_msg: Message | None = None
         self.state = _NEVER_CHANGED
 
     @property
     def may_begin_later(self) -> bool:
-        """Whether what is missing before the first message may have been before this user's time in the group."""
+        """Whether the gap before the first message may lie before the time at which this user joined the group."""
         return self.inbox.next_seq == 1 and self.id.startswith(f"{Scene.GROUP}:")
 
     def amend(self, seq: int, entry: Message) -> None:
-        """The message was recalled, or edited: whatever page brings it may be older than that."""
+        """Remember that this entry recalled or edited the message at `seq`, because an older page may contain it."""
         self._amending = self._amending or {}
         self._amending.pop(seq, None)
         self._amending[seq] = entry
@@ -86,22 +92,23 @@ class LocalConversation:
             del self._amending[next(iter(self._amending))]
 
     def amended(self, message: Message) -> Message:
-        """As it is by now."""
+        """Return the message after its latest known amendment."""
         entry = self._amending.get(message.seq) if self._amending else None
         return message if entry is None or message.amended >= entry.seq else changes.amended(message, entry)
 
     @property
     def last_seq(self) -> int:
-        """Of the latest entry of the log that is known here."""
+        """The seq of the latest entry of the log that this device knows."""
         shown = self.inbox.next_seq - 1
         return max(shown, self.last_msg.seq) if self.last_msg else shown
 
     def may_be_last(self, message: Message) -> None:
-        """The highest visible seq is the last message, whenever it came."""
+        """Make this the last message if it is visible and has the highest seq so far."""
         if (self.last_msg is None or message.seq > self.last_msg.seq) and is_visible(message):
             self.last_msg = message
 
     def settings(self, wanted: frames.SetConversation | None) -> ConversationState:
+        """Return the state with the requested settings."""
         state = self.state
         if wanted is None:
             return state
@@ -115,8 +122,10 @@ class LocalConversation:
         )
 
     def line(self, user: str, wanted: frames.SetConversation | None) -> Conversation | None:
-        """None if it is not to be listed: there is nothing to be seen, at all or since it was hidden; or it is no
-        conversation but what the service has to say."""
+        """Return the line of the conversation list, or None if the conversation is not listed.
+
+        It is not listed if it has no visible message, or none since it was hidden, or if it has the system messages.
+        """
         state, last, unread = self.settings(wanted), self.last_msg, self.unread
         scene, _, to = self.id.partition(":")
         if last is None or last.seq <= state.hidden_seq or scene == Scene.SYSTEM:

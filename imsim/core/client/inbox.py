@@ -1,4 +1,4 @@
-"""The order in which a device shows a conversation: each message once, by seq, whatever comes twice or too early."""
+"""The inbox of a conversation: it shows each message once and in the order of seqs, for any order of arrival."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from enum import Enum, auto
 from imsim.core.empty import NO_DICT
 from imsim.core.model import Message, Route
 
-_AHEAD = 1_000  # messages held back behind a gap; more are not kept, and come again
+_AHEAD = 1_000  # the most messages held back behind a gap; the server sends the others again
 
 
 class Taken(Enum):
-    """What becomes of a message that arrived."""
+    """The result of taking a message that arrived."""
 
-    SHOW = auto()  # now; then what `following` yields
-    REPEATED = auto()  # it was here before
-    AHEAD = auto()  # held back: something before it is missing
+    SHOW = auto()  # show it now, then the messages of `following`
+    REPEATED = auto()  # it arrived before
+    AHEAD = auto()  # it is held back, because a message before it is missing
 
 
 class Inbox:
-    """`next_seq` is the lowest seq that has not been shown."""
+    """The order of one conversation on one device. `next_seq` is the lowest seq that has not been shown."""
 
     __slots__ = ("_ahead", "_complete", "_own", "next_seq")
 
     def __init__(self) -> None:
         self.next_seq = 1
-        self._ahead: dict[int, tuple[Message, Route, float]] = NO_DICT  # and when it came
-        self._complete = 0  # up to here nothing is missing that this device may see
-        self._own: dict[int, float] = NO_DICT  # seqs from next_seq on that this device's own sends have got, and when
+        self._ahead: dict[int, tuple[Message, Route, float]] = NO_DICT  # messages held back, with their arrival times
+        self._complete = 0  # up to this seq, the device has everything that it may see
+        self._own: dict[int, float] = NO_DICT  # seqs of this device's own sends from next_seq on, with their times
 
     @property
     def cursor(self) -> int:
-        """Everything up to this seq has been seen: what a sync starts from."""
+        """The seq up to which the device has everything. A sync starts from here."""
         return self.next_seq - 1
 
     @property
     def held_since(self) -> float | None:
-        """When the first of the messages held back came; None if there is none."""
+        """The arrival time of the held-back message with the lowest seq, or None if no message is held back."""
         if not self._ahead and not self._own:
             return None
         ahead, own = min(self._ahead, default=0), min(self._own, default=0)
@@ -46,6 +46,7 @@ class Inbox:
         return self._own.get(own)
 
     def take(self, message: Message, route: Route, now: float) -> Taken:
+        """Take a message that arrived, and return whether to show it."""
         seq = message.seq
         if seq == self.next_seq:
             self.next_seq = seq + 1
@@ -53,14 +54,14 @@ class Inbox:
         if seq < self.next_seq or seq in self._ahead or seq in self._own:
             return Taken.REPEATED
         if len(self._ahead) >= _AHEAD and seq < (furthest := max(self._ahead)):
-            del self._ahead[furthest]  # or what is fetched to fill the gap would find no room, and be fetched for ever
+            del self._ahead[furthest]  # make room for messages that fill the gap, or they would be fetched forever
         if len(self._ahead) < _AHEAD:
             self._ahead = self._ahead or {}
             self._ahead[seq] = (message, route, now)
         return Taken.AHEAD
 
     def following(self) -> Iterator[tuple[Message, Route]]:
-        """What can be shown now because what was missing before it is not missing any more."""
+        """Yield the held-back messages that can be shown now, and move `next_seq` past them."""
         while True:
             seq = self.next_seq
             if seq in self._own:
@@ -78,11 +79,11 @@ class Inbox:
 
     @property
     def is_caught_up(self) -> bool:
-        """Whether nothing is held back: then `following` yields nothing, as nearly always."""
+        """Whether `following` would yield nothing because no message is held back. This is the usual case."""
         return not self._ahead and not self._own and self._complete < self.next_seq
 
     def take_own(self, seq: int, now: float) -> None:
-        """A message that this device sent, and so shows, got this seq."""
+        """Note the seq of a message that this device sent, and so shows already."""
         if seq == self.next_seq:
             self.next_seq = seq + 1
         elif seq > self.next_seq:
@@ -91,10 +92,10 @@ class Inbox:
             self._ahead.pop(seq, None)
 
     def complete_to(self, seq: int) -> None:
-        """Everything up to `seq` that this device may see has been brought: `following` passes what is not there."""
+        """Note that the device has everything up to `seq` that it may see. `following` skips the absent seqs."""
         self._complete = max(self._complete, seq)
 
     def gap(self, head: int) -> tuple[int, int]:
-        """The first and the last seq of what is missing before the first message held back, or else up to `head`."""
+        """Return the first and the last missing seq before the first held-back message, or else up to `head`."""
         held = min((*self._ahead, *self._own), default=None)
         return self.next_seq, head if held is None else held - 1

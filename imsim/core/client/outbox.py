@@ -1,4 +1,4 @@
-"""The messages that a device sends: repeated until each has its answer, and in order within a conversation."""
+"""The outbox: it repeats each send until it is answered, and keeps the sends of each conversation in order."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from imsim.core.empty import NO_DICT
 from imsim.core.model import LONGEST_ID_CLIENT, Code, Message, Scene, Status
 from imsim.core.timers import Timer
 
-_OUTGOING = 10_000  # sends that may wait for their answer
-_FAILED = 1_000  # failed sends remembered, in case they prove stored after all
+_OUTGOING = 10_000  # the most sends that may wait for an answer
+_FAILED = 1_000  # the most failed sends kept, in case the server has stored them
 
 
 class Outgoing:
-    """A send without its final answer. `held` means: it waits, without a timer, for the answer of its predecessor."""
+    """A send without a final answer. If `held`, it waits without a timer for the answer to its predecessor."""
 
     __slots__ = ("attempts", "conversation_id", "frame", "held", "limited", "timer")
 
@@ -25,7 +25,7 @@ class Outgoing:
         self.frame = frame
         self.attempts = 0
         self.held = False
-        self.limited = False  # held for want of rate: then it goes alone
+        self.limited = False  # held because of a rate limit: after it, no other held send is released
         self.timer: Timer | None = None
 
     def stop_timer(self) -> None:
@@ -34,7 +34,7 @@ class Outgoing:
 
 
 class Outbox:
-    """The sends of one device: those that wait for their answer, and the latest that failed."""
+    """The sends of one device: those that wait for an answer, and the latest ones that failed."""
 
     __slots__ = ("_connection", "_failed", "_online", "_unanswered", "_waiting")
 
@@ -43,21 +43,23 @@ class Outbox:
         self._online = False
         self._unanswered: dict[str, Outgoing] = NO_DICT  # by id_client
         self._waiting: dict[str, dict[str, Outgoing]] = NO_DICT  # the same by conversation, in the order of sending
-        self._failed: dict[str, Outgoing] = NO_DICT  # in case they prove stored after all
+        self._failed: dict[str, Outgoing] = NO_DICT  # kept in case the server has stored them
 
     def add(self, conversation_id: str, frame: frames.Send, now: float) -> None:
-        """An id_client that has failed is sent again by this; one that is on its way is not."""
+        """Send a message. If its id_client has failed, resend it. If it waits for an answer, do nothing."""
         if frame.id_client in self._unanswered:
             return
         frame.resend = self._failed.pop(frame.id_client, None) is not None
         outgoing = Outgoing(conversation_id, frame)
         if len(self._unanswered) >= _OUTGOING:
-            self._fail(outgoing, Code.UNAVAILABLE, "too many messages wait for an answer")
+            text = f"{_OUTGOING} messages wait for an answer already; send again when some are answered"
+            self._fail(outgoing, Code.UNAVAILABLE, text)
             return
-        if not 1 <= len(frame.id_client) <= LONGEST_ID_CLIENT:  # it would be refused by a part of its name
-            self._fail(outgoing, Code.BAD_REQUEST, f"idClient: give it 1 to {LONGEST_ID_CLIENT} characters")
+        if not 1 <= (length := len(frame.id_client)) <= LONGEST_ID_CLIENT:  # the rejection would contain only a part
+            text = f"idClient: expected 1 to {LONGEST_ID_CLIENT} characters, got {length}"
+            self._fail(outgoing, Code.BAD_REQUEST, text)
             return
-        if frame.file and (fault := json_fault(frame.file)):  # it might not even leave, or leave as something else
+        if frame.file and (fault := json_fault(frame.file)):  # the encoder could fail, or encode it differently
             self._fail(outgoing, Code.BAD_REQUEST, f"file: {fault}")
             return
         self._unanswered, self._waiting = self._unanswered or {}, self._waiting or {}
@@ -67,29 +69,31 @@ class Outbox:
             self._send(outgoing, now)
 
     def status(self, id_client: str) -> Status:
+        """Return the status of a message. An unknown message counts as sent."""
         if id_client in self._unanswered:
             return Status.SENDING
         return Status.FAIL if id_client in self._failed else Status.SUCCESS
 
     def logged_in(self, now: float) -> None:
+        """Send all unanswered messages, except those that have no attempt left."""
         self._online = True
         for outgoing in list(self._unanswered.values()):
             if outgoing.attempts == 0 or not self._spent(outgoing, now):
                 self._send(outgoing, now)
 
     def lost(self) -> None:
-        """The connection is gone."""
+        """Stop all timers, because the connection has ended."""
         self._online = False
         for outgoing in self._unanswered.values():
             outgoing.stop_timer()
 
     def forget_seqs(self) -> None:
-        """The log is another one: what was shown of the old one is not read in the new."""
+        """Reset `shown` in all sends, because the server has another log, with other seqs."""
         for outgoing in self._unanswered.values():
             outgoing.frame = replace(outgoing.frame, shown=0)
 
     def said(self, id_client: str, now: float) -> Outgoing | None:
-        """The router has it, which in a chatroom is all that is to be had: then this is the send that it was."""
+        """Resolve a send to a chatroom, for which `received` is the final answer. Return the send, otherwise None."""
         outgoing = self._unanswered.get(id_client)
         if outgoing is None or outgoing.frame.scene != Scene.CHATROOM:
             return None
@@ -98,13 +102,16 @@ class Outbox:
         return outgoing
 
     def proved_by(self, message: Message) -> Outgoing | None:
-        """The send that this message of one's own is, its answer having been lost. Another device may have used the
-        same id_client for something else: that one is no proof, and the send will be refused. (Unless it was amended
-        since: then nobody can tell, and the send would be answered as if it were it.)"""
+        """Resolve the send of this message, whose answer was lost. Return the send, or None if there is none.
+
+        Another device of the user may have used the same id_client for a message with another body. Such a message
+        proves nothing, and the server will reject the send. An amended message cannot be compared, so it counts as
+        proof: the server would answer the send in the same way.
+        """
         return self._resolve(message.id_client, message.conversation_id, message)
 
     def answered(self, id_client: str, conversation_id: str) -> Outgoing | None:
-        """The send that proves stored, also if it had failed; it waits for nothing any more."""
+        """Resolve a send that is stored, also if it had failed before. Return the send, or None if there is none."""
         return self._resolve(id_client, conversation_id, None)
 
     def _resolve(self, id_client: str, conversation_id: str, message: Message | None) -> Outgoing | None:
@@ -121,15 +128,16 @@ class Outbox:
         return None
 
     def rejected(self, frame: frames.Rejected, now: float) -> None:
+        """Fail the send, hold it back, or leave it to its timer, depending on the code."""
         outgoing = self._unanswered.get(frame.ref)
         if outgoing is None:
             return  # answered before
         is_first = next(iter(self._waiting[outgoing.conversation_id])) == frame.ref
         if frame.code == Code.RATE_LIMITED:
-            outgoing.attempts -= 1  # a refusal that says when to come back is no failed attempt
+            outgoing.attempts -= 1  # a rate limit does not count as a failed attempt
         if frame.code == Code.GAP or (frame.code == Code.RATE_LIMITED and not is_first):
-            # It goes again when its predecessor has been answered, and no sooner: it would be refused again, and where
-            # there is a rate limit it would take what its predecessor waits for.
+            # Send it again only after the answer to its predecessor. Before that, it would be rejected again, and would
+            # use up the rate that its predecessor needs.
             outgoing.held, outgoing.limited = True, frame.code == Code.RATE_LIMITED
             outgoing.stop_timer()
             if is_first:
@@ -141,10 +149,10 @@ class Outbox:
             self._drop(outgoing)
             self._fail(outgoing, frame.code, frame.text)
             self.release_held(outgoing.conversation_id, now)
-        # Otherwise its timer sends it again, a little later, which is what an overloaded server needs.
+        # Otherwise its timer repeats it a little later, which suits an overloaded server.
 
     def release_held(self, conversation_id: str, now: float) -> None:
-        """The oldest unanswered message of the conversation changed: those held back for it may go again."""
+        """Send the held sends of the conversation, because its oldest unanswered send has changed."""
         waiting = self._waiting.get(conversation_id)
         for outgoing in list(waiting.values()) if waiting else ():
             if not outgoing.held:
@@ -189,10 +197,11 @@ class Outbox:
         self._connection.put(frame, now)
 
     def _spent(self, outgoing: Outgoing, now: float) -> bool:
+        """Fail the send if it has no attempt left, and return whether it failed."""
         if outgoing.attempts < self._connection.policies.send_attempts:
             return False
         self._drop(outgoing)
-        self._fail(outgoing, Code.TIMEOUT, "no answer after every attempt")
+        self._fail(outgoing, Code.TIMEOUT, f"no answer after {outgoing.attempts} attempts")
         self._connection.owner.gave_up(now)
         return True
 

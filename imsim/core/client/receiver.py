@@ -1,5 +1,4 @@
-"""What a device makes of the messages that reach it: each conversation shown in order and once, what the log changes
-applied, and what is missing fetched."""
+"""The receiver: it shows each message once and in order, applies changes in the logs, and fetches missing messages."""
 
 from __future__ import annotations
 
@@ -13,12 +12,12 @@ from imsim.core.client.requests import Requests
 from imsim.core.empty import NO_NAMES
 from imsim.core.model import ConversationState, Flow, Message, Route
 
-_IN, _OUT, _ONLINE = Flow.IN, Flow.OUT, State.ONLINE  # asked for with every message
-_LOOKBACK = 20  # messages fetched at a time to find the last one that is left
+_IN, _OUT, _ONLINE = Flow.IN, Flow.OUT, State.ONLINE  # faster than attributes of the enumerations
+_LOOKBACK = 20  # the size of the first range to search for the last message after a recall
 
 
 class Receiver:
-    """It owns the conversations of the device, and with them what the user has read and set."""
+    """The conversations of a device, with their read marks and settings."""
 
     __slots__ = ("_connection", "_outbox", "_requests", "_user", "_wanted", "conversations")
 
@@ -28,16 +27,17 @@ class Receiver:
         self._connection = connection
         self._outbox = outbox
         self._requests = requests
-        self._wanted = NO_NAMES  # ranges that the application asked for; mostly none
+        self._wanted = NO_NAMES  # refs of the ranges that the application requested; usually none
 
     def conversation(self, id: str) -> LocalConversation:
+        """Return the conversation with this id; create it if it does not exist."""
         conversation = self.conversations.get(id)
         if conversation is None:
             conversation = self.conversations[id] = LocalConversation(id)
         return conversation
 
     def reset(self) -> None:
-        """The log is another one."""
+        """Delete everything, because the server has another log."""
         self.forget_gaps()
         self.conversations.clear()
         self._wanted = NO_NAMES
@@ -45,6 +45,7 @@ class Receiver:
     # --- showing ------------------------------------------------------------------------------------------------------
 
     def take(self, message: Message, route: Route, now: float) -> LocalConversation:
+        """Take a message of a log that arrived, show it when its turn comes, and return its conversation."""
         conversation = self.conversations.get(message.conversation_id)
         if conversation is None:
             conversation = self.conversation(message.conversation_id)
@@ -65,7 +66,7 @@ class Receiver:
             self._apply(conversation, message, event, now)
         if message.sender == self._user:
             outgoing = self._outbox.proved_by(message)
-            if outgoing is not None:  # its own message, of which the answer was lost
+            if outgoing is not None:  # a message of this device whose answer was lost
                 self.read_by_send(conversation, outgoing, message.seq, now)
                 self._connection.port.emit(events.Acked(message.id_client, conversation.id, message.seq))
                 self._outbox.release_held(conversation.id, now)
@@ -77,7 +78,7 @@ class Receiver:
             self._connection.port.emit(events.Shown(message, flow, route))
 
     def _apply(self, conversation: LocalConversation, entry: Message, event: str, now: float) -> None:
-        """What an entry of the log changes on this device, by its event."""
+        """Apply the effects of a log entry on this device, according to its event."""
         if changes.is_left_with(entry, self._user):
             conversation.unread.end(entry.seq)
         if event not in SILENT or entry.file is None:
@@ -105,7 +106,7 @@ class Receiver:
             self._connection.port.emit(events.Changed(entry))
 
     def _look_back(self, conversation: LocalConversation, seq: int, now: float, far: int = _LOOKBACK) -> None:
-        """Find the last message before this one, which was it and is none any more."""
+        """Search for the last message before `seq`, because the message at `seq` was the last one and was recalled."""
         if seq > 1:
             conversation.lookback = (max(1, seq - far), seq - 1)
             self._requests.ask(frames.History(conversation.id, *conversation.lookback), now)
@@ -120,13 +121,13 @@ class Receiver:
             self.look_for_gap(conversation, now)
 
     def complete_to(self, id: str, seq: int, now: float) -> None:
-        """Everything of the conversation up to `seq` has been brought that this device may see."""
+        """Note that the device has everything of the conversation up to `seq` that it may see."""
         conversation = self.conversation(id)
         conversation.inbox.complete_to(seq)
         self.show_following(conversation, now)
 
     def take_own(self, conversation: LocalConversation, message: Message, now: float) -> None:
-        """A message that this device sent, and so shows, is stored."""
+        """Take a message that this device sent, and so shows already. It is stored now."""
         conversation.may_be_last(conversation.amended(message))
         if changes.is_left_with(message, self._user):
             conversation.unread.end(message.seq)
@@ -135,7 +136,7 @@ class Receiver:
         self.look_for_gap(conversation, now)
 
     def notified(self, id: str, seq: int, now: float) -> None:
-        """There are messages up to `seq`."""
+        """Handle a notice that there are messages up to `seq`: fetch them, or acknowledge them if they are there."""
         conversation = self.conversation(id)
         conversation.head = max(conversation.head, seq)
         if conversation.head < conversation.inbox.next_seq:
@@ -143,7 +144,7 @@ class Receiver:
         else:
             self.look_for_gap(conversation, now)
 
-    # --- what was read, and reported as delivered ---------------------------------------------------------------------
+    # --- read and delivered marks -------------------------------------------------------------------------------------
 
     def read_moved(self, conversation: LocalConversation) -> None:
         unread = conversation.unread
@@ -153,12 +154,12 @@ class Receiver:
         self._requests.ask(frames.Read(conversation.id, conversation.unread.read_seq), now)
 
     def read_by_send(self, conversation: LocalConversation, outgoing: Outgoing, seq: int, now: float) -> None:
-        """The send is stored as `seq`, and with it the read mark has moved to what was shown when it was made."""
+        """Move the read mark to the last message that was shown at the time of the send, which is stored as `seq`."""
         shown = outgoing.frame.shown
         if conversation.unread.read(shown):
             self.read_moved(conversation)
-        # Whoever stored it at an earlier attempt may have died before telling the other devices, and the peer; and
-        # what had been stored before this one was made has moved the mark no further than to what was shown then.
+        # A server that stored an earlier attempt may have crashed before it sent the mark to the other devices and the
+        # peer. And if the message was stored before this send was made, the mark has not moved to `shown`.
         is_first = outgoing.attempts == 1 and not outgoing.frame.resend and shown < seq
         if not is_first and shown > conversation.state.read_seq:
             self.report_read(conversation, now)
@@ -188,7 +189,7 @@ class Receiver:
             emit(events.PeerRead(state.conversation_id, state.peer_read_seq))
 
     def settings(self, conversation: LocalConversation) -> events.StateChanged:
-        """As they show, whether the server has answered or not."""
+        """Return the settings as the device shows them, with those that the server has not answered yet."""
         state = conversation.settings(self._requests.wanted(conversation.id))
         return events.StateChanged(
             conversation.id, state.pinned, state.muted, state.hidden_seq, state.custom, state.blocked
@@ -202,12 +203,11 @@ class Receiver:
     # --- fetching what is missing -------------------------------------------------------------------------------------
 
     def look_for_gap(self, conversation: LocalConversation, now: float) -> None:
-        """Have what is missing pulled: at once where the device was only notified of it, after `gap_wait` where pushes
-        may still bring it."""
+        """Pull missing messages: at once if a notice named them, after `gap_wait` if pushes may still bring them."""
         if self._connection.state != _ONLINE or conversation.pull is not None:
-            return  # the sync will bring it; or it is being pulled
+            return  # a sync or the pull under way will bring them
         since = conversation.inbox.held_since
-        # What a group began with was before this user's time, and is not coming.
+        # No push will bring the messages from before this user joined the group.
         begins_here = since is not None and conversation.may_begin_later
         if begins_here or conversation.head >= conversation.inbox.next_seq:
             if conversation.gap_timer is not None:
@@ -233,7 +233,7 @@ class Receiver:
                 conversation.gap_timer = None
 
     def history(self, conversation_id: str, first: int, last: int, now: float) -> None:
-        """Fetch these messages for the application, which may have been shown long ago."""
+        """Fetch these messages for the application. They may have been shown before."""
         frame = frames.History(conversation_id, first, last)
         self._wanted |= {frame.ref}
         self._requests.ask(frame, now)
@@ -249,11 +249,11 @@ class Receiver:
                 conversation.may_be_last(conversation.amended(message))
             if conversation.last_msg is None and frame.messages:
                 self._look_back(conversation, frame.messages[0].seq if frame.more else frame.first, now)
-            elif conversation.last_msg is None:  # a group has gaps, for who was away, or came late
+            elif conversation.last_msg is None:  # a group has gaps for members who were away or joined late
                 self._look_back(conversation, frame.first, now, 2 * (frame.last - frame.first + 1))
         if conversation.pull == (frame.first, frame.last):
             for message in frame.messages:
-                if message.seq >= conversation.inbox.next_seq:  # else it came meanwhile
+                if message.seq >= conversation.inbox.next_seq:  # otherwise a push has brought it meanwhile
                     self.take(message, Route.SYNC, now)
             if not frame.more:
                 conversation.inbox.complete_to(frame.last)
@@ -261,7 +261,7 @@ class Receiver:
             conversation.pull, conversation.has_begun = None, True
             self.report_delivered(conversation, now)
             if frame.more and conversation.inbox.held_since is not None:
-                self._pull(conversation, now)  # the rest of what was too large for a page: no push is to be waited for
+                self._pull(conversation, now)  # the rest of a range that was too large for one page
             else:
                 self.look_for_gap(conversation, now)
         if asked.ref in self._wanted:
@@ -271,7 +271,7 @@ class Receiver:
             )
 
     def history_refused(self, ref: str) -> bool:
-        """Whether the range was asked for by the application; as for a gap, it remains."""
+        """Give up the pull or look-back of this range, and return whether the application requested the range, too."""
         for conversation in self.conversations.values():
             if conversation.pull and frames.History(conversation.id, *conversation.pull).ref == ref:
                 conversation.pull, conversation.head = None, 0

@@ -1,4 +1,4 @@
-"""What a client asks until it is answered: requests whose repetition does no harm."""
+"""The requests of a client, which it repeats until they are answered. Their repetition is harmless."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ class _Request:
 
 
 class Requests:
-    """At most one of each (op, ref): a newer one takes the place of one that is still unanswered. Each goes out at once
-    while there is a login, every `send_timeout` seconds from then on, and after each login."""
+    """The unanswered requests of a client.
+
+    There is at most one for each (op, ref): a newer request replaces an unanswered one. While the client is logged in,
+    a request is sent at once and then every `send_timeout` seconds. All are sent again after each login.
+    """
 
     __slots__ = ("_connection", "_count", "_online", "_unanswered")
 
@@ -31,7 +34,8 @@ class Requests:
         self._unanswered: dict[tuple[str, str], _Request] = NO_DICT
 
     def ask(self, frame: frames.Asked, now: float) -> None:
-        # A late answer to an older one must not be taken for this one's.
+        """Send a request until it is answered."""
+        # The number tells the answer to this request from a late answer to an older one.
         self._count += 1
         frame = replace(frame, number=self._count)
         if isinstance(frame, frames.SetConversation) and (older := self.wanted(frame.conversation_id)) is not None:
@@ -46,7 +50,7 @@ class Requests:
             self._send(request, now)
 
     def answered(self, op: str, ref: str, number: int = 0) -> bool:
-        """Whether it was asked for and not answered before; now it is."""
+        """Remove the request that this answers. Return False if no request waits for this answer."""
         request = self._unanswered.get((op, ref))
         if request is None:
             return False
@@ -58,13 +62,13 @@ class Requests:
         return True
 
     def forget(self, op: str, ref: str) -> None:
-        """It is not wanted any more."""
+        """Cancel a request."""
         request = self._unanswered.pop((op, ref), None)
         if request is not None and request.timer:
             request.timer.cancel()
 
     def forget_seqs(self) -> list[frames.Asked]:
-        """The log is another one. Returns the requests about a seq of the old one, which are given up."""
+        """Cancel the requests about seqs, because the server has another log, and return them."""
         given_up: list[frames.Asked] = []
         for (op, ref), request in list(self._unanswered.items()):
             frame = request.frame
@@ -76,7 +80,7 @@ class Requests:
         return given_up
 
     def postponed(self, frame: frames.Rejected, now: float) -> None:
-        """It was refused for now, with the time after which to ask again."""
+        """Send the request again after the `retry_after` of its rejection."""
         request = self._unanswered.get((frame.request, frame.ref))
         if request is not None and frame.retry_after and request.frame.number == frame.number:
             self._arm(request, now + frame.retry_after)
@@ -85,7 +89,7 @@ class Requests:
         return (op, ref) in self._unanswered
 
     def wanted(self, conversation_id: str) -> frames.SetConversation | None:
-        """What the user wants of a conversation and the server has not answered."""
+        """Return the settings of a conversation that were requested and not answered, or None."""
         if not self._unanswered:
             return None
         request = self._unanswered.get((frames.SetConversation.op, conversation_id))
@@ -100,7 +104,7 @@ class Requests:
             self._send(request, now)
 
     def lost(self) -> None:
-        """The connection is gone."""
+        """Stop all timers, because the connection has ended."""
         self._online = False
         for request in self._unanswered.values():
             if request.timer:
@@ -117,6 +121,7 @@ class Requests:
 
 
 def _merged(older: frames.SetConversation, newer: frames.SetConversation) -> frames.SetConversation:
+    """Return the changes of both requests. Where both change a field, the newer one counts."""
     hidden = [seq for seq in (older.hidden_seq, newer.hidden_seq) if seq is not None]
     return frames.SetConversation(
         newer.conversation_id,

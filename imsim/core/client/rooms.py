@@ -1,4 +1,4 @@
-"""The chatrooms that a device is in, and what it shows of them."""
+"""The chatrooms that a device is in, and their messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imsim.core.model import Flow, HasBody, Message, Route
 
 
 class Rooms:
-    """The device enters each room again after each login, until it leaves."""
+    """The chatrooms of a device. It enters each room again after each login, until it leaves."""
 
     __slots__ = ("_connection", "_requests", "_shown", "_user")
 
@@ -18,13 +18,13 @@ class Rooms:
         self._user = user
         self._connection = connection
         self._requests = requests
-        #: By the name of a room, the latest seq shown: over this connection, and over those before.
+        #: The latest seq shown of each room, by its name: on this connection, and on the connections before.
         self._shown: dict[str, tuple[int, int]] = NO_DICT
 
     def enter(self, frame: frames.Enter, now: float) -> None:
         self._shown = self._shown or {}
         self._shown.setdefault(frame.name, (0, 0))
-        self._requests.forget(frames.Leave.op, frame.name)  # or it would be repeated
+        self._requests.forget(frames.Leave.op, frame.name)  # otherwise it would be repeated
         self._requests.ask(frame, now)
 
     def leave(self, name: str) -> None:
@@ -32,7 +32,7 @@ class Rooms:
         self._requests.forget(frames.Enter.op, name)
 
     def logged_in(self, now: float) -> None:
-        # A room may have begun again meanwhile, on a node whose clock is behind that of the one where it was before.
+        # A room that restarted on another node may continue with lower seqs, because they follow that node's clock.
         self._shown = {name: (0, latest or before) for name, (latest, before) in self._shown.items()} or NO_DICT
         for name in self._shown:
             if not self._requests.is_waiting(frames.Enter.op, name):
@@ -47,11 +47,11 @@ class Rooms:
                     self.take(message)
 
     def refused(self, name: str) -> None:
-        """The device may not enter it."""
+        """Forget the room, because the server refused to let the device enter."""
         self._shown.pop(name, None)
 
     def take(self, message: Message) -> None:
-        """Show it if it is later than all before it; what comes late or twice is of no interest there."""
+        """Show the message if its seq is the highest so far. Late and repeated messages of a room are dropped."""
         latest, before = self._shown.get(message.to, (message.seq, 0))
         if message.seq > latest:
             self._shown[message.to] = (message.seq, before)
@@ -61,7 +61,7 @@ class Rooms:
                 self._connection.port.emit(events.Shown(message, flow, Route.PUSH))
 
     def amended(self, room: str, entry: HasBody) -> None:
-        """What a recall or an edit in a chatroom changes: only what the application shows, for nothing else is kept."""
+        """Report a recall or an edit in a chatroom to the application. The client itself keeps no room messages."""
         event = changes.event_of(entry)
         if event in changes.AMENDMENTS and entry.file is not None:
             data = entry.file["data"]

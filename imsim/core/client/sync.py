@@ -1,4 +1,4 @@
-"""Fetching what a device has missed: after a login, and whenever there may be more than it was sent."""
+"""The sync: it fetches what a device has missed, after a login and whenever pushes may have been lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imsim.core.timers import Timer
 
 
 class Sync:
-    """Asks page by page, and again where no answer comes, until the server says that this was all."""
+    """The sync of one device. It requests one page after the other until the last one, and repeats lost requests."""
 
     __slots__ = (
         "_again",
@@ -34,12 +34,12 @@ class Sync:
         self._outbox = outbox
         self._requests = requests
         self._receiver = receiver
-        self._log: str | None = None  # which log of the server's this device has got things from
-        self._version = 0  # of the user's log, up to which this device has its conversation states for sure
-        self._inbox = 0  # up to where the user's inbox has been fetched
+        self._log: str | None = None  # the server's log that this device has data of
+        self._version = 0  # the version of the user's log up to which this device has all conversation states
+        self._inbox = 0  # the position up to which the user's inbox has been fetched
         self._timer: Timer | None = None
-        self._number = 0  # of the latest sync
-        self._again = False  # whether there may be more than the sync under way has seen
+        self._number = 0  # the number of the latest sync
+        self._again = False  # whether there may be more than the sync under way will bring
         self._is_ready = False  # whether the first sync since the login is done
         self._resync = 0  # the number of the connection's latest `resync`
 
@@ -52,21 +52,21 @@ class Sync:
         self._ask(None, now)
 
     def lost(self) -> None:
-        """The connection is gone."""
+        """Stop the timer, because the connection has ended."""
         self._stop_timer()
 
     def resynced(self, frame: frames.Resync, now: float) -> None:
-        if frame.number > self._resync:  # else it came again
+        if frame.number > self._resync:  # otherwise it is a repetition
             self._resync = frame.number
             self.look_again(now)
 
     def look_again(self, now: float) -> None:
-        """There may be more in storage than this device knows of."""
+        """Sync again, because storage may have more than this device knows."""
         if self._connection.state == State.ONLINE:
             self._connection.state = State.SYNCING
             self._ask(None, now)
         else:
-            self._again = True  # the sync under way may have looked too early
+            self._again = True  # the sync under way may have read storage too early
 
     def rejected(self, frame: frames.Rejected, now: float) -> None:
         if not self._is_answer(frame.number):
@@ -80,7 +80,7 @@ class Sync:
         elif not frame.code.retryable:
             self._stop_timer()
             self._connection.port.emit(events.RequestFailed(frame.request, frame.ref, frame.code, frame.text))
-        # Otherwise its timer asks again, a little later.
+        # Otherwise the timer repeats the sync a little later.
 
     def page(self, frame: frames.Page, now: float) -> None:
         if self._take(frame, now):
@@ -101,7 +101,7 @@ class Sync:
         for conversation in self._receiver.conversations.values():
             is_ahead = conversation.unread.read_seq > conversation.state.read_seq
             if is_ahead and not self._requests.is_waiting(frames.Read.op, conversation.id):
-                # A send moved it, and the server died at that moment.
+                # A send moved the read mark, and the server crashed before it stored the mark.
                 self._receiver.report_read(conversation, now)
             self._receiver.look_for_gap(conversation, now)
         if not self._is_ready:
@@ -117,17 +117,16 @@ class Sync:
         self._connection.put(frames.Sync(cursors, self._version, self._inbox, self._number, self._resync, states), now)
 
     def _ask_again(self, _: None, now: float) -> None:
-        """Under the same number: the answer to the first is as good, and storage that is slow is not to be late for
-        ever."""
+        """Repeat the sync under the same number, so that a late answer from slow storage still counts."""
         self._number -= 1
         self._ask(None, now)
 
     def _take(self, frame: frames.Page | frames.SyncDone, now: float) -> bool:
-        """Whether it answers the latest sync; what it brings is welcome in any case."""
+        """Take the messages and states of a page, and return whether it answers the latest sync."""
         for message in frame.messages:
             self._receiver.take(message, Route.SYNC, now)
         for id, seq in frame.cursors.items():
-            if seq:  # of what has not begun there is nothing to keep
+            if seq:  # 0: the conversation has no messages yet
                 self._receiver.complete_to(id, seq, now)
         if self._connection.policies.receipts.acknowledge_syncs:
             for id in {message.conversation_id: None for message in frame.messages}:
@@ -141,8 +140,10 @@ class Sync:
         return self._connection.state == State.SYNCING and number == self._number
 
     def _reset(self) -> None:
-        """What this device has got is of a log that is no more: an old seq, or version, says nothing about the new one.
-        What the user wants is kept, as far as it does not speak of a seq."""
+        """Delete everything from the old log, because its seqs and versions mean nothing in the new one.
+
+        Sends and requests of the user stay, except requests about seqs.
+        """
         given_up = [
             frame
             for frame in self._requests.forget_seqs()
@@ -154,7 +155,7 @@ class Sync:
         self._connection.port.emit(events.Reset())
         for frame in given_up:
             self._connection.port.emit(
-                events.RequestFailed(frame.op, frame.ref, Code.AHEAD, "the server's log is another one")
+                events.RequestFailed(frame.op, frame.ref, Code.AHEAD, "the server has another log, with other seqs")
             )
 
     def _stop_timer(self) -> None:

@@ -1,1 +1,1 @@
-"""The gateway role, the access layer: connections, login, heartbeats, and pushes until they are acknowledged."""
+"""The gateway role, the access layer: connections, login, heartbeats, and pushes with retry until acknowledged."""

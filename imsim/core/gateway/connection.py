@@ -1,4 +1,4 @@
-"""A connection to a gateway, from its acceptance to its end, and what its device has under way."""
+"""A connection to a gateway, from its acceptance to its end, and the unanswered requests of its device."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from imsim.core.gateway.pushes import Pushes
 from imsim.core.model import Scene, Session, conversation_id
 from imsim.core.timers import Timer
 
-#: Reads of a connection that storage may have under way: each answer is a page in memory until it is written, however
-#: slowly the connection takes it. And changes of the user's conversation states, which are small.
+#: The most reads of a connection that may be under way. Each answer is a page in memory until the connection has taken
+#: it, which may be slow.
 READS = 16
+
+#: The most changes of conversation states that may be under way. They are small.
 CHANGES = 1_000
 
 
 class Connection:
+    """The state of one connection."""
+
     __slots__ = (
         "changes",
         "heard",
@@ -35,22 +39,24 @@ class Connection:
 
     def __init__(self, id: int, now: float) -> None:
         self.id = id
-        self.login: frames.Login | None = None  # until attached
-        self.user: str | None = None  # set once the token is known to be good
-        self.held: internal_frames.Attach | None = None  # what its login waits to say to a router that is lost
-        self.session: Session | None = None  # set once attached
-        self.pushes: Pushes | None = None  # with it
-        self.heard = now
-        self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
-        self.rooms = NO_NAMES  # conversation ids of the chatrooms that it asked to enter
-        self.marks: Marks | None = None  # with the first `delivered` that is passed on
-        #: When the requests were asked that are not answered yet.
+        self.login: frames.Login | None = None  # until there is a session
+        self.user: str | None = None  # set once the token has been verified
+        self.held: internal_frames.Attach | None = None  # the request for a session, while the router is lost
+        self.session: Session | None = None  # set once the router has created it
+        self.pushes: Pushes | None = None  # set together with the session
+        self.heard = now  # the time of the latest frame from the client
+        self.timer: Timer | None = None  # the deadline of the login, then that of the heartbeat
+        self.rooms = NO_NAMES  # conversation ids of the chatrooms that the device has asked to enter
+        self.marks: Marks | None = None  # created with the first `delivered` that goes to a router
+        #: The times of the requests that have no answer yet.
         self.reads: tuple[float, ...] = ()
         self.changes: tuple[float, ...] = ()
 
     def has_room(self, frame: frames.Sync | frames.Asked, since: float) -> bool:
-        """Whether it may be under way with the others. An answer to what was asked before `since` was lost: it must not
-        count for ever."""
+        """Return whether the connection may have another request like this under way.
+
+        A request from before `since` no longer counts, because its answer must be lost.
+        """
         if frame.op in _CHANGES:
             self.changes = self.changes[bisect_right(self.changes, since) :]
             return len(self.changes) < CHANGES
@@ -58,14 +64,14 @@ class Connection:
         return len(self.reads) < READS
 
     def asked(self, frame: frames.Sync | frames.Asked, now: float) -> None:
-        """It is under way."""
+        """Count this request as under way."""
         if frame.op in _CHANGES:
             self.changes += (now,)
         else:
             self.reads += (now,)
 
     def answered(self, frame: frames.ToClient) -> None:
-        """This is sent to it: if it answers a request, that is not under way any more."""
+        """Note that this frame is sent to the client. If it answers a request, that request is no longer under way."""
         request = frame.request if type(frame) is frames.Rejected or type(frame) is frames.Done else ""
         if type(frame) in _READ_ANSWERS or request in _READS:
             self.reads = self.reads[1:]
@@ -73,7 +79,7 @@ class Connection:
             self.changes = self.changes[1:]
         elif type(frame) is frames.Rejected and request == frames.Enter.op:
             self.rooms -= {conversation_id(Scene.CHATROOM, "", frame.ref)}
-        elif type(frame) is frames.Entered:  # also where an earlier attempt was refused while this one was under way
+        elif type(frame) is frames.Entered:  # needed if the rejection of an earlier attempt removed the room
             self.rooms |= {conversation_id(Scene.CHATROOM, "", frame.name)}
 
 

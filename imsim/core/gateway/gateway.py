@@ -1,8 +1,9 @@
-"""The Gateway machine: the access layer. It holds the connections, and knows nothing of conversations.
+"""The Gateway machine: the access layer. It holds the connections and knows nothing about conversations.
 
-A connection's life: connected -> `login` -> authenticated -> attached (a session with an epoch) -> live -> gone. What a
-live connection sends goes up to the router that owns the conversation or the user; what comes down goes to the
-connection of that very session, or nowhere; see `pushes` for what is repeated until the device has acknowledged it.
+A connection goes through these states: connected -> `login` -> authenticated -> attached (with a session and an epoch)
+-> live -> ended. The gateway passes frames of a live connection to the router that owns the conversation or the user.
+It sends a frame from a router only to the connection of the session that the frame names. `pushes` repeats frames until
+the device acknowledges them.
 """
 
 from __future__ import annotations
@@ -30,23 +31,26 @@ from imsim.core.placement import SINGLE, Placement
 from imsim.core.policies import Policies
 from imsim.core.timers import Timers
 
-_ASK_AGAIN = 1.0  # seconds after which who has too many requests under way is to ask again
+_ASK_AGAIN = 1.0  # the `retry_after` in seconds for a device with too many unanswered requests
 
-_KICKED = {
+#: The texts for the codes with which a router ends or refuses a session.
+_ENDED = {
     Code.REPLACED: "this device logged in on another connection",
-    Code.KICKED: "another device of yours took its place, or ended it",
-    Code.TOKEN_REVOKED: "the token was revoked; get a new one",
+    Code.KICKED: "another device of this user replaced or ended this session",
+    Code.TOKEN_REVOKED: "the token was revoked; get a new token, then log in again",
 }
 
 
 class GatewayPort(Protocol):
+    """The actions that a Gateway needs from its shell."""
+
     def send(self, connection: int, frame: frames.ToClient) -> None: ...
 
     def close(self, connection: int) -> None:
-        """End the connection, after what was sent."""
+        """End the connection after the frames sent so far."""
 
     def authenticate(self, connection: int, token: str) -> None:
-        """Whose token is it? Answered by `authenticated(connection, user or None, code, now)`."""
+        """Verify the token. The shell answers with `authenticated(connection, user or None, code, now)`."""
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None: ...
 
@@ -54,7 +58,7 @@ class GatewayPort(Protocol):
 
 
 class Gateway:
-    """`name` is how routers address this gateway. `epoch`: wall time in seconds since 1970 at which `now` was 0."""
+    """A gateway. Routers address it by `name`. `epoch` is the wall time (seconds since 1970) at which `now` was 0."""
 
     def __init__(
         self,
@@ -65,28 +69,28 @@ class Gateway:
         epoch: float = 0.0,
         timers: Timers | None = None,
     ) -> None:
-        """`timers`: what its deadlines stand in; some of its own, if they are not given."""
+        """Create a gateway. Its deadlines are in `timers`, or by default in timers of its own."""
         self._port = port
         self._policies = policies
         self._name = name
         self._placement = placement
         self._epoch = epoch
         self._timers = timers or Timers()
-        self._heartbeat_check = self._check_heartbeat  # bound once, and not for each connection
+        self._heartbeat_check = self._check_heartbeat  # one bound method for all connections saves memory
         self._connections: dict[int, Connection] = {}
-        self._lost: set[str] = set()  # routers
-        # By user, kept across connections, or reconnecting would refill them; the first also by what it is of.
+        self._lost: set[str] = set()  # the routers whose links are broken
+        # By user and not by connection, or a reconnect would refill them. The first also by the kind of request.
         self._rates: Buckets[tuple[str, str]] = Buckets(policies.user_rate, policies.user_burst)
         self._typing_rates: Buckets[str] = Buckets(policies.typing_rate, policies.typing_burst)
 
     @property
     def unacknowledged(self) -> int:
-        """How many pushes are held until they are acknowledged, of all connections."""
+        """The count of unacknowledged pushes of all connections."""
         return sum(connection.pushes.count for connection in self._connections.values() if connection.pushes)
 
     @property
     def held_marks(self) -> int:
-        """How many acknowledgements wait to be passed on, of all connections."""
+        """The count of delivered marks of all connections that wait to be passed on."""
         return sum(len(connection.marks) for connection in self._connections.values() if connection.marks)
 
     def next_deadline(self) -> float | None:
@@ -98,42 +102,43 @@ class Gateway:
     # --- connections ------------------------------------------------------------------------------------------------
 
     def connected(self, connection: int, now: float) -> None:
-        """A connection was accepted; the shell numbers connections, never twice the same."""
+        """Add an accepted connection. The shell gives each connection a number and never uses a number twice."""
         opened = self._connections[connection] = Connection(connection, now)
         opened.timer = self._timers.at(now + self._policies.login_timeout, self._login_overdue, opened)
 
     def disconnected(self, connection: int, now: float) -> None:
-        """The connection is gone. Harmless if this gateway closed it itself."""
+        """Remove a connection that has ended. The call is harmless if the gateway itself closed the connection."""
         gone = self._connections.get(connection)
         if gone is not None:
             self._forget(gone)
 
     def receive(self, connection: int, frame: frames.FromClient, now: float) -> None:
+        """Handle a frame from a client."""
         source = self._connections.get(connection)
         if source is None:
-            return  # closed already, and this was still on its way
+            return  # the frame was still on its way when the connection ended
         source.heard = now
         if source.session is not None:
             handler = _HANDLERS.get(type(frame))
             if handler is not None:
                 handler(self, source, frame, now)
                 return
-            self._end(source, Code.BAD_REQUEST, f"{frame.op} is not expected here")
+            self._end(source, Code.BAD_REQUEST, f"{frame.op}: not allowed on a connection that is logged in")
         elif isinstance(frame, frames.Login) and source.login is None:
             self._login(source, frame)
         elif isinstance(frame, frames.Ping):
             self._ping(source, frame, now)
         else:
-            self._end(source, Code.BAD_REQUEST, f"{frame.op} before the login has been answered")
+            self._end(source, Code.BAD_REQUEST, f"{frame.op}: not allowed before the login is answered")
 
     def refuse(self, connection: int, code: Code, text: str) -> None:
-        """The shell could not make sense of what the client sent: end the connection with this code."""
+        """End the connection with this code, because the shell could not decode what the client sent."""
         source = self._connections.get(connection)
         if source is not None:
             self._end(source, code, text)
 
     def reject(self, connection: int, op: str, ref: str, number: int, text: str, now: float) -> None:
-        """The shell could make sense of this request but for a value in it that cannot be: so much for the request."""
+        """Reject a request in which the shell found an invalid value. Before the login, end the connection instead."""
         source = self._connections.get(connection)
         if source is not None and source.session is None:
             self._end(source, Code.BAD_REQUEST, text)
@@ -142,20 +147,22 @@ class Gateway:
             self._port.send(connection, frames.Rejected(op, ref[:LONGEST_REF], Code.BAD_REQUEST, text, number=number))
 
     def router_lost(self, router: str) -> None:
-        """The link to a router broke: what either side sent last may be lost. The users whom it owns must log in
-        again, so that both sides agree on their sessions, and fetch what they missed. Until `router_back` their logins
-        wait here, for `login_timeout` as ever: sent there they would be lost, and who is refused stays away for ever
-        longer."""
+        """Handle a broken link to a router.
+
+        The last frames of both sides may be lost. So the router's users must log in again: then both sides agree on the
+        sessions, and the devices fetch what they missed. Until `router_back`, logins of these users wait here, at most
+        for `login_timeout`. Sent to the router they would be lost, and each refusal would lengthen a client's backoff.
+        """
         self._lost.add(router)
         for connection in list(self._connections.values()):
             if connection.user is None or connection.held is not None:
-                continue  # nothing of it is there
+                continue  # the router does not know this connection
             owner = self._placement.owner
             if owner(connection.user) == router or any(owner(room) == router for room in connection.rooms):
                 self._end(connection, Code.UNAVAILABLE, "a server was lost; log in again")
 
     def router_back(self, router: str) -> None:
-        """The link to it works again: logins that waited go on."""
+        """Continue the logins that waited for this router, because its link works again."""
         self._lost.discard(router)
         for connection in self._connections.values():
             if connection.held is not None and not self._is_lost(connection.held.user):
@@ -166,12 +173,12 @@ class Gateway:
         return bool(self._lost) and self._placement.owner(user) in self._lost
 
     def forget(self) -> None:
-        """All that it holds is gone. It cannot be used any more."""
+        """Delete the connections and timers. The gateway cannot be used after that."""
         self._timers.clear()
         self._connections.clear()
 
     def shut_down(self) -> None:
-        """End every connection, telling the clients to come back."""
+        """End every connection, with a code after which clients reconnect."""
         for connection in list(self._connections.values()):
             self._end(connection, Code.GOING_AWAY, "the server is going away")
 
@@ -192,8 +199,11 @@ class Gateway:
     def authenticated(
         self, connection: int, user: str | None, code: Code | None, now: float, issued_at: float = 0.0
     ) -> None:
-        """The answer to `port.authenticate`: the token's user, and the wall time at which it was issued; or None
-        and why (bad_token, token_expired)."""
+        """Continue a login with the result of `port.authenticate`.
+
+        The result is the token's user and the wall time at which the token was issued (seconds since 1970), or None and
+        the code of the refusal (bad_token, token_expired).
+        """
         source = self._connections.get(connection)
         if source is None or source.login is None or source.session is not None:
             return
@@ -217,7 +227,8 @@ class Gateway:
             if session is not None:
                 self._to_user(session.user, internal_frames.Detach(session))
         elif session is None:
-            self._end(connection, frame.code or Code.UNAVAILABLE, "no session could be made")
+            code = frame.code or Code.UNAVAILABLE
+            self._end(connection, code, _ENDED.get(code, "no session could be created; log in again later"))
         else:
             connection.session, connection.login = session, None
             connection.pushes = Pushes(self._port, self._policies, self._timers, session)
@@ -229,7 +240,7 @@ class Gateway:
             self._port.send(connection.id, frames.LoggedIn(session.user, session.device, time, timeout, frame.log))
 
     def _login_overdue(self, connection: Connection, now: float) -> None:
-        self._end(connection, Code.LOGIN_TIMEOUT, "no login in time")
+        self._end(connection, Code.LOGIN_TIMEOUT, f"no login within {self._policies.login_timeout:g} s")
 
     # --- from clients -----------------------------------------------------------------------------------------------
 
@@ -244,8 +255,10 @@ class Gateway:
             self._port.to_router(self._placement.owner(id), internal_frames.Up(session, frame, id))
 
     def _is_too_fast(self, connection: Connection, frame: frames.Request, now: float) -> bool:
-        """Whether it was refused because the user asks for too much. Messages, syncs and other requests are counted
-        apart: what of one kind is too much holds up no other."""
+        """Reject the request if it exceeds the user's rate limit, and return whether it did.
+
+        Messages, syncs and other requests have separate limits, so that they do not delay each other.
+        """
         if not self._policies.user_rate:
             return False
         what = {frames.Send: "messages", frames.Sync: "syncs"}.get(type(frame), "requests")
@@ -256,7 +269,7 @@ class Gateway:
         return wait > 0
 
     def _wait(self, connection: Connection, what: str, now: float) -> float:
-        """Seconds until the user may do so; 0: now, and it counts."""
+        """Take a token from the user's rate limit and return 0, or return the seconds until there is one."""
         assert connection.session is not None
         return self._rates.take((connection.session.user, what), now)
 
@@ -270,16 +283,17 @@ class Gateway:
     def _end_session(self, connection: Connection, frame: frames.EndSession, now: float) -> None:
         assert connection.session is not None
         if frame.device == connection.session.device:
-            text = "device: this is your own; close the connection instead"
+            text = "device: expected another device of yours, got this one; to log out, close the connection"
             self._reject(connection, frame, Code.BAD_REQUEST, text)
         else:
             self._ask_own_user(connection, frame, now)
 
     def _ask_own_user(self, connection: Connection, frame: frames.Sync | frames.Asked, now: float) -> None:
         if len(frame.ref) > LONGEST_REF:
-            self._reject(connection, frame, Code.BAD_REQUEST, "conversationId, or device: nothing has so long a name")
+            text = f"conversationId or device: the name is too long; use at most {LONGEST_REF} characters"
+            self._reject(connection, frame, Code.BAD_REQUEST, text)
         elif not connection.has_room(frame, now - self._policies.storage_timeout):
-            text = "too many requests are not answered yet"
+            text = "too many requests of this connection wait for an answer"
             self._reject(connection, frame, Code.RATE_LIMITED, text, _ASK_AGAIN)
         elif not self._is_too_fast(connection, frame, now):
             connection.asked(frame, now)
@@ -298,7 +312,7 @@ class Gateway:
     def _enter(self, connection: Connection, frame: frames.Enter, now: float) -> None:
         room, most = conversation_id(Scene.CHATROOM, "", frame.name), self._policies.rooms
         if room not in connection.rooms and len(connection.rooms) >= most:
-            text = f"more than {most} chatrooms on one connection; leave one first"
+            text = f"a connection may be in at most {most} chatrooms; leave one first"
             self._reject(connection, frame, Code.TOO_LARGE, text)
         elif self._to_room(connection, frame, now):
             connection.rooms |= {room}
@@ -308,7 +322,7 @@ class Gateway:
             connection.rooms -= {conversation_id(Scene.CHATROOM, "", frame.name)}
 
     def _to_room(self, connection: Connection, frame: frames.Enter | frames.Leave, now: float) -> bool:
-        """Whether it went there."""
+        """Check a request of a chatroom and pass it to the room's router. Return whether it was passed on."""
         assert connection.session is not None
         try:
             check_name("name", frame.name)
@@ -322,7 +336,7 @@ class Gateway:
         return True
 
     def _typing(self, connection: Connection, frame: frames.Typing, now: float) -> None:
-        """Hints have a budget of their own, and end here beyond it, or where there is none."""
+        """Pass a typing hint on. Hints have a separate rate limit. Beyond it, or if it is 0, they are dropped."""
         session, policies = connection.session, self._policies
         assert session is not None
         if policies.typing_rate and not self._typing_rates.take(session.user, now):
@@ -334,7 +348,7 @@ class Gateway:
     def _delivered(self, connection: Connection, frame: frames.Delivered, now: float) -> None:
         assert connection.pushes is not None
         if len(frame.conversation_id) > LONGEST_CONVERSATION_ID:
-            return  # there is no such conversation, and it may be kept for a while
+            return  # no conversation has such an id, and the mark could take memory for a while
         connection.pushes.delivered(frame.conversation_id, frame.seq)
         if self._policies.receipts.concern(frame.conversation_id):
             if connection.marks is None:
@@ -344,13 +358,14 @@ class Gateway:
                     lambda mark, now: self._to_own_user(connection, mark, now),
                 )
             if not connection.marks.add(frame, now):
-                self._end(connection, Code.BAD_REQUEST, f"conversationId: a device has at most {CURSORS} conversations")
+                text = f"conversationId: a device may have at most {CURSORS} conversations"
+                self._end(connection, Code.BAD_REQUEST, text)
 
     def _sync(self, connection: Connection, frame: frames.Sync, now: float) -> None:
         assert connection.pushes is not None
         connection.pushes.resynced(frame.resync)
         if len(frame.cursors) > CURSORS:
-            text = f"cursors: of at most {CURSORS} conversations"
+            text = f"cursors: expected at most {CURSORS} conversations, got {len(frame.cursors)}"
             self._reject(connection, frame, Code.BAD_REQUEST, text)
         else:
             self._ask_own_user(connection, frame, now)
@@ -365,6 +380,7 @@ class Gateway:
         self._port.to_router(self._placement.owner(user), frame)
 
     def receive_from_router(self, frame: internal_frames.ToGateway, now: float) -> None:
+        """Handle a frame from a router."""
         match frame:
             case internal_frames.Down():
                 sent = frame.frame
@@ -372,7 +388,7 @@ class Gateway:
                 for session in frame.sessions:
                     connection = self._connections.get(session.connection)
                     if connection is None or connection.pushes is None or connection.session != session:
-                        self._leave_behind(session, sent)
+                        self._drop_for_ended_session(session, sent)
                     elif push is None:
                         connection.answered(sent)
                         self._port.send(connection.id, sent)
@@ -384,11 +400,14 @@ class Gateway:
             case internal_frames.Kick():
                 connection = self._connections.get(frame.session.connection)
                 if connection is not None and connection.session == frame.session:
-                    self._end(connection, frame.code, _KICKED[frame.code])
+                    self._end(connection, frame.code, _ENDED[frame.code])
 
-    def _leave_behind(self, session: Session, frame: frames.ToClient) -> None:
-        """It is gone since: the device's next login brings what it missed. But a room that takes it for present, for
-        its `enter` came there after the `leave` with which the connection ended, would do so for ever."""
+    def _drop_for_ended_session(self, session: Session, frame: frames.ToClient) -> None:
+        """Drop a frame for a session that has ended. The device's next login brings what it missed.
+
+        A chatroom may still have the session, if the `enter` reached it after the `leave` that followed the end of the
+        connection. Then send the `leave` again, or the session would stay in the room forever.
+        """
         if type(frame) is frames.Entered:
             self._leave_room(session, conversation_id(Scene.CHATROOM, "", frame.name))
         elif type(frame) is frames.Push and frame.message.scene == Scene.CHATROOM:
@@ -403,7 +422,8 @@ class Gateway:
     def _check_heartbeat(self, connection: Connection, now: float) -> None:
         deadline = connection.heard + self._policies.heartbeat_timeout
         if deadline <= now:
-            self._end(connection, Code.HEARTBEAT, "nothing was heard for too long")
+            text = f"no frame from the client for {self._policies.heartbeat_timeout:g} s"
+            self._end(connection, Code.HEARTBEAT, text)
         else:
             connection.timer = self._timers.at(deadline, self._heartbeat_check, connection)
 
@@ -448,7 +468,8 @@ _HANDLERS: dict[type, Callable[[Gateway, Connection, Any, float], None]] = {
     frames.Typing: Gateway._typing,
 }
 
-#: What is sent until the device acknowledges it; the rest goes once. Returns whether there was room for it.
+#: The frames that are repeated until the device acknowledges them, with their methods. These return whether the queue
+#: had room. All other frames are sent once.
 _PUSHES: dict[type, Callable[[Pushes, Any, float], bool]] = {
     frames.Push: Pushes.push,
     frames.State: Pushes.state,

@@ -1,4 +1,4 @@
-"""Delivered marks on their way from a gateway to the router of their user."""
+"""The delivered marks that a gateway passes on to the router of their user."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from imsim.core.timers import Timer, Timers
 
 
 class Marks:
-    """The marks of one session. A mark is never refused, because the client would not repeat it: beyond the rate it
-    waits, and the latest of its conversation stands for those before it. If the connection ends first, the next sync
-    says it.
+    """The delivered marks of one session.
 
-    `take(now)` takes one from the user's budget and returns 0, or the seconds until there is one again.
+    A mark is never rejected, because the client would not repeat it. Beyond the rate limit it waits, and a later mark
+    of the same conversation replaces it. If the connection ends first, the cursors of the next sync contain the mark.
+
+    `take(now)` takes one token from the user's rate limit and returns 0, or the seconds until there is a token.
     """
 
     __slots__ = ("_pass_on", "_take", "_timer", "_timers", "_waiting")
@@ -29,12 +30,11 @@ class Marks:
         self._timer: Timer | None = None
 
     def __len__(self) -> int:
-        """The number of marks that wait."""
+        """Return the count of marks that wait."""
         return len(self._waiting)
 
     def add(self, mark: frames.Delivered, now: float) -> bool:
-        """Pass the mark on, now or later. Returns whether there was room for it: marks of more conversations than a
-        device may have do not wait."""
+        """Pass the mark on, now or later. Return False if marks of too many conversations wait already."""
         waiting, id = self._waiting, mark.conversation_id
         wait = 0.0 if waiting else self._take(now)
         if not waiting and not wait:
@@ -49,6 +49,7 @@ class Marks:
         return True
 
     def end(self) -> None:
+        """Stop the timer, because the connection has ended."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -59,5 +60,5 @@ class Marks:
             if not wait:
                 self._pass_on(waiting.pop(next(iter(waiting))), now)
         self._timer = None
-        if waiting:  # not at this very moment, which rounding might make of it
+        if waiting:  # at least 1 ms later, because rounding could make the wait 0
             self._timer = self._timers.at(now + max(wait, 0.001), self._pass_on_waiting)

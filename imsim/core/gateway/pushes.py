@@ -1,7 +1,7 @@
-"""What a gateway sends to one session unasked: messages, conversation states, and notices that there is something new.
+"""The pushes of a gateway to one session: messages, conversation states, notices of new messages, and resyncs.
 
-Each is sent again, with backoff, until the device has acknowledged it; but for a chatroom's messages, which go once, or
-not at all where the connection gets too many.
+A push is repeated with backoff until the device acknowledges it. A chatroom's message is sent only once, or not at all
+if the connection receives too many.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from imsim.core.model import Scene, Session
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
-_CHATROOM = Scene.CHATROOM  # asked for with every push
-_LONGEST_TIMEOUT = 60.0  # seconds; what is repeated backs off up to this
+_CHATROOM = Scene.CHATROOM  # faster than an attribute of the enumeration
+_LONGEST_TIMEOUT = 60.0  # the upper limit of the backoff, in seconds
 
 _Latest = frames.State | frames.Notify | frames.Resync
 _Repeated = frames.Push | _Latest
@@ -29,23 +29,24 @@ class PushesPort(Protocol):
 
 
 class _Push:
-    """One that the device has not acknowledged yet."""
+    """A push that the device has not acknowledged yet."""
 
     __slots__ = ("attempts", "frame", "number", "timer", "wait")
 
     def __init__(self, frame: _Repeated, number: int, wait: float) -> None:
         self.frame = frame
-        self.number = number  # a message's seq, a state's version, a resync's number
+        self.number = number  # the seq of a message or notice, the version of a state, the number of a resync
         self.attempts = 1
         self.wait = wait
         self.timer: Timer | None = None
 
 
 class Pushes:
-    """Those of one session, which is the latest of its connection.
+    """The pushes of one session.
 
-    What pushes something says whether there was room for it: beyond `send_queue` unacknowledged ones there is none,
-    which is to be the connection's end."""
+    The methods that push return whether the queue had room. It holds `send_queue` unacknowledged pushes. If it is full,
+    the gateway must end the connection.
+    """
 
     __slots__ = (
         "_by_conversation",
@@ -65,11 +66,11 @@ class Pushes:
         self._timers = timers
         self._session = session
         self._by_conversation: dict[str, list[_Push]] = NO_DICT  # messages, in seq order
-        #: By op and conversation, where a new one makes those before it needless.
+        #: The latest push by op and conversation, for those where a new push replaces the one before it.
         self._latest: dict[tuple[str, str], _Push] = NO_DICT
-        self._resyncs = 0  # how many it was sent
-        self._room_bucket: Bucket | None = None  # what it is sent of chatrooms, where there is a limit
-        self.count = 0  # of those that are unacknowledged
+        self._resyncs = 0  # the count of resyncs so far
+        self._room_bucket: Bucket | None = None  # the rate limit of chatroom messages, if there is one
+        self.count = 0  # the count of unacknowledged pushes
 
     def push(self, frame: frames.Push, now: float) -> bool:
         message = frame.message
@@ -116,13 +117,14 @@ class Pushes:
         self._latest_acknowledged((frames.Resync.op, ""), number)
 
     def end(self) -> None:
+        """Stop all timers, because the connection has ended."""
         for pushes in (*self._by_conversation.values(), self._latest.values()):
             for push in pushes:
                 if push.timer:
                     push.timer.cancel()
 
     def _sheds(self, now: float) -> bool:
-        """Whether the device gets too much of chatrooms for one message more."""
+        """Return whether one more chatroom message would exceed the rate limit of the connection."""
         if not self._policies.room_rate:
             return False
         if self._room_bucket is None:
@@ -130,7 +132,7 @@ class Pushes:
         return self._room_bucket.take(now) > 0
 
     def _push_latest(self, frame: _Latest, conversation: str, number: int, now: float) -> bool:
-        """It says all that one with a lower number says, so that one need not arrive any more."""
+        """Push a frame that replaces the frames of the same op and conversation with lower numbers."""
         key = (frame.op, conversation)
         other = self._latest.get(key)
         if other is not None:
@@ -146,7 +148,7 @@ class Pushes:
         return True
 
     def _until_acknowledged(self, frame: _Repeated, number: int, now: float) -> _Push | None:
-        """Have it sent again, and again; None if too much is unacknowledged already."""
+        """Start to repeat the frame until its acknowledgement. Return None if the queue is full."""
         if self.count >= self._policies.send_queue:
             return None
         self.count += 1

@@ -1,4 +1,4 @@
-"""The client: requests on behalf of the application, and changes."""
+"""The client: its start, its requests for the application, and changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_client_goes_from_start_to_online():
     assert phone.of(events.Ready) == [events.Ready()]
 
 
-def test_the_token_of_the_next_login_can_be_given(phone):
+def test_token_of_the_next_login_can_be_set(phone):
     assert (phone.machine.token, phone.machine.device) == ("token", "d0")
     phone.machine.token = "fresh"
     phone.machine.disconnected(0.0)
@@ -39,7 +39,7 @@ def test_the_token_of_the_next_login_can_be_given(phone):
 # --- groups, requests -----------------------------------------------------------------------------------------------
 
 
-def test_making_a_group_is_a_change_like_any_other(phone):
+def test_creating_a_group_sends_a_change_like_any_other(phone):
     phone.machine.create_group("team", ["alice"], 0.0)
     assert phone.sent(frames.Send) == [change("create:team", "create", "alice", by="bob")]
     phone.stored("create:team", 1, TEAM)
@@ -50,14 +50,14 @@ def test_making_a_group_is_a_change_like_any_other(phone):
     assert [(event.id_client, event.code) for event in phone.of(events.SendFailed)] == [("again", Code.CONFLICT)]
 
 
-def test_a_rejected_request_is_not_taken_for_a_send_of_the_same_name(phone):
+def test_a_rejected_request_does_not_fail_a_send_with_the_same_ref(phone):
     phone.send("team")
     phone.machine.enter("team", 0.0)
     phone.rejected("team", Code.TOO_LARGE, "enter")
     assert phone.machine.status("team") == Status.SENDING
 
 
-def test_a_temporary_refusal_is_not_a_failure(phone):
+def test_a_retryable_rejection_does_not_fail_a_request(phone):
     phone.push(1)
     phone.machine.read(AB, 0.0)
     phone.get(frames.Rejected("read", AB, Code.UNAVAILABLE, "", number=1))
@@ -66,12 +66,12 @@ def test_a_temporary_refusal_is_not_a_failure(phone):
     assert phone.sent(frames.Read) == [frames.Read(AB, 1, 1)]
     assert phone.of(events.RequestFailed) == []
     phone.get(frames.Done("read", AB, 1))
-    phone.get(frames.Rejected("read", AB, Code.NO_CONVERSATION, "", number=1))  # to the repetition
+    phone.get(frames.Rejected("read", AB, Code.NO_CONVERSATION, "", number=1))  # the answer to the repetition
     assert phone.of(events.RequestFailed) == []
     assert len(phone.of(events.RequestDone)) == 1
 
 
-def test_a_rate_limit_says_when_to_ask_again(phone):
+def test_a_rate_limited_request_is_repeated_after_retry_after(phone):
     phone.machine.history(AB, 1, 2, 0.0)
     phone.get(frames.Rejected("history", f"{AB}:1-2", Code.RATE_LIMITED, "", 7.5, 1))
     phone.collect()
@@ -99,12 +99,12 @@ def test_a_read_count_is_reported_once(phone):
 # --- history --------------------------------------------------------------------------------------------------------
 
 
-def test_each_range_is_a_request_of_its_own(phone):
+def test_each_range_of_history_is_a_separate_request(phone):
     for first, last in ((1, 3), (1, 2)):
         phone.machine.history(AB, first, last, 0.0)
     phone.machine.history(TEAM, 1, 3, 0.0)
     phone.pulled(1, 2)
-    phone.pulled(1, 4)  # never asked for
+    phone.pulled(1, 4)  # was not requested
     assert [(event.first, event.last) for event in phone.of(events.History)] == [(1, 2)]
     phone.collect()
     phone.advance(5)
@@ -128,7 +128,7 @@ def test_resolutions_and_silent_changes_are_events_and_not_messages(phone):
 # --- presence, typing -------------------------------------------------------------------------------------------------
 
 
-def test_typing_and_presence_are_passed_on_and_sent_only_while_online(phone):
+def test_hints_are_reported_and_typing_is_sent_only_while_online(phone):
     phone.get(frames.IsTyping(AB))
     phone.get(frames.Presence("alice", True))
     assert phone.of(events.Typing) == [events.Typing(AB)]

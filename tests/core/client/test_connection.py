@@ -1,4 +1,4 @@
-"""A device's connection: opened, logged in, kept alive, left when it is silent, and opened again."""
+"""A device's connection: opening, login, heartbeats, and reconnects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imsim.testing import ManualClock, RecordingPort
 
 
 class Wire:
-    """A connection with what it did; `losses` counts how often it said that the connection was lost."""
+    """A connection with a record of its actions. `losses` counts its calls of `lost`."""
 
     def __init__(self, draw=lambda: 0.5, kind="", **policies):
         self.port = RecordingPort()
@@ -58,7 +58,7 @@ PING = ("send", (frames.Ping(),))
 
 
 def left(code):
-    """The calls with which it leaves a connection, to come back."""
+    """Return the calls with which a client ends a connection and plans a reconnect."""
     return [("close", ()), ("emit", (events.Disconnected(code),))]
 
 
@@ -84,7 +84,7 @@ def test_a_connection_goes_from_start_to_login():
 
 
 def test_each_login_is_the_next_attempt_of_one_instance():
-    """A login that was held up on its way must not throw out the one that overtook it."""
+    """With the number, the server can ignore a login that arrives after a later one."""
     wire, other = Wire(draw=iter([0.25, 0.5, 0.5]).__next__), Wire(draw=iter([0.75]).__next__)
     logins = []
     for end in (wire.disconnected, wire.connection.stop, None):
@@ -100,7 +100,7 @@ def test_each_login_is_the_next_attempt_of_one_instance():
     assert other.port.take("send")[0].instance == f"{3 * 2**51:x}"
 
 
-def test_a_login_shows_the_latest_token(wire):
+def test_a_login_sends_the_latest_token(wire):
     wire.connection.token = "fresh"
     wire.disconnected()
     wire.connection.start(0.0)
@@ -128,7 +128,7 @@ def test_a_login_that_takes_too_long_is_given_up_and_tried_again(stage):
     wire.connection.start(0.0)
     if stage == "logging_in":
         wire.advance(9.0)
-        wire.connection.connected(9.0)  # the login has a time of its own
+        wire.connection.connected(9.0)  # the timeout of the login starts again
     wire.port.take()
     wire.advance(9.9)
     assert wire.port.take() == []
@@ -138,7 +138,7 @@ def test_a_login_that_takes_too_long_is_given_up_and_tried_again(stage):
     assert (wire.connection.state, wire.port.take()) == (State.CONNECTING, [("connect", ())])
 
 
-# --- losing it, coming back -----------------------------------------------------------------------------------------
+# --- losses and reconnects ------------------------------------------------------------------------------------------
 
 
 def test_reconnects_wait_a_uniform_share_of_an_exponentially_growing_time():
@@ -152,7 +152,7 @@ def test_reconnects_wait_a_uniform_share_of_an_exponentially_growing_time():
         waits.append(wire.reconnects_in())
         wire.advance(waits[-1])
         assert wire.connection.state == State.CONNECTING
-    # the ceilings: 0.5, 1, 2, 4, 8, 16, then 30 for good
+    # the ceilings: 0.5, 1, 2, 4, 8, 16, then always 30
     assert waits == pytest.approx([0.25, 0.5, 1.0, 1.0, 0.0, 16.0, 15.0, 15.0])
 
 
@@ -172,11 +172,11 @@ def test_a_login_that_lasts_makes_the_next_wait_short_again():
         wire.disconnected()
         wire.advance(wire.reconnects_in())
     wire.connection.connected(wire.clock.now)
-    wire.disconnected()  # to be connected is not enough
+    wire.disconnected()  # a connection without a login does not reset the backoff
     assert wire.reconnects_in() == 8.0
     wire.up()
     wire.clock.now += 29.9
-    wire.disconnected()  # nor is a short while
+    wire.disconnected()  # nor does a short login
     assert wire.reconnects_in() == 15.0
     wire.up()
     wire.clock.now += 30.0
@@ -184,7 +184,7 @@ def test_a_login_that_lasts_makes_the_next_wait_short_again():
     assert wire.reconnects_in() == 0.25
 
 
-def test_a_server_that_ends_fresh_logins_is_left_alone_ever_longer():
+def test_backoff_grows_while_the_server_ends_each_login_at_once():
     wire = Wire(draw=lambda: 1.0, reconnect_min=1.0, reconnect_max=30.0)
     waits = []
     for _ in range(6):
@@ -195,7 +195,7 @@ def test_a_server_that_ends_fresh_logins_is_left_alone_ever_longer():
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
 
 
-def test_pings_come_as_often_as_the_server_needs_them():
+def test_pings_follow_the_heartbeat_of_the_server():
     wire = Wire(heartbeat=30.0)
     wire.connection.start(0.0)
     wire.connection.connected(0.0)
@@ -219,7 +219,7 @@ def test_a_refusal_that_allows_it_leads_to_a_reconnect(wire):
     assert wire.connection.state == State.CONNECTING
 
 
-def test_a_final_refusal_ends_the_connection_for_good(wire):
+def test_a_final_refusal_ends_the_connection_permanently(wire):
     wire.connection.refused(frames.Refused(Code.REPLACED, False, "elsewhere"), 0.0)
     assert wire.port.take() == [("close", ()), ("emit", (events.Ended(Code.REPLACED, "elsewhere"),))]
     wire.disconnected()
@@ -246,8 +246,8 @@ def test_a_stop_before_the_first_start_is_harmless():
 
 
 @pytest.mark.parametrize("silent", ["server", "device"])
-def test_where_one_side_has_been_silent_it_pings(wire, silent):
-    """Also where only the server has: one that is busy with storage answers that at least."""
+def test_client_pings_after_either_side_was_silent(wire, silent):
+    """A server that is busy with storage sends nothing else, but it answers pings."""
     for _ in range(5):
         wire.advance(25)
         if silent == "device":
@@ -257,10 +257,10 @@ def test_where_one_side_has_been_silent_it_pings(wire, silent):
             wire.port.take()
         wire.advance(5)
         assert wire.port.take() == [PING]
-        wire.heard()  # the pong
+        wire.heard()  # the pong arrives
 
 
-def test_where_both_sides_talk_there_are_no_pings(wire):
+def test_client_does_not_ping_while_both_sides_send(wire):
     for _ in range(30):
         wire.advance(10)
         wire.put(frames.Delivered("p2p:alice:bob", 1))
@@ -268,7 +268,7 @@ def test_where_both_sides_talk_there_are_no_pings(wire):
     assert frames.Ping() not in wire.port.take("send")
 
 
-def test_a_silent_server_is_left(wire):
+def test_client_closes_the_connection_to_a_silent_server(wire):
     wire.advance(89.9)
     assert wire.port.take() == [PING, PING]
     wire.advance(0.1)  # the first beat after 75 s of silence
@@ -287,7 +287,7 @@ def test_silence_counts_from_the_opening_of_the_connection():
     assert wire.port.take() == left(Code.HEARTBEAT)
 
 
-def test_a_server_is_given_the_time_of_the_policy():
+def test_client_waits_for_the_heartbeat_timeout_of_the_policy():
     wire = Wire(heartbeat=40.0, heartbeat_timeout=80.0).up()
     wire.advance(79.9)
     assert wire.port.take() == [PING]

@@ -25,7 +25,7 @@ def own(phone, id_client, at, event, **data):
 # --- the list ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_conversation_in_which_nothing_happened_is_not_listed():
+def test_a_conversation_without_messages_is_not_listed():
     phone = Phone().online([state(0, conversation=TEAM)])
     phone.send("1")
     assert phone.machine.conversations() == []
@@ -58,7 +58,7 @@ def test_reading_an_unknown_conversation_does_nothing(phone):
     assert phone.methods() == []
 
 
-def test_reading_elsewhere_clears_here_and_never_backwards(phone):
+def test_a_read_mark_from_another_device_counts_and_never_moves_back(phone):
     phone.push(1, 2, 3)
     phone.get(frames.State(state(2, 2, 1)))
     phone.get(frames.State(state(1, 1, 2)))
@@ -85,7 +85,7 @@ def test_a_state_is_acknowledged_whether_it_is_new_or_not(phone):
     assert phone.of(events.StateChanged) == [events.StateChanged(AB, True, False, 0, "")]
 
 
-def test_the_pinned_come_first_each_kind_by_its_latest(phone):
+def test_list_has_pinned_conversations_first_and_the_latest_first_in_each_part(phone):
     for number, user in enumerate(("p", "q", "r", "s"), 1):
         phone.push(1, conversation_id=f"p2p:bob:{user}", sender=user, time=number)
     for version, user in enumerate(("p", "r"), 1):
@@ -93,13 +93,13 @@ def test_the_pinned_come_first_each_kind_by_its_latest(phone):
     assert [line.to for line in phone.machine.conversations()] == ["r", "p", "s", "q"]
 
 
-def test_a_setting_shows_at_once_and_yields_to_the_servers_answer(phone):
+def test_a_setting_shows_at_once_and_is_taken_back_after_a_rejection(phone):
     phone.push(1)
     phone.collect()
     phone.machine.set_conversation(AB, 0.0, pinned=True, custom="x")
     assert phone.sent() == [frames.SetConversation(AB, True, None, None, "x", 1)]
     assert (phone.line().pinned, phone.line().custom) == (True, "x")
-    phone.get(frames.State(state(1, muted=True)))  # another device's
+    phone.get(frames.State(state(1, muted=True)))  # a change by another device
     assert (phone.line().pinned, phone.line().muted, phone.line().custom) == (True, True, "x")
     phone.get(frames.Rejected("set_conversation", AB, Code.TOO_LARGE, "why", number=1))
     assert (phone.line().pinned, phone.line().muted, phone.line().custom) == (False, True, "")
@@ -138,13 +138,13 @@ def test_delivered_and_read_marks_of_the_peer_are_separate_events(phone):
 # --- recalls and edits ------------------------------------------------------------------------------------------------
 
 
-def test_an_older_edit_does_not_undo_a_newer_one_in_the_message(phone):
+def test_an_older_edit_does_not_undo_a_newer_edit(phone):
     phone.synced(message(1, content="newest", amended=9))
     phone.pushed(message(1, content="newest", amended=9), entry(2, "edit", seq=1, content="older"))
     assert last(phone) == (1, "newest")
 
 
-def test_an_own_change_happens_when_its_turn_comes(phone):
+def test_an_own_change_takes_effect_in_the_order_of_the_log(phone):
     phone.push(1)
     own(phone, "1", 4, "edit", seq=1, content="mine")
     assert phone.of(events.Edited) == []
@@ -159,7 +159,7 @@ def test_an_own_change_happens_when_its_turn_comes(phone):
 @pytest.mark.parametrize(
     "amended", [{"content": "edited", "amended": 2}, {"content": "", "recalled": True, "amended": 2}]
 )
-def test_an_own_message_that_was_changed_before_its_answer_came_proves_stored(phone, amended):
+def test_an_own_message_that_was_amended_before_its_answer_counts_as_stored(phone, amended):
     phone.send("1", "mine")
     phone.pushed(message(1, sender="bob", id_client="1", **amended))
     assert phone.of(events.Acked) == [events.Acked("1", AB, 1)]
@@ -168,7 +168,7 @@ def test_an_own_message_that_was_changed_before_its_answer_came_proves_stored(ph
     assert len(phone.of(events.Acked)) == 1
 
 
-def test_only_some_changes_are_remembered(phone):
+def test_the_amendments_kept_are_bounded(phone):
     phone.push(1)
     for seq in range(2, _AMENDED + 4):
         phone.pushed(entry(seq, "recall", seq=seq - 1))
@@ -180,7 +180,7 @@ def test_only_some_changes_are_remembered(phone):
     assert 4 not in known
 
 
-def test_looking_back_goes_on_where_a_page_ended(phone):
+def test_look_back_continues_before_the_previous_page(phone):
     phone.synced(*(message(seq) for seq in range(1, 51)))
     phone.collect()
     phone.pushed(entry(51, "recall", seq=50))
@@ -195,7 +195,7 @@ def test_looking_back_goes_on_where_a_page_ended(phone):
     assert last(phone) == (7, "text 7")
 
 
-def test_looking_back_strides_over_the_time_before_joining(phone):
+def test_look_back_doubles_its_range_while_pages_are_empty(phone):
     seq = 100_000
     phone.pushed(message(seq, conversation_id=TEAM))
     phone.advance(3)

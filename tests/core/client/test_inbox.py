@@ -1,4 +1,4 @@
-"""Inbox against a brute-force model: each message once, strictly in order, nothing passed that may still come."""
+"""The inbox, compared with a brute-force model: it shows each message once and in order, and skips none."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TOP = 12
 
 
 class ModelledInbox:
-    """An inbox with what was shown, and a plain model of what should be. `hidden`: what this device may not see."""
+    """An inbox, the messages that it showed, and a simple model. `hidden`: the seqs that the device may not see."""
 
     def __init__(self, hidden: frozenset[int] = frozenset()) -> None:
         self.inbox = Inbox()
         self.hidden = hidden
         self.shown: list[int] = []
         self.own: set[int] = set()
-        self.came: dict[int, float] = {}  # all that was taken, and when first
+        self.came: dict[int, float] = {}  # all seqs that arrived, with the times of their first arrival
         self.complete = 0
         self.now = 0.0
 
@@ -48,7 +48,7 @@ class ModelledInbox:
         self.follow()
 
     def fetch(self, top: int) -> None:
-        """All from the cursor to `top`, the latest first: in which order it is taken is no matter."""
+        """Take everything from the cursor to `top`, the latest first. The order must not matter."""
         for seq in range(top, self.inbox.cursor, -1):
             if seq not in self.hidden:
                 self.take(seq, Route.SYNC)
@@ -58,7 +58,7 @@ class ModelledInbox:
 
     @property
     def next_seq(self) -> int:
-        """By the plain model."""
+        """The `next_seq` of the model."""
         seq = 1
         while seq in self.came or seq <= self.complete:
             seq += 1
@@ -67,7 +67,7 @@ class ModelledInbox:
     def check(self) -> None:
         assert self.inbox.next_seq == self.next_seq
         assert self.inbox.cursor == self.next_seq - 1
-        # all that came and has nothing missing before it, in order, each once
+        # all messages that arrived and have no gap before them, once and in order
         assert self.shown == [seq for seq in sorted(self.came) if seq < self.next_seq and seq not in self.own]
         held = [seq for seq in sorted(self.came) if seq >= self.next_seq]
         assert self.inbox.held_since == (self.came[held[0]] if held else None)
@@ -82,12 +82,12 @@ arrivals = st.lists(st.tuples(st.sampled_from(("take", "own", "fetch")), seqs), 
 
 @given(arrivals, st.frozensets(seqs, max_size=4), st.frozensets(seqs, max_size=3))
 def test_every_message_is_shown_once_and_in_order(actions, own, hidden):
-    """`own` are this device's: it hears their seqs, and they come from the server by a page only."""
+    """`own` are seqs of this device's sends: it learns them from the answers. Only pages bring these messages."""
     own -= hidden
     modelled = ModelledInbox(hidden)
     for action, seq in actions:
         if action == "fetch":
-            for mine in own:  # a device knows the answers to its own sends before it has fetched past them
+            for mine in own:  # the answers to own sends arrive before a page that contains them
                 if mine <= seq and mine not in modelled.own:
                     modelled.take_own(mine)
             modelled.fetch(seq)
@@ -109,7 +109,7 @@ def test_a_held_back_copy_of_an_own_message_is_not_shown():
     inbox = Inbox()
     inbox.take(message(2), Route.PUSH, 1.0)
     inbox.take_own(2, 5.0)
-    assert inbox.held_since == 5.0  # what is before it is still missing
+    assert inbox.held_since == 5.0  # seq 1 is still missing
     assert inbox.take(message(1), Route.PUSH, 6.0) is Taken.SHOW
     assert list(inbox.following()) == []
     assert inbox.next_seq == 3
@@ -130,8 +130,8 @@ def test_the_gap_ends_before_the_first_that_is_held_back():
     assert inbox.held_since == 3.0
 
 
-def test_invisible_seqs_are_passed_and_messages_held_back_are_kept():
-    """Nothing that came is dropped, not even where something before it will never come."""
+def test_invisible_seqs_are_skipped_and_messages_held_back_are_kept():
+    """A message that arrived is kept, even if a seq before it will never arrive."""
     modelled = ModelledInbox()
     modelled.take(2)
     modelled.take(7)
@@ -151,7 +151,7 @@ def test_the_messages_held_back_are_bounded():
         assert inbox.take(message(seq), Route.PUSH, 0.0) is Taken.AHEAD
     inbox.take(message(1), Route.PUSH, 0.0)
     assert len(list(inbox.following())) == _AHEAD
-    # those past the bound were not acknowledged either, and come again
+    # the server repeats the messages past the bound, because they were not acknowledged
     assert inbox.take(message(_AHEAD + 2), Route.PUSH, 0.0) is Taken.SHOW
 
 
@@ -163,7 +163,7 @@ def test_a_message_held_back_keeps_its_route():
 
 
 def test_messages_fetched_for_a_gap_are_kept_even_when_the_inbox_is_full():
-    """It comes from the gap's end backwards, where it is too large for one page."""
+    """If the gap is too large for one page, its messages arrive from the end backwards."""
     inbox = Inbox()
     for seq in range(11, 11 + _AHEAD):
         inbox.take(message(seq), Route.PUSH, 1.0)
@@ -174,6 +174,6 @@ def test_messages_fetched_for_a_gap_are_kept_even_when_the_inbox_is_full():
     for seq in range(1, 9):
         inbox.take(message(seq), Route.SYNC, 3.0)
     assert [one.seq for one, _ in inbox.following()] == list(range(9, 9 + _AHEAD))
-    last = 8 + _AHEAD  # those that gave way come again, as nobody has acknowledged them
+    last = 8 + _AHEAD  # the two highest gave way; the server repeats them, because they were not acknowledged
     assert inbox.cursor == last
     assert inbox.take(message(last + 1), Route.PUSH, 4.0) is Taken.SHOW

@@ -1,4 +1,4 @@
-"""What a device sends: repeated until it is answered, once, in order; failed only for good, and corrected."""
+"""The outbox: sends are repeated until answered, keep their order, and a wrong failure is corrected."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_unanswered_send_is_repeated_and_then_failed(phone):
     assert [event.attempt for event in phone.of(events.Sent)] == [1, 2, 3, 4]
 
 
-def test_a_failed_send_that_proves_stored_is_corrected(phone):
+def test_a_late_answer_corrects_a_failed_send(phone):
     phone.send("1")
     phone.advance(20)
     phone.stored("1", 1)
@@ -50,7 +50,7 @@ def test_a_failed_send_that_proves_stored_is_corrected(phone):
     assert phone.shown == []
 
 
-def test_a_failed_send_that_comes_with_a_sync_is_corrected(phone):
+def test_a_sync_corrects_a_failed_send_that_is_stored(phone):
     phone.push(1)
     phone.send("1")
     phone.advance(20)
@@ -59,12 +59,12 @@ def test_a_failed_send_that_comes_with_a_sync_is_corrected(phone):
     phone.synced(message(2, sender="bob", id_client="1", content="text"))
     assert phone.machine.status("1") == Status.SUCCESS
     assert phone.of(events.Acked) == [events.Acked("1", AB, 2)]
-    assert phone.shown == [1]  # the other has been on this screen all the time
+    assert phone.shown == [1]  # the device has shown its own message since the send
     assert phone.line().unread == 0
 
 
 @pytest.mark.parametrize("code", [Code.NOT_MEMBER, Code.CONFLICT, Code.TOO_LARGE, Code.BAD_REQUEST])
-def test_a_rejection_for_good_fails_at_once(phone, code):
+def test_a_final_rejection_fails_the_send_at_once(phone, code):
     phone.send("1")
     phone.collect()
     phone.rejected("1", code)
@@ -98,12 +98,12 @@ def test_a_send_refused_as_a_gap_waits_for_its_predecessor(phone):
     phone.stored("1", 1)
     assert phone.sends() == [("2", True, None), ("3", True, "2")]
     phone.stored("2", 2)
-    assert phone.sends() == []  # the third is on its way already
+    assert phone.sends() == []  # send 3 is already on its way
 
 
 @pytest.mark.parametrize("refused", ["gap", "rate limit"])
-def test_a_held_send_takes_no_token_of_its_predecessor(phone, refused):
-    """Tried again by itself, it would take each token of a rate limit, only to be refused for want of the other."""
+def test_a_held_send_does_not_use_the_rate_of_its_predecessor(phone, refused):
+    """With its own retries, it would take the tokens, and each time be rejected because its predecessor is missing."""
     phone.send("1")
     phone.send("2")
     if refused == "gap":
@@ -119,8 +119,8 @@ def test_a_held_send_takes_no_token_of_its_predecessor(phone, refused):
     assert [id_client for id_client, _, _ in phone.sends()] == ["2"]
 
 
-def test_a_held_send_goes_when_its_predecessor_is_seen_among_the_messages(phone):
-    """Its answer was lost, and it comes itself, pushed or synced."""
+def test_a_held_send_is_sent_when_its_predecessor_arrives_as_a_message(phone):
+    """The answer to the predecessor was lost, but a push or a sync brings the message."""
     phone.send("1")
     phone.send("2")
     phone.rejected("2", Code.GAP)
@@ -130,7 +130,7 @@ def test_a_held_send_goes_when_its_predecessor_is_seen_among_the_messages(phone)
     assert phone.sends() == [("2", True, None)]
 
 
-def test_a_gap_whose_predecessor_is_gone_already_goes_again_at_once(phone):
+def test_a_send_refused_as_a_gap_is_sent_at_once_if_its_predecessor_has_failed(phone):
     phone.send("1")
     phone.send("2")
     phone.rejected("1", Code.TOO_LARGE)
@@ -139,12 +139,12 @@ def test_a_gap_whose_predecessor_is_gone_already_goes_again_at_once(phone):
     assert phone.sends() == [("2", True, None)]
 
 
-def test_a_held_send_goes_when_its_predecessor_has_timed_out():
+def test_a_held_send_is_sent_when_its_predecessor_has_timed_out():
     phone = Phone(send_attempts=2).online()
     phone.send("1")
     phone.machine.disconnected(0.0)
     phone.advance(0.25)
-    phone.log_in()  # its second and last attempt
+    phone.log_in()  # sends it for the second and last time
     phone.advance(1)
     phone.send("2")
     phone.rejected("2", Code.GAP)
@@ -154,7 +154,7 @@ def test_a_held_send_goes_when_its_predecessor_has_timed_out():
     assert phone.sends() == [("2", True, None)]
 
 
-def test_pending_requests_of_a_stopped_client_go_out_after_the_next_start(phone):
+def test_pending_requests_of_a_stopped_client_are_sent_after_the_next_start(phone):
     phone.send("1")
     phone.machine.read_count(TEAM, 1, 0.0)
     phone.machine.stop(0.0)
@@ -185,7 +185,7 @@ def test_sends_without_an_answer_are_bounded(phone, monkeypatch):
     assert phone.machine.status("4") == Status.SENDING
 
 
-def test_failures_remembered_are_bounded(phone, monkeypatch):
+def test_the_failed_sends_kept_are_bounded(phone, monkeypatch):
     monkeypatch.setattr(outbox, "_FAILED", 2)
     for number in ("1", "2", "3"):
         phone.send(number)
@@ -193,7 +193,7 @@ def test_failures_remembered_are_bounded(phone, monkeypatch):
     assert len(phone.machine._outbox._failed) == 2
 
 
-def test_a_rejection_of_a_send_that_has_failed_already_is_no_request(phone):
+def test_a_second_rejection_of_a_send_is_ignored(phone):
     phone.send("1")
     phone.rejected("1", Code.TOO_LARGE)
     phone.rejected("1", Code.TOO_LARGE)
@@ -202,7 +202,7 @@ def test_a_rejection_of_a_send_that_has_failed_already_is_no_request(phone):
 
 
 def test_a_resent_message_reports_its_read_mark_again(phone):
-    """Whoever stored it at the first attempt may have died before telling anybody."""
+    """The server that stored the first attempt may have crashed before it sent the mark to other devices."""
     phone.push(1)
     phone.send("1")
     phone.advance(5)
@@ -215,7 +215,7 @@ def test_a_resent_message_reports_its_read_mark_again(phone):
 
 
 def test_another_devices_message_with_the_same_id_does_not_acknowledge_mine(phone):
-    """Found by the fault search, seed 9: this one will be refused as a conflict."""
+    """Found by the fault search, seed 9. The server will reject the send of this device as a conflict."""
     phone.send("1", "mine")
     phone.push(1, sender="bob", id_client="1", content="of another device")
     assert phone.machine.status("1") == Status.SENDING
@@ -225,7 +225,7 @@ def test_another_devices_message_with_the_same_id_does_not_acknowledge_mine(phon
 
 
 def test_a_message_recalled_under_the_same_idclient_is_not_the_last_message(phone):
-    """Another device had used it for other words; once they are recalled, nobody can tell."""
+    """Another device used this idClient for a different text. After its recall, the bodies cannot be compared."""
     phone.send("1", "other words")
     phone.get(frames.Push(message(1, sender="bob", to="alice", id_client="1")))
     recall = {"event": "recall", "operator": "bob", "targets": [], "data": {"seq": 1}}
@@ -242,8 +242,8 @@ def test_a_system_message_to_oneself_leaves_no_gap(phone):
     assert [event.message for event in phone.of(events.Shown)] == [news]
 
 
-def test_a_send_on_its_way_is_not_sent_again_by_hand(phone):
-    """A second tap on the button."""
+def test_a_second_call_for_an_unanswered_send_is_ignored(phone):
+    """For example, the user taps the button twice."""
     phone.send("1")
     phone.send("1")
     assert phone.sends() == [("1", False, None)]
@@ -254,15 +254,15 @@ def test_a_send_on_its_way_is_not_sent_again_by_hand(phone):
 
 
 @pytest.mark.parametrize("id_client", ["", "x" * 129])
-def test_an_id_that_no_server_takes_fails_at_once(phone, id_client):
+def test_an_idclient_of_invalid_length_fails_at_once(phone, id_client):
     phone.send(id_client)
     ((failed),) = phone.of(events.SendFailed)
     assert (failed.id_client, failed.code) == (id_client, Code.BAD_REQUEST)
     assert phone.sends() == []
 
 
-def test_under_a_rate_limit_a_backlog_goes_one_by_one():
-    """All at once, all but one of them would be refused again: n messages would cost n * n / 2 sends."""
+def test_under_a_rate_limit_a_backlog_is_sent_one_by_one():
+    """If all were sent at once, all except one would be rejected: n messages would cost n * n / 2 sends."""
     pair = Pair(Policies(user_rate=5.0, user_burst=1))
     alice = pair.client("alice")
     alice.start()
@@ -274,7 +274,7 @@ def test_under_a_rate_limit_a_backlog_goes_one_by_one():
     assert sum(isinstance(event, events.Sent) for event in alice.events) < 50 * 4
 
 
-def test_a_repeated_send_reads_on_all_devices():
+def test_a_repeated_send_moves_the_read_mark_on_all_devices():
     pair = Pair()
     phone, tablet, bob = pair.client("alice", "phone"), pair.client("alice", "tablet"), pair.client("bob")
     for one in (phone, tablet, bob):
@@ -284,6 +284,6 @@ def test_a_repeated_send_reads_on_all_devices():
     bob.machine.send(Scene.GROUP, "team", "hello", "1", 0.0)
     pair.run_until_idle()
     assert tablet.machine.total_unread() == 1
-    phone.machine.create_group("team", ["bob"], 1.0)  # with which she says that she has seen it
+    phone.machine.create_group("team", ["bob"], 1.0)  # its `shown` includes bob's message
     pair.advance(1)
     assert (phone.machine.total_unread(), tablet.machine.total_unread()) == (0, 0)

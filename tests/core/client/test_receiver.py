@@ -1,4 +1,4 @@
-"""What reaches a device: shown once and in order, acknowledged as far as it is complete, pulled where it is not."""
+"""The receiver: messages are shown once and in order and acknowledged, and gaps are pulled."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def test_a_gap_is_pulled_when_no_push_has_filled_it_in_time(phone):
     assert (phone.sent(), phone.shown) == ([], [1])
     phone.advance(0.1)
     assert phone.sent() == [frames.History(AB, 2, 3, 1)]
-    assert phone.shown == [1]  # never passed over
+    assert phone.shown == [1]  # the gap is not skipped
     phone.pulled(2, 3)
     assert phone.shown == [1, 2, 3, 4]
     assert [event.route for event in phone.of(events.Shown)] == [Route.PUSH, Route.SYNC, Route.SYNC, Route.PUSH]
     assert phone.sent() == [frames.Delivered(AB, 4)]
-    assert phone.of(events.History) == []  # the application asked for nothing
+    assert phone.of(events.History) == []  # the application did not request it
     phone.advance(20)
     assert phone.pulls() == []
 
 
-def test_each_gap_is_waited_for_in_full_from_the_message_behind_it(phone):
+def test_the_wait_for_a_gap_starts_with_the_message_behind_it(phone):
     phone.push(2)
     phone.advance(2.9)
     phone.push(4)
@@ -57,14 +57,14 @@ def test_each_gap_is_waited_for_in_full_from_the_message_behind_it(phone):
     assert phone.pulls() == [(3, 3)]
 
 
-def test_more_messages_behind_a_gap_do_not_put_it_off(phone):
+def test_more_messages_behind_a_gap_do_not_delay_its_pull(phone):
     for seq in (2, 3, 4, 5):
         phone.push(seq)
         phone.advance(1)
     assert phone.pulls() == [(1, 1)]
 
 
-def test_the_next_gap_that_has_waited_already_is_pulled_as_soon_as_the_first_is_filled(phone):
+def test_a_second_gap_is_pulled_as_soon_as_the_first_is_filled_if_its_wait_is_over(phone):
     phone.push(2, 4)
     phone.advance(3)
     assert phone.pulls() == [(1, 1)]
@@ -77,8 +77,8 @@ def test_the_next_gap_that_has_waited_already_is_pulled_as_soon_as_the_first_is_
     assert phone.shown == [1, 2, 3, 4]
 
 
-def test_a_server_with_smaller_pages_is_asked_for_the_rest(phone):
-    """It gives the latest of the range: they are ahead, and what is before them is asked for at once."""
+def test_the_rest_of_a_range_is_requested_from_a_server_with_smaller_pages(phone):
+    """The server sends the latest messages of the range. The client requests the earlier ones at once."""
     phone.push(5)
     phone.advance(3)
     assert phone.pulls() == [(1, 4)]
@@ -88,7 +88,7 @@ def test_a_server_with_smaller_pages_is_asked_for_the_rest(phone):
     assert phone.shown == [1, 2, 3, 4, 5]
 
 
-def test_one_pull_at_a_time(phone):
+def test_a_conversation_has_one_pull_at_a_time(phone):
     phone.push(3)
     phone.advance(3)
     assert phone.pulls() == [(1, 2)]
@@ -118,12 +118,12 @@ def test_a_refused_pull_is_not_reported_to_the_application(phone):
     phone.collect()
     phone.advance(20)
     assert (phone.pulls(), phone.shown) == ([], [])
-    phone.push(3)  # somebody still talks to us: try once more
+    phone.push(3)  # the user still receives messages, so the client tries again
     phone.advance(0)
     assert phone.pulls() == [(1, 1)]
 
 
-def test_a_refused_pull_that_the_application_wanted_as_well_is_a_failure(phone):
+def test_a_refused_pull_that_the_application_requested_too_is_reported(phone):
     phone.push(2)
     phone.advance(3)
     phone.machine.history(AB, 1, 1, phone.clock.now)
@@ -132,7 +132,7 @@ def test_a_refused_pull_that_the_application_wanted_as_well_is_a_failure(phone):
     assert phone.machine._receiver.conversations[AB].pull is None
 
 
-def test_the_refusal_of_another_range_leaves_the_pull_alone(phone):
+def test_the_refusal_of_another_range_does_not_end_the_pull(phone):
     phone.push(3)
     phone.advance(3)
     phone.machine.history(AB, 1, 1, phone.clock.now)
@@ -149,7 +149,7 @@ def test_no_gap_is_pulled_while_a_sync_may_fill_it(phone):
     phone.log_in_again()
     phone.push(3)
     phone.collect()
-    assert phone.machine.next_deadline() == 5.0  # when the sync is asked for again
+    assert phone.machine.next_deadline() == 5.0  # the repetition of the sync
     phone.advance(4.9)
     assert phone.pulls() == []
     phone.synced(message(1), message(2))
@@ -181,7 +181,7 @@ def test_a_gap_that_the_sync_did_not_fill_is_pulled(phone):
     assert phone.pulls() == [(1, 1)]
 
 
-def test_a_stopped_client_waits_for_no_gap(phone):
+def test_a_stopped_client_does_not_wait_for_gaps(phone):
     phone.push(2)
     phone.machine.stop(0.0)
     assert phone.machine.next_deadline() is None
@@ -215,10 +215,10 @@ def test_a_notice_of_a_message_that_was_shown_is_only_acknowledged(notified):
         assert notified.sent() == [frames.Delivered(AB, 2)]
 
 
-def test_notices_during_a_pull_are_pulled_after_it_as_one(notified):
+def test_messages_of_notices_during_a_pull_are_pulled_together_after_it(notified):
     notified.get(frames.Notify(AB, 1))
     notified.collect()
-    for seq in (2, 4, 3):  # the last one late
+    for seq in (2, 4, 3):  # the notice of 3 arrives late
         notified.get(frames.Notify(AB, seq))
     assert notified.sent() == []
     notified.pulled(1, 1)
@@ -235,7 +235,7 @@ def test_a_notice_during_a_sync_is_pulled_after_it_if_the_sync_did_not_bring_it(
 
 
 def test_a_notice_does_not_wait_for_the_gap_before_an_own_message(notified):
-    """The answer to one's own send takes a shorter way than the notice of what came just before it."""
+    """The answer to an own send may arrive before the notice of the message before it."""
     notified.send("1")
     notified.stored("1", 2)
     notified.collect()

@@ -1,4 +1,4 @@
-"""What is asked until it is answered."""
+"""The requests of a client: they are repeated until answered, and newer ones replace older ones."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from imsim.core.timers import Timers
 
 
 class Asking:
+    """The requests of a client, with a manual clock and a record of the frames sent."""
+
     def __init__(self):
         self.timers = Timers()
         self.sent = []
         self.now = 0.0
         self.policies = Policies(send_timeout=5.0)
-        self.requests = Requests(self)  # which has of a connection what they need
+        self.requests = Requests(self)  # stands in for a connection
 
     def put(self, frame, now):
         self.sent.append(frame)
@@ -44,10 +46,10 @@ def asking():
     return made
 
 
-END = frames.EndSession("d1", 1)  # as it goes out
+END = frames.EndSession("d1", 1)  # with its number, as it is sent
 
 
-def test_a_request_goes_out_at_once_and_again_until_it_is_answered(asking):
+def test_a_request_is_sent_at_once_and_repeated_until_it_is_answered(asking):
     asking.ask(END)
     assert asking.take() == [END]
     asking.advance(4.9)
@@ -59,14 +61,14 @@ def test_a_request_goes_out_at_once_and_again_until_it_is_answered(asking):
     assert not asking.requests.answered("end_session", "d1", 1)
 
 
-def test_an_answer_to_something_else_answers_nothing(asking):
+def test_an_answer_to_another_request_is_ignored(asking):
     asking.ask(END)
     assert not asking.requests.answered("end_session", "d2")
     assert not asking.requests.answered("create_group", "d1")
     assert asking.requests.is_waiting("end_session", "d1")
 
 
-def test_without_a_login_requests_wait_for_it():
+def test_requests_wait_for_the_login():
     asking = Asking()
     asking.ask(END)
     asking.advance(60)
@@ -86,13 +88,13 @@ def test_a_newer_read_replaces_an_older_one(asking):
     asking.ask(frames.Read(TEAM, 1))
     asking.ask(frames.Read(AB, 5))
     assert asking.take() == [frames.Read(AB, 3, 1), frames.Read(TEAM, 1, 2), frames.Read(AB, 5, 3)]
-    assert not asking.requests.answered("read", AB, 1)  # the answer to the older
+    assert not asking.requests.answered("read", AB, 1)  # the answer to the older one
     asking.advance(5)
     assert asking.take() == [frames.Read(TEAM, 1, 2), frames.Read(AB, 5, 3)]
     assert asking.requests.answered("read", AB, 3)
 
 
-def test_settings_are_merged_the_newer_field_counts(asking):
+def test_unanswered_settings_are_merged_and_newer_fields_count(asking):
     asking.ask(frames.SetConversation(AB, pinned=True, custom="a", hidden_seq=4))
     asking.ask(frames.SetConversation(AB, muted=True, custom="b", hidden_seq=3))
     asking.take()
@@ -109,7 +111,7 @@ def test_settings_are_merged_the_newer_field_counts(asking):
 
 
 def test_a_late_answer_to_an_older_request_does_not_answer_a_newer_one(asking):
-    """It would hold what was there before the newer one: of a range to fill a gap, less than was asked for."""
+    """The late answer has the messages from before the newer request, which may be fewer than the range now has."""
     asking.ask(frames.History(AB, 5, 8))
     assert asking.requests.answered("history", f"{AB}:5-8", 1)
     asking.ask(frames.History(AB, 5, 8))

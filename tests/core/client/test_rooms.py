@@ -18,7 +18,7 @@ def said(seq, **fields):
     return message(seq, conversation_id="chatroom:lounge", scene=Scene.CHATROOM, to="lounge", **fields)
 
 
-def test_a_late_or_repeated_message_of_a_room_is_not_shown_and_none_is_acknowledged(phone):
+def test_late_and_repeated_room_messages_are_not_shown_and_none_is_acknowledged(phone):
     in_room(phone)
     phone.pushed(said(5), said(9), said(7), said(9))
     assert phone.shown == [5, 9]
@@ -29,7 +29,7 @@ def test_a_late_or_repeated_message_of_a_room_is_not_shown_and_none_is_acknowled
     assert phone.shown == [5, 9]
 
 
-def test_the_latest_of_a_room_come_with_the_answer_once(phone):
+def test_the_latest_messages_in_the_answer_to_enter_are_shown_once(phone):
     phone.machine.enter("lounge", 0.0, recent=2)
     assert phone.sent() == [frames.Enter("lounge", 2, 1)]
     phone.pushed(said(3))
@@ -41,11 +41,11 @@ def test_the_latest_of_a_room_come_with_the_answer_once(phone):
     assert phone.of(events.Entered) == [events.Entered("lounge", 4)]
 
 
-def test_a_room_restarted_under_an_older_clock_is_shown_without_repetitions(phone):
+def test_messages_of_a_room_that_restarted_with_lower_seqs_are_shown_once(phone):
     in_room(phone)
     phone.pushed(said(5), said(9))
     phone.log_in_again()
-    phone.log_in_again()  # nothing was said meanwhile
+    phone.log_in_again()  # without a message in between
     phone.machine.enter("lounge", 0.0, recent=2)
     phone.get(frames.Entered("lounge", 2, [said(8), said(9), said(10)], phone.number("enter", "lounge")))
     assert phone.shown == [5, 9, 10]
@@ -54,7 +54,7 @@ def test_a_room_restarted_under_an_older_clock_is_shown_without_repetitions(phon
     assert phone.shown == [5, 9, 10, 3, 4]
 
 
-def test_the_later_of_entering_and_leaving_counts_whichever_answer_is_lost(phone):
+def test_the_later_of_enter_and_leave_counts_even_if_an_answer_is_lost(phone):
     in_room(phone)
     phone.machine.leave("lounge", 0.0)
     phone.machine.enter("lounge", 0.0)
@@ -71,7 +71,7 @@ def test_the_later_of_entering_and_leaving_counts_whichever_answer_is_lost(phone
     assert phone.of(events.RequestDone) == [events.RequestDone("leave", "lounge")]
 
 
-def test_a_room_that_cannot_be_entered_is_not_tried_again(phone):
+def test_a_refused_enter_is_not_repeated_after_the_next_login(phone):
     phone.machine.enter("lounge", 0.0)
     phone.rejected("lounge", Code.TOO_LARGE, "enter")
     assert [event.code for event in phone.of(events.RequestFailed)] == [Code.TOO_LARGE]
@@ -93,7 +93,7 @@ def test_a_send_to_a_room_succeeds_once_it_is_received(phone):
     assert phone.of(events.Acked) == []
 
 
-def test_rooms_are_entered_again_before_anything_is_said_in_them(phone):
+def test_rooms_are_entered_again_before_messages_are_sent_to_them(phone):
     phone.machine.enter("lounge", 0.0)
     phone.get(frames.Entered("lounge", 1, [], 1))
     phone.machine.send(Scene.CHATROOM, "lounge", "hello", "1", 0.0)

@@ -1,4 +1,4 @@
-"""Syncing: at a login, when the server asks for it, page by page, and against a log that is another one."""
+"""The sync: after a login, on request of the server, page by page, and with another log of the server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imsim.core.model import Code, Route
 
 
 def syncing(**policies):
-    """A phone that has just logged in."""
+    """Return a client that has just logged in."""
     phone = Phone(**policies)
     phone.machine.start(0.0)
     phone.log_in()
@@ -22,7 +22,7 @@ def syncing(**policies):
 # --- the login sync ---------------------------------------------------------------------------------------------------
 
 
-def test_each_page_is_answered_by_the_next_sync_up_to_the_last():
+def test_client_answers_each_page_except_the_last_with_the_next_sync():
     phone = syncing()
     phone.page(message(1), message(2), inbox=7)
     assert phone.machine.state == State.SYNCING
@@ -38,7 +38,7 @@ def test_each_page_is_answered_by_the_next_sync_up_to_the_last():
     assert phone.sent(frames.Sync) == [frames.Sync({AB: 3}, 4, 9, 3)]
 
 
-def test_a_sync_without_an_answer_is_repeated_under_its_number_and_in_time():
+def test_an_unanswered_sync_is_repeated_with_the_same_number():
     phone = syncing()
     phone.advance(4.9)
     assert phone.sent() == []
@@ -51,7 +51,7 @@ def test_a_sync_without_an_answer_is_repeated_under_its_number_and_in_time():
     assert phone.sent(frames.Sync) == []
 
 
-def test_a_lost_connection_ends_the_repetition_of_its_sync():
+def test_a_lost_connection_ends_the_repetition_of_the_sync():
     phone = syncing(reconnect_min=20.0)
     phone.machine.disconnected(0.0)
     assert phone.machine.next_deadline() == 10.0
@@ -59,12 +59,12 @@ def test_a_lost_connection_ends_the_repetition_of_its_sync():
     assert phone.machine.next_deadline() is None
 
 
-@pytest.mark.parametrize("number", [1, 3], ids=["an older one", "none that was asked"])
+@pytest.mark.parametrize("number", [1, 3], ids=["an older sync", "an unknown sync"])
 @pytest.mark.parametrize("last", [False, True], ids=["page", "sync_done"])
 def test_an_answer_to_another_sync_only_delivers_its_messages(number, last):
-    """Copies and late answers would multiply the pages, or end a sync that has not brought everything."""
+    """Otherwise, copies and late answers would multiply the pages, or end a sync before it has brought everything."""
     phone = syncing()
-    phone.page()  # and so it goes on with number 2
+    phone.page()  # the client goes on with number 2
     phone.sent()
     if last:
         frame = frames.SyncDone([message(1)], {AB: 1}, [state(1, pinned=True)], 1, 50, number)
@@ -75,13 +75,13 @@ def test_an_answer_to_another_sync_only_delivers_its_messages(number, last):
     phone.advance(5)
     assert phone.sent() == [
         frames.Sync({AB: 1}, 0, 0, 2, state_version=int(last))
-    ]  # neither the inbox nor the version is to be relied on
+    ]  # the inbox and the version of that answer do not count
     phone.synced(version=2)
     assert (phone.machine.state, phone.line().pinned) == (State.ONLINE, last)
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["page", "sync_done"])
-def test_a_copy_of_the_answer_to_a_sync_that_is_over_does_not_start_another(last):
+def test_a_copy_of_the_last_page_does_not_start_another_sync(last):
     phone = syncing()
     phone.synced()
     number = phone.sync.number
@@ -99,7 +99,7 @@ def test_a_copy_of_the_answer_to_a_sync_that_is_over_does_not_start_another(last
 
 
 def test_a_page_may_end_beyond_its_last_message(phone):
-    """What this device may not see is passed; what was held back behind it follows."""
+    """The seqs after the last message are not visible to the device. Messages held back behind them are shown."""
     phone.push(4, 6)
     phone.log_in_again()
     phone.get(frames.SyncDone([message(1)], {AB: 3}, [], 0, 0, phone.sync.number))
@@ -116,7 +116,7 @@ def test_messages_of_a_sync_are_acknowledged_only_under_delivered_receipts():
         assert phone.sent(frames.Delivered) == ([frames.Delivered(AB, 3)] if acknowledged else [])
 
 
-def test_states_of_the_server_are_taken_over_and_own_reading_is_sent():
+def test_a_login_sends_own_read_marks_and_takes_the_states_of_the_server():
     phone = Phone().online()
     phone.push(1, 2)
     phone.push(1, 2, conversation_id=TEAM)
@@ -131,9 +131,9 @@ def test_states_of_the_server_are_taken_over_and_own_reading_is_sent():
     assert (phone.line(AB).unread, phone.line(TEAM).unread) == (0, 1)
 
 
-def test_a_sync_goes_on_from_the_version_of_the_last_one():
+def test_a_sync_continues_from_the_version_of_the_last_sync():
     phone = Phone().online([state(3, muted=True), state(4, conversation=TEAM)], version=5)
-    phone.get(frames.State(state(7)))  # the one before may be lost: no safe point
+    phone.get(frames.State(state(7)))  # version 6 may be lost, so the sync must still start from 5
     phone.machine.disconnected(0.0)
     phone.machine.start(0.0)
     phone.log_in()
@@ -149,7 +149,7 @@ def test_a_sync_with_an_older_read_mark_is_answered_by_a_read(phone):
     assert phone.sent() == [frames.Read(AB, 1, 1)]
 
 
-def test_a_sync_that_came_too_fast_is_asked_again_when_it_is_time():
+def test_a_rate_limited_sync_is_repeated_after_retry_after():
     phone = syncing()
     phone.get(frames.Rejected("sync", "", Code.RATE_LIMITED, "why", 0.5, phone.sync.number))
     phone.collect()
@@ -162,7 +162,7 @@ def test_a_sync_that_came_too_fast_is_asked_again_when_it_is_time():
     assert phone.sent() == []
 
 
-def test_a_sync_that_storage_cannot_answer_is_asked_again():
+def test_a_sync_that_storage_cannot_answer_is_repeated():
     phone = syncing()
     phone.get(frames.Rejected("sync", "", Code.UNAVAILABLE, "why", 0.0, phone.sync.number))
     phone.collect()
@@ -171,7 +171,7 @@ def test_a_sync_that_storage_cannot_answer_is_asked_again():
     assert phone.of(events.RequestFailed) == []
 
 
-def test_a_sync_that_is_refused_for_good_is_reported_and_not_repeated():
+def test_a_finally_rejected_sync_is_reported_and_not_repeated():
     phone = syncing()
     phone.get(frames.Rejected("sync", "", Code.BAD_REQUEST, "why", 0.0, phone.sync.number))
     assert phone.of(events.RequestFailed) == [events.RequestFailed("sync", "", Code.BAD_REQUEST, "why")]
@@ -181,8 +181,8 @@ def test_a_sync_that_is_refused_for_good_is_reported_and_not_repeated():
 
 
 @pytest.mark.parametrize("how", ["another log", "ahead"])
-def test_another_log_resets_everything_except_pending_wishes_of_the_user(phone, how):
-    phone.push(1, 3)  # with a gap that is waited for
+def test_another_log_resets_everything_except_pending_sends_and_settings(phone, how):
+    phone.push(1, 3)  # with a gap
     phone.send("1")
     phone.machine.read(AB, 0.0)
     phone.machine.history(AB, 1, 1, 0.0)
@@ -215,7 +215,7 @@ def test_another_log_resets_everything_except_pending_wishes_of_the_user(phone, 
 # --- resyncs ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_resync_that_comes_again_is_done_once(phone):
+def test_a_repeated_resync_causes_one_sync(phone):
     phone.get(frames.Resync(1))
     phone.get(frames.Resync(1))
     assert len(phone.sent(frames.Sync)) == 1
@@ -224,8 +224,8 @@ def test_a_resync_that_comes_again_is_done_once(phone):
     assert (phone.machine.state, phone.sent(frames.Sync)) == (State.ONLINE, [])
 
 
-def test_a_resync_during_a_sync_is_done_after_it(phone):
-    """The sync under way may have read before the message was there."""
+def test_a_resync_during_a_sync_causes_another_sync_after_it(phone):
+    """The sync under way may have read storage before the message was there."""
     phone.get(frames.Resync(1))
     phone.get(frames.Resync(2))
     assert [sync.resync for sync in phone.sent(frames.Sync)] == [1]
@@ -243,6 +243,6 @@ def test_each_connection_counts_its_resyncs_from_one(phone):
     phone.log_in_again()
     assert phone.sync.resync == 0
     phone.synced()
-    assert phone.machine.state == State.ONLINE  # the old wish was met by this
+    assert phone.machine.state == State.ONLINE  # the sync of the login is enough for the earlier resyncs
     phone.get(frames.Resync(1))
     assert [sync.resync for sync in phone.sent(frames.Sync)] == [1]

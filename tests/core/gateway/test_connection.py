@@ -1,4 +1,4 @@
-"""How many requests of a connection may be under way."""
+"""The limits on the unanswered requests of a connection."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_reads_under_way_of_a_connection_are_bounded(access, frame, answer):
     assert passed_on(access) == 1
 
 
-def test_only_an_answer_to_a_read_makes_room_for_another_read(access):
+def test_only_the_answer_to_a_read_makes_room_for_another_read(access):
     one = access.live()
     for _ in range(READS):
         access.receive(READ[0])
@@ -56,7 +56,7 @@ def test_only_an_answer_to_a_read_makes_room_for_another_read(access):
     assert passed_on(access) == 1
 
 
-def test_a_read_whose_answer_was_lost_does_not_count_for_ever(access):
+def test_a_read_whose_answer_was_lost_stops_counting_after_the_storage_timeout(access):
     access.live()
     for _ in range(READS):
         access.receive(READ[0])
@@ -66,7 +66,7 @@ def test_a_read_whose_answer_was_lost_does_not_count_for_ever(access):
     assert passed_on(access) == 1
 
 
-def test_changes_under_way_are_bounded_apart_from_reads(access):
+def test_changes_under_way_have_a_separate_bound(access):
     one = access.live()
     changes = [frames.Read(AB, 1, 5), frames.SetConversation(AB, pinned=True, number=5), frames.EndSession("d1", 5)]
     for at in range(CHANGES):

@@ -1,4 +1,4 @@
-"""Connections: which frame is expected in which state, the frames that follow, and the ends of a connection."""
+"""The gateway: the frames expected in each state of a connection, their effects, and the ends of connections."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ EXPECTED = {
 }
 
 
-def test_every_frame_of_a_client_has_its_row():
+def test_table_has_a_row_for_every_frame_of_a_client():
     assert {type(frame) for frame in EVERY_CLIENT_FRAME} == set(get_args(frames.FromClient))
     assert {frame.op for frame in EVERY_CLIENT_FRAME} == set(EXPECTED)
 
 
 @pytest.mark.parametrize("state", range(4))
 @pytest.mark.parametrize("frame", EVERY_CLIENT_FRAME, ids=lambda frame: frame.op)
-def test_every_frame_in_every_state(access, frame, state):
+def test_gateway_handles_every_frame_in_every_state_as_the_table_says(access, frame, state):
     access.connect()
     if state >= 1:
         access.receive(frames.Login("token", "d0"))
@@ -76,7 +76,7 @@ def test_every_frame_in_every_state(access, frame, state):
         detach = [("to_router", "bob", internal_frames.Detach(session("bob", gateway="g7")))] if state == 3 else []
         assert summary(calls) == refused(Code.BAD_REQUEST) + detach
         access.receive(frames.Ping())
-        assert access.port.take() == []  # gone
+        assert access.port.take() == []  # the connection has ended
     elif expected == "pong":
         assert calls == [("send", (1, frames.Pong()))]
     else:
@@ -84,7 +84,7 @@ def test_every_frame_in_every_state(access, frame, state):
 
 
 @pytest.mark.parametrize("frame", EVERY_CLIENT_FRAME, ids=lambda frame: frame.op)
-def test_frames_of_a_connection_that_is_gone_do_nothing(access, frame):
+def test_frames_of_an_ended_connection_are_ignored(access, frame):
     access.live()
     access.machine.disconnected(1, 0.0)
     access.port.take()
@@ -96,7 +96,7 @@ def test_frames_of_a_connection_that_is_gone_do_nothing(access, frame):
 # --- login ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_login_from_start_to_end(access):
+def test_a_login_is_authenticated_then_attached_then_answered(access):
     access.clock.now = 2.0
     access.connect()
     access.receive(frames.Login("token", "d3", "phone", "x1", 4))
@@ -108,7 +108,7 @@ def test_a_login_from_start_to_end(access):
     assert access.port.take() == [("send", (1, frames.LoggedIn("bob", "d3", 1_002_000, 75.0)))]
 
 
-def test_a_login_must_come_in_time(access):
+def test_gateway_closes_a_connection_without_login_after_the_login_timeout(access):
     access.connect()
     access.advance(9.9)
     assert access.port.take() == []
@@ -130,7 +130,7 @@ def test_a_refused_token_ends_the_connection_with_its_code(access, code, sent):
     assert access.machine.next_deadline() is None
 
 
-def test_a_session_for_a_connection_that_is_gone_is_given_back(access):
+def test_a_session_for_an_ended_connection_is_detached(access):
     access.connect()
     access.receive(frames.Login("token", "d0"))
     access.machine.authenticated(1, "bob", None, 0.0)
@@ -143,14 +143,14 @@ def test_a_session_for_a_connection_that_is_gone_is_given_back(access):
     assert access.port.take() == []
 
 
-def test_an_answer_for_a_connection_that_is_gone_or_never_asked_does_nothing(access):
+def test_an_authentication_that_no_connection_waits_for_is_ignored(access):
     access.machine.authenticated(1, "bob", None, 0.0)
     access.connect()
     access.machine.authenticated(1, "bob", None, 0.0)
     assert access.port.take() == []
 
 
-def test_a_second_answer_to_a_login_does_nothing(access):
+def test_a_second_authentication_of_a_connection_is_ignored(access):
     access.live()
     access.machine.authenticated(1, "mallory", None, 0.0)
     assert access.port.take() == []
@@ -160,14 +160,14 @@ def test_a_second_answer_to_a_login_does_nothing(access):
 
 
 @pytest.mark.parametrize(("scene", "to", "id"), [(Scene.P2P, "alice", AB), (Scene.GROUP, "team", TEAM)])
-def test_a_send_goes_to_the_conversation_that_its_user_means(access, scene, to, id):
+def test_a_send_goes_to_the_router_of_its_conversation(access, scene, to, id):
     one = access.live()
     frame = frames.Send("1", scene, to, "text")
     access.receive(frame)
     assert access.port.take() == [("to_router", (id, internal_frames.Up(one, frame, id)))]
 
 
-def test_a_fault_found_by_the_shell_is_sent_to_the_connection_that_asked(access):
+def test_the_shell_can_reject_a_request_of_a_connection(access):
     access.live()
     access.machine.reject(1, "send", "1" * 1_000, 0, "why", 0.0)
     access.machine.reject(1, "read_count", f"{AB}:1", 5, "why", 0.0)
@@ -176,7 +176,7 @@ def test_a_fault_found_by_the_shell_is_sent_to_the_connection_that_asked(access)
         ("send", "1" * 256, 0, Code.BAD_REQUEST),
         ("read_count", f"{AB}:1", 5, Code.BAD_REQUEST),
     ]
-    access.machine.reject(7, "send", "1", 0, "why", 0.0)  # a connection that is gone
+    access.machine.reject(7, "send", "1", 0, "why", 0.0)  # a connection that has ended
     assert access.port.take() == []
     access.connect(2)
     access.machine.reject(2, "send", "1", 0, "why", 0.0)
@@ -199,7 +199,7 @@ def test_a_frame_for_another_session_is_dropped(access, epoch):
 # --- ends -----------------------------------------------------------------------------------------------------------
 
 
-def test_silence_ends_a_connection(access):
+def test_gateway_closes_a_silent_connection_after_the_heartbeat_timeout(access):
     one = access.live()
     access.advance(74.9)
     assert access.port.take() == []
@@ -237,7 +237,7 @@ def test_the_shell_can_refuse_a_connection(access):
     assert access.port.take() == []
 
 
-def test_a_shutdown_sends_everybody_away_to_come_back(access):
+def test_a_shutdown_ends_every_connection_and_allows_reconnects(access):
     access.live(1)
     access.live(2, "carol")
     access.connect(3)
@@ -253,7 +253,7 @@ def test_a_lost_router_ends_the_connections_of_its_users_only():
     access.live(2, "bob")
     access.connect(3)
     access.receive(frames.Login("token", "d0"), 3)
-    access.machine.authenticated(3, "anna", None, access.clock.now)  # is waiting for her session
+    access.machine.authenticated(3, "anna", None, access.clock.now)  # waits for a session
     access.port.take()
     access.machine.router_lost("a")
     assert [(c, f.code, f.reconnect) for c, f in access.sent()] == [(c, Code.UNAVAILABLE, True) for c in (1, 3)]
@@ -266,7 +266,7 @@ def log_in(access, connection, user):
 
 
 def attached(access):
-    """The users for whom a session was asked for; other calls are forgotten."""
+    """Return the users for whom the gateway requested a session, and clear the record."""
     return [arguments[1].user for method, arguments in access.port.take() if method == "to_router"]
 
 
@@ -287,7 +287,7 @@ def test_logins_wait_for_a_router_that_is_lost():
     assert attached(access) == ["anna"]
 
 
-def test_a_second_report_of_the_same_loss_ends_no_waiting_login():
+def test_a_second_report_of_the_same_loss_does_not_end_waiting_logins():
     access = Access(LETTERS)
     for _ in range(2):
         access.machine.router_lost("a")
@@ -298,7 +298,7 @@ def test_a_second_report_of_the_same_loss_ends_no_waiting_login():
     assert attached(access) == ["alice"]
 
 
-def test_a_login_waits_for_a_lost_router_no_longer_than_for_anything():
+def test_a_login_waits_for_a_lost_router_at_most_for_the_login_timeout():
     access = Access(LETTERS)
     access.machine.router_lost("a")
     log_in(access, 1, "alice")
@@ -311,7 +311,7 @@ def test_a_login_waits_for_a_lost_router_no_longer_than_for_anything():
 # --- delivered receipts ---------------------------------------------------------------------------------------------
 
 
-def test_delivered_marks_of_p2p_conversations_go_to_the_user_under_the_policy():
+def test_delivered_marks_of_p2p_conversations_go_to_the_router_under_delivered_receipts():
     access = Access(receipts="delivered")
     one = access.live()
     access.push(one)
@@ -320,7 +320,7 @@ def test_delivered_marks_of_p2p_conversations_go_to_the_user_under_the_policy():
         access.receive(frames.Delivered(id, 1))
     assert access.port.take() == [("to_router", ("bob", internal_frames.Up(one, frames.Delivered(AB, 1), "")))]
     access.advance(10)
-    assert access.pushed() == []  # it is an acknowledgement all the same
+    assert access.pushed() == []  # the frame is also an acknowledgement
 
 
 # --- chatrooms and blocking -------------------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_a_lost_connection_leaves_its_remaining_rooms(access):
     assert access.ups() == [(frames.Leave("bar"), "chatroom:bar")]
 
 
-def test_a_room_is_left_that_was_full_at_the_first_attempt_and_not_at_the_second(access):
+def test_a_lost_connection_leaves_a_room_that_it_entered_at_the_second_attempt(access):
     one = access.live()
     for _ in range(2):
         access.receive(frames.Enter("lounge"))
@@ -349,7 +349,7 @@ def test_a_room_is_left_that_was_full_at_the_first_attempt_and_not_at_the_second
     assert access.ups() == [(frames.Leave("lounge"), LOUNGE)]
 
 
-def test_a_room_is_left_when_the_leave_was_too_much_for_the_moment():
+def test_a_lost_connection_leaves_a_room_after_a_rate_limited_leave():
     access = Access(user_rate=0.1, user_burst=1)
     access.live()
     access.receive(frames.Enter("lounge"))
@@ -377,10 +377,7 @@ def test_connections_in_rooms_of_a_lost_router_are_closed():
     assert [arguments[0] for method, arguments in access.port.take() if method == "close"] == [1]
 
 
-# --- reads under way ------------------------------------------------------------------------------------------------
-
-
-def test_a_room_that_refuses_does_not_count():
+def test_a_room_that_refused_the_device_does_not_count_for_the_limit():
     access = Access(rooms=1)
     one = access.live()
     access.receive(frames.Enter("full"))
@@ -398,8 +395,8 @@ def test_a_room_that_refuses_does_not_count():
     ],
     ids=lambda frame: frame.op,
 )
-def test_a_room_that_counts_a_gone_session_as_present_is_sent_a_leave(access, late):
-    """Its `enter` was slower than the `leave` with which its connection ended."""
+def test_gateway_sends_a_leave_to_a_room_that_still_has_an_ended_session(access, late):
+    """The `enter` reached the room after the `leave` that followed the end of the connection."""
     one = access.live()
     access.machine.disconnected(1, 0.0)
     access.port.take()

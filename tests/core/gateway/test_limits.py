@@ -1,4 +1,4 @@
-"""How often a user may ask for something, and of how much at once."""
+"""The rate limits of users, and the limit on cursors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REQUESTS = [
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda frame: frame.op)
-def test_every_request_counts_for_the_rate_and_is_refused_with_its_number(request_):
+def test_every_request_is_rate_limited_and_rejected_with_its_number(request_):
     access = Access(user_rate=0.5, user_burst=1)
     access.live()
     access.receive(request_)
@@ -34,7 +34,7 @@ def test_every_request_counts_for_the_rate_and_is_refused_with_its_number(reques
     assert (frame.code, frame.retry_after, frame.text) == (Code.RATE_LIMITED, 2.0, "more than 0.5 requests a second")
 
 
-def test_syncs_have_a_limit_of_their_own_and_acknowledge_all_the_same():
+def test_syncs_have_a_separate_rate_limit_and_a_rejected_sync_still_acknowledges():
     access = Access(user_rate=0.5, user_burst=1)
     one = access.live()
     access.receive(send("1"))
@@ -46,10 +46,10 @@ def test_syncs_have_a_limit_of_their_own_and_acknowledge_all_the_same():
     assert (method, frame.request, frame.number, frame.code) == ("send", "sync", 2, Code.RATE_LIMITED)
     assert (frame.retry_after, frame.text) == (2.0, "more than 0.5 syncs a second")
     access.advance(10.0)
-    assert access.sent() == []  # no resync comes again
+    assert access.sent() == []  # the resync is not repeated
 
 
-def test_while_typing_is_off_nothing_is_kept_of_the_users_who_type():
+def test_gateway_keeps_no_buckets_while_typing_is_off():
     access = Access(typing_rate=0.0)
     access.live()
     access.receive(frames.Typing(AB))

@@ -1,4 +1,4 @@
-"""Delivered marks on their way to the router of their user."""
+"""The delivered marks that a gateway passes on to the router of their user."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from imsim.core.model import Code
 
 
 def marks(access):
-    """What was passed on of `delivered` since: (conversation, seq)."""
+    """Return (conversation, seq) of the marks passed on, and clear the record."""
     sent = [arguments[1].frame for method, arguments in access.port.take() if method == "to_router"]
     return [(frame.conversation_id, frame.seq) for frame in sent]
 
 
-def test_delivered_marks_beyond_the_rate_are_passed_on_later_as_the_latest_of_each_conversation():
+def test_marks_beyond_the_rate_wait_and_only_the_latest_of_each_conversation_is_passed_on():
     access = Access(user_rate=0.5, user_burst=1, receipts="delivered")
     access.live()
     for conversation, seq in ((AB, 1), (AB, 2), ("p2p:alice:carol", 7), (AB, 5), (AB, 4)):
@@ -35,7 +35,7 @@ def test_delivered_marks_beyond_the_rate_are_passed_on_later_as_the_latest_of_ea
     assert marks(access) == []
 
 
-def test_a_connection_with_marks_in_too_many_conversations_is_ended():
+def test_gateway_closes_a_connection_with_marks_in_too_many_conversations():
     access = Access(user_rate=0.01, user_burst=1, receipts="delivered")
     access.live()
     for number in range(CURSORS + 1):
@@ -45,7 +45,7 @@ def test_a_connection_with_marks_in_too_many_conversations_is_ended():
     assert [frame.code for _, frame in access.sent()] == [Code.BAD_REQUEST]
 
 
-def test_an_acknowledgement_of_no_conversation_is_not_kept():
+def test_an_acknowledgement_with_too_long_a_conversation_id_is_dropped():
     access = Access(receipts="delivered", user_rate=0.001, user_burst=1)
     access.live()
     access.receive(frames.Delivered(AB, 1))

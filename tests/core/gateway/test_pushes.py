@@ -1,4 +1,4 @@
-"""What is sent to a session until it has acknowledged it, and a chatroom's messages, which are not."""
+"""Pushes: they are repeated until acknowledged. Chatroom messages are sent once."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_the_backoff_has_an_upper_bound():
     assert [attempt for _, _, attempt in access.pushed()] == list(range(1, 9))
 
 
-def test_a_device_that_pings_but_never_acknowledges_is_pushed_to_for_ever():
-    """A power of the number of attempts would overflow in the end."""
+def test_pushes_continue_forever_to_a_device_that_pings_but_never_acknowledges():
+    """A backoff computed as a power of the attempts would overflow."""
     access = Access(heartbeat_timeout=1e9, push_backoff=10.0)
     access.push(access.live())
     access.advance(60 * 500)
@@ -55,7 +55,7 @@ def test_an_acknowledgement_covers_all_before_it_in_its_conversation_only(access
     assert access.pushed() == [(1, 3, 2), (1, 1, 2)]
 
 
-def test_an_acknowledgement_of_nothing_or_twice_is_harmless(access):
+def test_empty_and_repeated_acknowledgements_are_harmless(access):
     one = access.live()
     access.push(one, seq=2)
     access.port.take()
@@ -70,7 +70,7 @@ def test_an_acknowledgement_of_nothing_or_twice_is_harmless(access):
     assert access.pushed() == []
 
 
-def test_a_slow_reader_is_cut_off_and_may_come_back():
+def test_gateway_closes_the_connection_of_a_slow_reader_and_allows_a_reconnect():
     access = Access(send_queue=3)
     one = access.live()
     for seq in (1, 2, 3):
@@ -88,7 +88,7 @@ def test_a_slow_reader_is_cut_off_and_may_come_back():
 
 
 def states_sent(access):
-    """Versions of the states sent since."""
+    """Return the versions of the states sent, and clear the record."""
     return [frame.state.version for _, frame in access.sent() if isinstance(frame, frames.State)]
 
 
@@ -126,12 +126,12 @@ def test_a_newer_state_of_the_conversation_replaces_an_older_one(access):
     send_state(access, one, 1)
     send_state(access, one, 2, TEAM)
     send_state(access, one, 3)
-    send_state(access, one, 2)  # late: the device has a newer one
+    send_state(access, one, 2)  # late: version 3 was sent before
     assert states_sent(access) == [1, 2, 3]
     assert access.machine.unacknowledged == 2
     access.advance(2)
     assert states_sent(access) == [2, 3]
-    access.receive(frames.StateAck(AB, 1))  # late as well
+    access.receive(frames.StateAck(AB, 1))  # a late acknowledgement
     access.advance(4)
     assert states_sent(access) == [2, 3]
 
@@ -141,13 +141,13 @@ def test_states_count_towards_the_bound_of_the_queue():
     one = access.live()
     send_state(access, one, 1)
     access.push(one)
-    send_state(access, one, 2)  # in the place of the first
+    send_state(access, one, 2)  # replaces version 1
     access.port.take()
     send_state(access, one, 3, TEAM)
     assert [frame.code for _, frame in access.sent() if isinstance(frame, frames.Refused)] == [Code.SLOW_READER]
     access.port.take()
     access.advance(60)
-    assert states_sent(access) == []  # they end with their connection
+    assert states_sent(access) == []  # the end of the connection ends their repetition
     assert access.machine.next_deadline() is None
 
 
@@ -159,7 +159,7 @@ def notify(access, seq, *sessions, conversation=AB):
 
 
 def notices(access):
-    """(conversation, seq) of the notices since."""
+    """Return (conversation, seq) of the notices sent, and clear the record."""
     return [(f.conversation_id, f.seq) for _, f in access.sent() if isinstance(f, frames.Notify)]
 
 
@@ -183,8 +183,8 @@ def test_only_the_latest_notice_of_a_conversation_is_repeated(access):
     one = access.live()
     notify(access, 1, one)
     notify(access, 2, one)
-    notify(access, 1, one)  # late
-    notify(access, 2, one)  # again
+    notify(access, 1, one)  # arrives late
+    notify(access, 2, one)  # arrives again
     notify(access, 1, one, conversation=TEAM)
     assert notices(access) == [(AB, 1), (AB, 2), (TEAM, 1)]
     access.advance(2)
@@ -228,7 +228,7 @@ def test_a_resync_is_repeated_until_a_sync_has_its_number(access):
     resync(access, one)
     access.advance(2)
     assert resyncs(access) == [(1, 1), (1, 1)]
-    access.receive(frames.Sync({}))  # was on its way already: it may have looked too early
+    access.receive(frames.Sync({}))  # was sent before the resync arrived, so it does not count
     assert access.port.take() == [("to_router", ("bob", internal_frames.Up(one, frames.Sync({}), "")))]
     access.advance(4)
     assert resyncs(access) == [(1, 1)]
@@ -259,7 +259,7 @@ def test_unacknowledged_frames_end_with_their_connection(access):
     assert access.machine.next_deadline() is None
 
 
-# --- of chatrooms, once ---------------------------------------------------------------------------------------------
+# --- messages of chatrooms ------------------------------------------------------------------------------------------
 
 
 def test_room_messages_beyond_the_rate_of_a_connection_are_shed_and_counted():
