@@ -1,4 +1,4 @@
-"""A scenario's `topology.placement` as a strategy of the core."""
+"""The placement strategy of a scenario (`topology.placement`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from imsim.scenario.custom_parts import broken
 
 
 def strategy_of(placement: str | Strategy, plan: Plan) -> Strategy:
-    """`placement`: a strategy's name, or a function(name, nodes) of the user's own."""
+    """Return the core's strategy for `placement`: the name of a strategy, or a custom function(name, nodes)."""
     if callable(placement):
         return _checked(placement)
     if placement == "spread":
