@@ -67,7 +67,7 @@ class Clock(simpy.Environment):
     def call_at(self, at: float, function: Callable[[Any], object], argument: Any) -> None:
         """Call `function(argument)` at the time `at`, which must not be in the past.
 
-        Calls for the same time, and SimPy's events at that time, run in the order in which they were scheduled.
+        Calls for the same time run in the order in which they were scheduled, also among SimPy's normal events.
         """
         queue: list[Any] = self._queue
         heappush(queue, (at, NORMAL, next(self._eid), function, argument))
@@ -128,9 +128,9 @@ class Clock(simpy.Environment):
             function(argument)
 
     def run(self, until: float | Event | None = None) -> Any:
-        """Run until the queue is empty, up to a time, or until an event, as SimPy does.
+        """Run as SimPy does. `until`: a time, an event, or None to run until the queue is empty.
 
-        Calls at the time `until` do not run.
+        If `until` is a time, the calls at that time do not run.
         """
         if until is None or isinstance(until, Event):
             return super().run(until)

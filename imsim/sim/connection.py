@@ -34,7 +34,7 @@ class ClientEnd(Protocol):
 class PausableEnd(ClientEnd, Protocol):
     """A device that can stop reading."""
 
-    deaf_until: float
+    paused_until: float
 
 
 class GatewayEnd(Protocol):
@@ -176,7 +176,7 @@ class PausableConnection(Connection):
 
     def _waits(self, then: Arrive, frame: Any) -> bool:
         """Return whether the device has stopped reading. If so, schedule `then(frame)` for when it reads again."""
-        until = self.client.deaf_until
+        until = self.client.paused_until
         if until <= self._clock.now:
             return False
         self._clock.call_at(until, then, frame)

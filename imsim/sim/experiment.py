@@ -101,7 +101,7 @@ class Experiment:
         self.faults = Faults(scenario.faults, seed, self.clock, self.cluster, self.clients.values(), len(plan.devices))
 
     def client(self, user: int, device: int, token: str | None = None, kind: str = "") -> DeviceNode:
-        """Return a new client for this device, with a new token unless `token` is given."""
+        """Return the node of a new client for this device, with a new token unless `token` is given."""
         plan = self.plan
         names = (plan.users[user], plan.devices[device])
         number = plan.device_index(user, device)

@@ -72,7 +72,7 @@ class Faults:
             for client in self._clients:
                 if draws.at(client.number) < fault.share:
                     if isinstance(fault, SlowReader):
-                        client.deaf_until = max(now + fault.duration, client.deaf_until)
+                        client.paused_until = max(now + fault.duration, client.paused_until)
                     else:
                         client.break_connection()
 

@@ -136,7 +136,7 @@ class Link:
             self._watch(leaves, self._parts, at, arrive, frame)
 
     def _arrival(self, leaves: float, frame: Any) -> float:
-        """Return when the frame would arrive without frames ahead of it. Infinity: the connection breaks."""
+        """Return the arrival time of a frame if none were ahead of it. Infinity: the connection breaks."""
         medium = self._medium
         begins = sent = leaves
         if medium.bandwidth is not None:
@@ -250,7 +250,7 @@ class NodeLink(Link):
             del self._latest[:gone]
 
     def _among_others(self, leaves: float, at: float) -> float:
-        """Return when a frame arrives that leaves before frames of earlier calls, and adjust their bounds."""
+        """Return the arrival time of a frame that leaves before frames of earlier calls. Adjust their bounds."""
         latest = self._latest
         position = bisect_right(latest, (leaves, math.inf))
         at = max(at, latest[position - 1][1] if position else self._passed)
@@ -258,9 +258,7 @@ class NodeLink(Link):
         for later in range(position + 1, len(latest)):
             if latest[later][1] >= at:
                 return at
-            latest[later] = (
-                latest[later][0],
-                at,
-            )  # this frame keeps its time; the bound is for those behind
+            # This frame is already scheduled and keeps its time. The bound is for the frames behind it.
+            latest[later] = (latest[later][0], at)
         self._last = max(self._last, at)
         return at

@@ -26,7 +26,7 @@ class Peer(Protocol):
     def peer_back(self, peer: Any) -> None: ...
 
 
-class Mortal(Protocol):
+class Crashable(Protocol):
     """A node that can crash. `lives`: the number of its crashes. `died`: the time of its last crash."""
 
     lives: int
@@ -68,7 +68,7 @@ class CuttableLink(NodeLink):
 
     __slots__ = ("_causes", "_cuts", "_source")
 
-    def of(self, source: Mortal) -> Self:
+    def of(self, source: Crashable) -> Self:
         """Set the node that sends over this link. Return the link."""
         self._source = source
         self._causes = 0  # the causes for which it is broken at present
@@ -111,7 +111,7 @@ class Outages:
         self._nodes: dict[Key, Peer] = {}
         self._links: dict[Pair, dict[Key, BreakableLink]] = {}  # the links of a pair, by their sources
         self._unnoticed: set[Pair] = set()
-        self.broken: set[Pair] = set()  # pairs whose connection broke, until one cause is over
+        self.broken: set[Pair] = set()  # pairs whose connection broke; the end of a cause removes its pairs
 
     def connect(self, one: Peer, other: Peer) -> None:
         """Record that two nodes have a connection."""
@@ -142,7 +142,7 @@ class Outages:
                 link.break_off(sender_died=dead is not None and source == dead.key)
 
     def notice(self, pairs: list[Pair]) -> None:
-        """Notify the ends of these connections of the break, unless they know of it."""
+        """Notify the ends of these connections of the break, unless they know of it already."""
         for pair in pairs:
             if pair in self._unnoticed:
                 self._unnoticed.discard(pair)

@@ -1,4 +1,4 @@
-"""A station: a queue and the workers that take from it."""
+"""Stations: a station is a queue and the workers that take jobs from it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Station:
         self._last: dict[Hashable, float] = {}  # by flow: when its last job leaves
         self._most_flows = _FEW
         self.jobs = 0  # jobs accepted so far
-        self.busy = 0.0  # seconds of work of the accepted jobs, without the work that crashes cancelled
+        self.busy = 0.0  # seconds of work of the accepted jobs; a crash subtracts the work that it cancels
         self.drops = 0  # jobs that did not fit into the queue
         self.waited = 0.0  # seconds that the jobs waited for a worker, as a sum
 
@@ -110,7 +110,8 @@ class BoundedStation(Station):
         super().__init__(workers)
         self.room = room
         self._clock = clock
-        self._arrivals: list[float] = []  # ascending, as the departures are
+        # Both lists are in ascending order.
+        self._arrivals: list[float] = []
         self._departures: list[float] = []
         self._prune_at = 2 * room + 16
 
@@ -170,7 +171,8 @@ class CustomStation(Station):
         return self._full is not None and bool(self._call("full", now))
 
     def worked(self, now: float) -> float:
-        """Return an estimate: each job counts as in service during the last `demand` seconds before it is done."""
+        """Return an estimate of the work done, in seconds: a job counts as in service for the last `demand` seconds
+        before it is done."""
         return self.busy - sum(min(demand, done - now) for done, demand in self._in_service if done > now)
 
     def forget(self, now: float) -> None:

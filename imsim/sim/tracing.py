@@ -364,7 +364,7 @@ class TracedWork(Work):
         self.jobs_of = array("d")
         self.drops_at = array("d")
         self._recorded = 0  # recorded jobs; a method below may call another, and must not record a job twice
-        self._crashes: list[tuple[int, float]] = []  # (the number of entries in `jobs_of` at a crash, its time)
+        self._crashes: list[tuple[int, float]] = []  # (the number of recorded jobs at a crash, its time)
         self._latest: tuple[float, float | None] = (0.0, None)  # the start and the end of the latest operation
         self._after: Span | None = None  # the chain up to the end of the latest operation
         self.sends: dict[int, Span] = {}  # chains of messages up to their arrival at a router, until they are appended

@@ -82,7 +82,7 @@ class ClientNode(Node, ABC, Generic[C]):
 
 #: By the type of a client's event: a function that is called with the number of the device, the event and its time.
 Reports = Mapping[type, Callable[[int, Any, float], None]]
-#: Called with the device and the event, after the function for reports.
+#: Called with the device and the event, after the function from `Reports`.
 Listener = Callable[["DeviceNode", events.ClientEvent], None]
 
 
@@ -99,7 +99,7 @@ class DeviceNode(ClientNode[Connection]):
     `network`: the network of its next connection. `loss`: the share of transmissions that this connection loses.
     """
 
-    __slots__ = ("_dialer", "_listeners", "_reports", "deaf_until", "loss", "network")
+    __slots__ = ("_dialer", "_listeners", "_reports", "paused_until", "loss", "network")
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class DeviceNode(ClientNode[Connection]):
         self._dialer = dialer
         self._reports = reports
         self._listeners = listeners
-        self.deaf_until = _NEVER  # the device reads nothing before this time, see `PausableConnection`
+        self.paused_until = _NEVER  # the device reads nothing before this time, see `PausableConnection`
 
     def dial(self) -> Connection:
         return self._dialer.connect(self)

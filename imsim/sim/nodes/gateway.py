@@ -134,7 +134,7 @@ class GatewayNode(ServerNode, Generic[C]):
         id = connection.id
         done = self.work.done(self.clock.now, frame.op, id, intent, connection.client.number, frame)
         if done is None:
-            return  # the queue is full: the frame is lost, and the client retries the important ones
+            return  # the queue is full: the frame is lost, and the client repeats those that need an answer
         self.now = done
         self.machine.receive(id, frame, done)
 

@@ -42,7 +42,7 @@ class _Operation:
 class Work:
     """The station of a node, with the service times of its tier.
 
-    Several methods return the time at which an operation will be done. They return None if the queue is full.
+    Several methods return the time at which an operation will be done. They return None if the operation is dropped, usually because the queue is full.
     """
 
     __slots__ = (
