@@ -99,7 +99,7 @@ class DeviceNode(ClientNode[Connection]):
     `network`: the network of its next connection. `loss`: the share of transmissions that this connection loses.
     """
 
-    __slots__ = ("_dialer", "_listeners", "_reports", "paused_until", "loss", "network")
+    __slots__ = ("_dialer", "_listeners", "_reports", "loss", "network", "paused_until")
 
     def __init__(
         self,

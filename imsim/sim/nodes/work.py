@@ -42,7 +42,8 @@ class _Operation:
 class Work:
     """The station of a node, with the service times of its tier.
 
-    Several methods return the time at which an operation will be done. They return None if the operation is dropped, usually because the queue is full.
+    Several methods return the time at which an operation will be done. They return None if the operation is dropped,
+    which a full queue and a custom station can do.
     """
 
     __slots__ = (
