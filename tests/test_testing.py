@@ -1,4 +1,4 @@
-"""The tools for tests, tested."""
+"""The tools of `imsim.testing`: the clock, the recording port, and the pair of server and clients."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def kinds(client):
     return [type(event) for event in client.events]
 
 
-def test_a_manual_clock_moves_when_told():
+def test_manual_clock_moves_only_when_set():
     clock = ManualClock(5.0)
     assert (clock(), clock()) == (5.0, 5.0)
     clock.now += 1.5
     assert clock() == 6.5
 
 
-def test_a_recording_port_takes_every_call_and_answers_none():
+def test_recording_port_records_calls_and_returns_none():
     port = RecordingPort()
     assert port.send(1, "frame") is None
     port.close()
@@ -39,7 +39,7 @@ def test_a_recording_port_takes_every_call_and_answers_none():
     assert port.take() == []
 
 
-def test_a_recording_port_tells_the_last_argument_of_one_method():
+def test_recording_port_returns_last_arguments_of_one_method():
     port = RecordingPort()
     port.send(1, "one")
     port.close()
@@ -50,24 +50,24 @@ def test_a_recording_port_tells_the_last_argument_of_one_method():
     assert port.take() == []
 
 
-def test_a_recording_port_has_no_private_methods():
+def test_recording_port_has_no_private_methods():
     with pytest.raises(AttributeError):
         RecordingPort()._secret  # noqa: B018
 
 
-def test_a_pair_carries_a_message():
+def test_pair_delivers_message():
     pair = Pair()
     alice, bob = pair.client("alice"), pair.client("bob")
     alice.start()
     bob.start()
     hello(alice)
-    assert shown(bob) == []  # nothing travels before it is told to
+    assert shown(bob) == []  # no frame moves until run_until_idle
     pair.run_until_idle()
     assert shown(bob) == ["hello"]
     assert [type(event) for event in pair.server_events] == [events.Committed, events.Pushed]
 
 
-def test_tokens_name_users_unless_told_otherwise():
+def test_tokens_identify_users_or_refuse_login():
     pair = Pair(tokens={"a": "alice", "old": Code.TOKEN_EXPIRED})
     for token, code in (("a", None), ("old", Code.TOKEN_EXPIRED), ("unknown", Code.BAD_TOKEN)):
         client = pair.client("alice", f"d-{token}", token)
@@ -75,7 +75,7 @@ def test_tokens_name_users_unless_told_otherwise():
         assert [event.code for event in client.events if isinstance(event, events.Ended)] == ([code] if code else [])
 
 
-def test_lose_drops_frames_of_both_directions():
+def test_lose_drops_frames_in_both_directions():
     pair = Pair()
     alice, bob = pair.client("alice"), pair.client("bob")
     alice.start()
@@ -91,7 +91,7 @@ def test_lose_drops_frames_of_both_directions():
     assert shown(bob) == []
 
 
-def test_time_stops_at_every_deadline_on_the_way():
+def test_advance_stops_at_every_deadline():
     pair = Pair(Policies(send_timeout=1.0, send_attempts=100))
     alice = pair.client("alice")
     alice.start()
@@ -102,7 +102,7 @@ def test_time_stops_at_every_deadline_on_the_way():
     assert [event.attempt for event in alice.events if isinstance(event, events.Sent)] == list(range(1, 12))
 
 
-def test_a_broken_connection_is_known_to_both_sides_and_loses_what_was_on_its_way():
+def test_broken_connection_notifies_both_sides_and_loses_frames():
     pair = Pair()
     alice, bob = pair.client("alice"), pair.client("bob")
     alice.start()
@@ -116,7 +116,7 @@ def test_a_broken_connection_is_known_to_both_sides_and_loses_what_was_on_its_wa
     assert shown(bob) == ["hello"]
 
 
-def test_frames_of_an_old_connection_do_not_reach_the_new_one():
+def test_frames_of_old_connection_do_not_reach_new_one():
     pair = Pair()
     bob = pair.client("bob")
     bob.start()
@@ -128,7 +128,7 @@ def test_frames_of_an_old_connection_do_not_reach_the_new_one():
     assert len(bob.events) == count
 
 
-def test_a_crash_ends_every_connection_and_keeps_storage_only():
+def test_crash_ends_connections_and_keeps_storage():
     pair = Pair()
     alice, bob = pair.client("alice"), pair.client("bob")
     alice.start()
@@ -138,7 +138,7 @@ def test_a_crash_ends_every_connection_and_keeps_storage_only():
     pair.stop_server()
     assert events.Disconnected in kinds(alice)
     pair.advance(5)
-    assert alice.machine.state != State.ONLINE  # nobody answers
+    assert alice.machine.state != State.ONLINE  # the server is down
     pair.start_server()
     assert pair.server is not server
     bob.start()
@@ -147,7 +147,7 @@ def test_a_crash_ends_every_connection_and_keeps_storage_only():
     assert alice.machine.state == State.ONLINE
 
 
-def test_what_was_on_its_way_to_a_crashed_server_is_lost():
+def test_crash_loses_frames_that_travel_to_server():
     pair = Pair()
     alice = pair.client("alice")
     alice.start()
@@ -158,19 +158,19 @@ def test_what_was_on_its_way_to_a_crashed_server_is_lost():
     assert pair.server_events == []
 
 
-def test_what_a_crashed_server_was_about_to_send_is_lost():
+def test_crash_loses_frames_that_server_was_about_to_send():
     pair = Pair()
     alice = pair.client("alice")
     alice.start()
     hello(alice)
     while pair.storage.execute(Find("p2p:alice:bob", "alice", "1")) is None:
-        pair._queue.popleft()()  # up to the moment when storage has it
+        pair._queue.popleft()()  # until storage has the message
     pair.stop_server()
     assert events.Acked not in kinds(alice)
     assert pair.server_events == []
 
 
-def test_a_client_that_stops_hangs_up():
+def test_stopped_client_closes_its_connection():
     pair = Pair()
     alice = pair.client("alice")
     alice.start()
@@ -180,7 +180,7 @@ def test_a_client_that_stops_hangs_up():
     assert pair.server.next_deadline() is None
 
 
-def test_two_runs_of_the_same_pair_are_the_same():
+def test_same_pair_gives_same_events():
     def run():
         pair = Pair()
         alice, bob = pair.client("alice"), pair.client("bob")
