@@ -1,7 +1,8 @@
-"""Tools for testing the core and what is built on it: no socket, no thread, no waiting.
+"""Tools for tests of the core and of programs that use it, without sockets, threads or waiting.
 
-`RecordingPort` is a port for any machine, that records what it was told; `ManualClock` a time that moves when told;
-`Pair` a server and its clients wired directly, with frames as objects and time by hand.
+- `ManualClock` is a clock that the test sets.
+- `RecordingPort` is a port for any machine. It records the calls of the machine.
+- `Pair` is a server with its clients, connected directly. Frames are objects, and the test moves the time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from imsim.core.storage.memory import MemoryStorage
 
 
 class ManualClock:
-    """A monotonic time in seconds that stands still until it is moved."""
+    """A monotonic clock in seconds. It stands still until a test sets `now`."""
 
     def __init__(self, now: float = 0.0) -> None:
         self.now = now
@@ -29,7 +30,7 @@ class ManualClock:
 
 
 class RecordingPort:
-    """Any port: each call is appended to `calls` as (method, arguments). `take()` returns and forgets them."""
+    """A port of any machine. It appends each call to `calls` as (method, arguments)."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
@@ -40,7 +41,10 @@ class RecordingPort:
         return lambda *arguments: self.calls.append((name, arguments))
 
     def take(self, name: str | None = None) -> list[Any]:
-        """All calls recorded so far; with a `name`, only the arguments of that method (the last, if several)."""
+        """Return the recorded calls and remove them.
+
+        name: a method, or None for all. With a name, the result contains only the last argument of each of its calls.
+        """
         taken, self.calls = self.calls, []
         if name is None:
             return taken
@@ -48,10 +52,13 @@ class RecordingPort:
 
 
 class Pair:
-    """A `Server` with its storage and any number of clients, wired directly.
+    """A `Server` with its storage and any number of clients, connected directly.
 
-    `issue` makes a token for a user; `tokens` says what each is worth: a user, or the code with which it is refused.
-    Storage answers at once; a restart keeps nothing else. `advance` moves time through every deadline.
+    policies: the policies of the server and the clients.
+    tokens: the user of each token, or the code with which the server refuses it. `issue` adds a token for a user.
+
+    Storage answers immediately, and only its data survives a restart. `advance` moves the time from deadline to
+    deadline.
     """
 
     def __init__(self, policies: Policies | None = None, tokens: Mapping[str, str | Code] | None = None) -> None:
@@ -68,28 +75,28 @@ class Pair:
         self.up = True
         self.server = Server(self, self.policies)
 
-    # --- what a test does ---
+    # --- methods for tests ---
 
     def issue(self, user: str) -> str:
-        """A new token for this user."""
+        """Create a token for this user."""
         token = f"token {len(self.tokens)} of {user}"
         self.tokens[token] = user
         self._issued[token] = self.clock.now
         return token
 
     def client(self, user: str, device: str = "d0", token: str | None = None, kind: str = "") -> DirectClient:
-        """A new client of this device; `start()` it to log in."""
+        """Create a client on this device. Its method `start` logs it in."""
         client = DirectClient(self, user, device, self.issue(user) if token is None else token, kind)
         self.clients.append(client)
         return client
 
     def run_until_idle(self) -> None:
-        """Carry out everything that happens without time passing."""
+        """Execute all pending work that needs no time."""
         while self._queue:
             self._queue.popleft()()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, stopping at every deadline on the way."""
+        """Move the time forward, and stop at every deadline on the way."""
         self.run_until_idle()
         end = self.clock.now + seconds
         while True:
@@ -106,12 +113,12 @@ class Pair:
         self.clock.now = end
 
     def revoke(self, user: str) -> None:
-        """Every token of the user that was given out before now is void."""
+        """Revoke every token of the user that was issued before now."""
         self.server.revoke(user, self.clock.now, self.clock.now)
         self.run_until_idle()
 
     def stop_server(self) -> None:
-        """Crash: what is not in storage is gone, what was on its way is lost."""
+        """Crash the server. All data outside storage and all frames under way are lost."""
         self.up = False
         self.run_until_idle()
         for connection in list(self._connections):
@@ -119,6 +126,7 @@ class Pair:
         self.run_until_idle()
 
     def start_server(self) -> None:
+        """Start a new server with the same storage."""
         self.server = Server(self, self.policies)
         self.up = True
 
@@ -170,7 +178,7 @@ class Pair:
 
 
 class DirectClient:
-    """One device in a `Pair`: its machine, its events, and a connection that can lose frames or break."""
+    """A device in a `Pair`: its machine, its events, and a connection that can lose frames or break."""
 
     def __init__(self, pair: Pair, user: str, device: str, token: str, kind: str) -> None:
         self.machine = Client(self, user, device, token, pair.policies, lambda: 0.5, kind)
@@ -180,11 +188,12 @@ class DirectClient:
         self._connection: int | None = None
 
     def start(self) -> None:
+        """Connect to the server and log in."""
         self.machine.start(self._pair.clock.now)
         self._pair.run_until_idle()
 
     def break_connection(self) -> None:
-        """The network fails: both sides learn of it, frames on their way are lost."""
+        """Break the connection. Both sides are notified, and frames under way are lost."""
         if self._connection is not None:
             self._pair._cut(self._connection)
         self._pair.run_until_idle()
