@@ -51,7 +51,7 @@ ROUTES = tuple(Route)
 Facts = NDArray[np.void]
 """An array of facts, with the fields kind, intent, device, at and extra."""
 
-# Native byte order, because the machine that wrote a spool, or one like it, merges it.
+# Native byte order: a spool is read on the machine that wrote it, or on one with the same byte order.
 _FACT = Struct("=biiqb")
 _FIELDS = np.dtype([("kind", "i1"), ("intent", "i4"), ("device", "i4"), ("at", "i8"), ("extra", "i1")])
 _pack = _FACT.pack

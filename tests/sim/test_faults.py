@@ -45,7 +45,7 @@ CASES = {
     "a router from storage": {"kind": "partition", "target": "router0", "other": "storage"},
     "storage, noticed when it is over": {"kind": "partition", "target": "router", "other": "storage", "detect": "9s"},
     "bad networks": {"kind": "loss_burst", "share": 0.5, "loss": 0.6},
-    "storage stands still": {"kind": "storage_stall", "duration": "2s"},
+    "storage is stalled": {"kind": "storage_stall", "duration": "2s"},
     "slow readers": {"kind": "slow_reader", "share": 0.3, "duration": "6s"},
     "connections break": {"kind": "mass_reconnect", "share": 0.8},
 }
@@ -109,10 +109,10 @@ def test_crash_removes_requests_that_wait_at_stalled_storage():
     stall = {"kind": "storage_stall", "at": "5s", "duration": "4s"}
     crash = {"kind": "node_crash", "target": "storage", "at": "6s", "duration": "1s"}
     run = imsim.simulate(OFFICE.replace({"faults": [stall, crash]}))
-    meant, stored = run.messages.intended_at / 1e9, run.messages.stored_at.to_numpy(float) / 1e9
-    asked = (meant > 5.1) & (meant < 5.9)
-    assert asked.sum() > 10
-    assert (stored[asked] > 9.5).all(), "stored at 9 s, at the end of the stall, instead of after a resend"
+    intended, stored = run.messages.intended_at / 1e9, run.messages.stored_at.to_numpy(float) / 1e9
+    waiting = (intended > 5.1) & (intended < 5.9)
+    assert waiting.sum() > 10
+    assert (stored[waiting] > 9.5).all(), "stored at 9 s, at the end of the stall, instead of after a resend"
 
 
 def test_stall_of_one_storage_delays_only_its_messages():

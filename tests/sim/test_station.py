@@ -69,7 +69,7 @@ def test_job_announced_in_advance_takes_no_room_before_arrival(jobs, workers, ro
     for arrival, demand in sorted(jobs):
         clock.now = float(arrival)
         known = arrival + data.draw(st.sampled_from([0, 0, 5]))
-        inside = sum(came <= known < left for came, left in times)
+        inside = sum(start <= known < left for start, left in times)
         assert station.inside(known) == inside
         left = station.submit(float(known), demand + 0.5)
         assert (left is None) == (inside >= room)
