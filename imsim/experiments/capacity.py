@@ -182,7 +182,7 @@ def search(
     highest: float | None = None,
     is_too_short: Callable[[float], bool] = lambda load: False,
 ) -> Bracket:
-    """Try loads until the bracket, without the undecided loads inside it, is no wider than `tolerance` (a share).
+    """Try loads until the width of the bracket, without the undecided loads in it, is at most `tolerance` (a share).
 
     judge: returns the verdict on a load. whole: loads are whole numbers. is_too_short: returns whether the runs at a
         load that was tried are too short to keep the budget. A lower load has still fewer messages, so the search for
