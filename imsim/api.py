@@ -334,7 +334,8 @@ def capacity(
     The search starts at the scenario's own load. It doubles or halves the load until the budget is kept at one load and
     broken at another, and then bisects. It assumes that more load is never better. Each load gets 5 replications (or
     more, as `replications` says), and up to `max_replications` (40) if their interval does not decide. A load that is
-    still undecided is reported as such. `help(imsim)` describes the other arguments.
+    still undecided is reported as such. If runs are too short for the budget's percentile and the load is even, they
+    are made longer, up to 64 times. `help(imsim)` describes the other arguments.
 
     Args:
         budget: a `Budget` or its text. Its metric may be one of your own `metrics`.

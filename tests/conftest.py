@@ -1,4 +1,4 @@
-"""For all tests: what they share, and in which order they come."""
+"""The shared fixtures of all tests, and the order of the tests."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import sys
 
 import pytest
 
-# A hundred tests start a process; each would compile all of imsim where the environment forbids to keep bytecode.
+# A hundred tests start a process. Without stored bytecode, each process would compile all of imsim.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 from hypothesis import settings  # noqa: E402
 
-# Hypothesis does not measure time, because a busy machine is no bug.
+# Hypothesis has no deadline, because a busy machine must not fail a test.
 settings.register_profile("imsim", deadline=None)
 settings.load_profile("imsim")
 
-#: Where single tests take seconds: first, so that none is left to one worker while the other has nothing to do.
+#: Files in which single tests take seconds. They run first, so that both workers have work until the end.
 LONG = (
     "tests/faultsearch/test_search.py", "tests/test_notebooks.py", "tests/test_cli.py", "tests/test_docs.py",
     "tests/test_quality.py", "tests/test_api.py", "tests/load/test_launch.py", "tests/load/test_locustfiles.py",
@@ -28,14 +28,17 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """After pytest-randomly, whose order stays within each of them and among the rest."""
+    """Move the tests of the LONG files to the front. Within a file, the random order of pytest-randomly stays."""
     rank = {file: number for number, file in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(LONG)))
 
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capfd):
-    """Runs `imsim ...` in a folder of its own, but in this process: it has loaded what another would load anew."""
+    """Return a function that runs `imsim ...` in an empty folder.
+
+    The command runs in this process, which has already loaded the modules.
+    """
     monkeypatch.chdir(tmp_path)
 
     from imsim.cli import main

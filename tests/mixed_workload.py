@@ -1,4 +1,4 @@
-"""A short scenario of everything that users can do, and what a world's storage must hold once it was played."""
+"""A short scenario with every action of users, and a check of the storage after a run of it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SCENARIO = Scenario.load(
     },
 )
 
-_SETTLED = 0.2e9  # ns after which an action is over, surely
+_SETTLED = 0.2e9  # ns; an action is certainly complete after this time
 
 
 def check_storage(
@@ -41,7 +41,11 @@ def check_storage(
     named: Callable[[str], str] = str,
     id_client: Callable[[int], str] = str,
 ) -> None:
-    """Every action of the plan came about. `named` and `id_client`: what users and groups, and messages, are called."""
+    """Check that storage contains the result of every action of the plan.
+
+    named: returns the name of a user or group of the plan in the storage.
+    id_client: returns the `id_client` of a message of the plan.
+    """
 
     def opened(scene: str, *names: str) -> LogState | None:
         state = storage.execute(OpenConversation(":".join([scene, *map(named, names)])))
@@ -50,7 +54,7 @@ def check_storage(
 
     happened = defaultdict(int)
     for room in plan.rooms:
-        assert opened("chatroom", room.name) is None, "nothing is stored of a chatroom"
+        assert opened("chatroom", room.name) is None, "storage contains a chatroom"
 
     amended = {action.intent: action.kind for action in plan.actions if action.intent >= 0}
     for intent in range(len(plan)):
@@ -77,7 +81,7 @@ def check_storage(
     for number, group in enumerate(plan.conversations):
         changes = [action for action in plan.actions if action.conversation == number]
         if not changes or any(later.at - action.at < _SETTLED for action, later in pairwise(changes)):
-            continue  # a guest who leaves before having come stays
+            continue  # if a guest leaves before the invitation is complete, the guest stays a member
         members = {named(plan.users[user]) for user in group.members}
         if changes[-1].kind == "invite":
             members.add(named(plan.users[changes[-1].other]))

@@ -48,13 +48,13 @@ _SAMPLES = {
 }
 
 
-#: Stands for the first seq of a chatroom, which is the time in microseconds; those after it follow by one.
+#: The first seq of a chatroom in the pages. The real one is the time in microseconds. Each next seq is one higher.
 _ROOM_SEQ = 1767222000000001
 _ROOM_SEQS = re.compile(r"\b1\d{15}\b")
 
 
 def blocks(text: str) -> Iterator[tuple[str, list[str]]]:
-    """The settings and the frames of each block, each frame on one line."""
+    """Yield the settings and the frames of each block, with each frame on one line."""
     for settings, body in _BLOCK.findall(text):
         yield settings.strip(), _joined(body)
 
@@ -64,7 +64,7 @@ def _joined(body: str) -> list[str]:
 
 
 def wrapped(line: str) -> str:
-    """The line, continued on indented lines where it is too long."""
+    """Return the line. If it is too long, it continues on indented lines."""
     lines = [""]
     for part in _BREAK.split(line):
         if lines[-1] and len(lines[-1]) + len(part) >= _WIDTH:
@@ -75,14 +75,14 @@ def wrapped(line: str) -> str:
 
 
 def sample(value: object) -> object:
-    """The value with a sample for each part that differs in each run."""
+    """Return the value with a sample for each part that differs in each run."""
     if isinstance(value, dict):
         return {key: _SAMPLES[key] if key in _SAMPLES else sample(part) for key, part in value.items()}
     return [sample(part) for part in value] if isinstance(value, list) else value
 
 
 class Stage:
-    """A server in a thread of its own, and the clients that are connected to it."""
+    """A server in a separate thread, and the clients that are connected to it."""
 
     def __init__(self, settings: dict[str, object]) -> None:
         scenario = Scenario().replace({"policies.push_timeout": 1000.0, **settings})
@@ -128,7 +128,7 @@ class Stage:
         return sample(json.loads(_ROOM_SEQS.sub(lambda seq: str(int(seq[0]) - self._room_seq + _ROOM_SEQ), text)))
 
     def unread(self) -> dict[str, object]:
-        """The frames that arrived and that no line of the block expects, by client."""
+        """Return by client the frames that arrived, but that no line of the block expects."""
         left = {}
         for client, connection in self._connections.items():
             with suppress(TimeoutError, ConnectionClosed):
@@ -144,14 +144,14 @@ class Stage:
 
 
 def _parsed(settings: str) -> tuple[dict[str, object], list[str]]:
-    """The scenario's fields, and the clients to log in."""
+    """Return the scenario's fields and the clients to log in."""
     pairs = dict(setting.split("=", 1) for setting in settings.split())
     online = [client for client in pairs.pop("online", "").split(",") if client]
     return {path: json.loads(value) if value[:1].isdigit() else value for path, value in pairs.items()}, online
 
 
 def play(text: str, received: Callable[[str, Any], object]) -> None:
-    """Execute all blocks of a page; `received(line, frame)` gets each `<-` line and the frame that really arrived."""
+    """Execute all blocks of a page. Call `received(line, frame)` with each `<-` line and the frame that arrived."""
     stage: Stage | None = None
     try:
         for settings, lines in blocks(text):

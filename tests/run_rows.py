@@ -1,4 +1,4 @@
-"""What several tests compute from the rows of a run."""
+"""Values that several tests compute from the rows of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import imsim
 
 
 def delivery_seconds(run: imsim.Run) -> np.ndarray:
-    """Latency of each delivery to a recipient after the warm-up, straight from the rows."""
+    """Return the latency in seconds of each delivery to a recipient after the warm-up."""
     rows = run.deliveries.merge(run.messages[["intent", "intended_at"]], on="intent")
     rows = rows[(rows.role == "recipient") & (rows.intended_at >= run.scenario.warmup * 1e9)]
     assert rows.delivered_at.notna().all()

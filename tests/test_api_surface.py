@@ -84,7 +84,7 @@ def test_theory_is_module_that_can_be_imported_alone():
 @pytest.mark.parametrize("name", ["imsim", "imsim.theory", *FUNCTIONS, *CLASSES])
 def test_examples_in_docstrings_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # changes no result, and saves the start of the processes
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # one process avoids the start of others; results stay the same
     pyplot.switch_backend("agg")
     one = {"imsim": imsim, "imsim.theory": imsim.theory}.get(name) or getattr(imsim, name)
     module = one if inspect.ismodule(one) else sys.modules[one.__module__]

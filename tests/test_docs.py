@@ -1,4 +1,4 @@
-"""The pages in docs/ and the README: their examples run, their tables are current, and their links lead somewhere.
+"""The pages in docs/ and the README: their examples run, their tables are current, and their links have targets.
 
 `tests/pages.py` describes how examples are run.
 """
@@ -23,7 +23,7 @@ LINKED = [*PAGES, *sorted(ROOT.glob("*.md")), ROOT / "results" / "README.md"]
 
 @pytest.fixture(autouse=True)
 def _one_process(monkeypatch):
-    """Run all replications in this process. That changes no result and saves the start of other processes."""
+    """Run all replications in this process, which avoids the start of others. Results stay the same."""
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
     matplotlib.use("agg")
     yield

@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, and is committed with outputs that read well unrun."""
+"""The notebooks run from top to bottom, and contain their outputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
-#: Whether it runs shows in fewer repetitions and seconds than its committed outputs are of.
+#: Replacements in the cells of a notebook: fewer repetitions and shorter runs than those of the stored outputs.
 FEWER = {
     "01_first_look": [('load("office")', 'load("office", {"duration": "3s", "population.users": 50})')],
     "02_validation": [
@@ -20,7 +20,7 @@ FEWER = {
         ("CUT, RHO = 400,", "CUT, RHO = 50,"),
     ],
     "03_designs": [
-        ('duration="40s"', 'duration="4s"'),
+        ('duration="120s",\n    warmup="10s"', 'duration="4s",\n    warmup="1s"'),
         ("replicate(chat, replications=20)", "replicate(chat, replications=5)"),
         ("replications=20, precision={", "replications=5, max_replications=5, precision={"),
         ("replications=8\n", "replications=3\n"),
@@ -33,8 +33,8 @@ FEWER = {
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_the_notebook_runs(path, tmp_path, monkeypatch):
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # changes no result, and saves the start of the processes
+def test_notebook_runs(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # one process avoids the start of others; results stay the same
     notebook = nbformat.read(path, as_version=4)
     for many, few in FEWER.get(path.stem, ()):
         cells = [cell for cell in notebook.cells if cell.cell_type == "code" and many in cell.source]
@@ -44,7 +44,7 @@ def test_the_notebook_runs(path, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_the_committed_outputs_are_whole_and_small(path):
+def test_stored_outputs_are_complete_and_small(path):
     notebook = nbformat.read(path, as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -56,5 +56,5 @@ def test_the_committed_outputs_are_whole_and_small(path):
     assert str(Path.home()) not in path.read_text()
 
 
-def test_there_are_notebooks():
+def test_notebooks_exist():
     assert NOTEBOOKS

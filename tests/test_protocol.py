@@ -49,7 +49,7 @@ SECTIONS = dict(
 
 
 def table(text: str, head: str) -> list[list[str]]:
-    """The cells of the first table in the text whose first cells are these."""
+    """Return the cells of the first table in the text that starts with `head`."""
     lines = text[text.index(head) :].split("\n\n")[0].splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
@@ -68,7 +68,7 @@ def numbers(cell: str) -> list[float]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_server_answers_as_each_exchange_shows(page):
+def test_server_answers_like_exchange(page):
     received = []
     play(page.read_text(), lambda line, frame: received.append((line, frame)))
     assert len(received) > 30
@@ -78,7 +78,7 @@ def test_server_answers_as_each_exchange_shows(page):
 
 @pytest.fixture(scope="module")
 def validators():
-    """One for each direction, made once: each checks the whole schema first."""
+    """Return a validator for each direction. They are created once, because each first checks the whole schema."""
     defs = imsim.schema()["$defs"]
     return {
         name: jsonschema.Draft202012Validator({"$ref": f"#/$defs/{name}", "$defs": defs})
@@ -90,7 +90,7 @@ def validators():
 def test_frame_in_an_exchange_is_valid(sent, text, validators):
     frame = (wire.decode_from_client if sent else wire.decode_from_server)(text)
     assert {**json.loads(text), **json.loads(wire.encode(frame))} == json.loads(text)
-    if '"latitude": 91' not in text:  # which the server is to reject
+    if '"latitude": 91' not in text:  # the example of a frame that the server must reject
         validators["FromClient" if sent else "ToClient"].validate(json.loads(text))
 
 
@@ -98,7 +98,7 @@ def test_every_frame_has_an_example():
     assert {json.loads(text)["op"] for _, text in FRAMES} == set(FRAME_TYPES)
 
 
-def test_frames_are_wrapped_where_they_are_long():
+def test_long_frames_are_wrapped():
     for body in re.findall(r"^```im[^\n]*\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE):
         assert body == "".join(f"{wrapped(line)}\n" for line in re.sub(r"\n +", " ", body).splitlines())
 
@@ -113,7 +113,7 @@ _TYPES = {
 
 
 def fields(kind: type) -> list[list[str]]:
-    """(field, type, default) of each field, as the pages show them."""
+    """Return (field, type, default) of each field in the notation of the pages."""
     hints = get_type_hints(kind)
     rows = []
     for field in dataclasses.fields(kind):
@@ -166,7 +166,7 @@ def test_chapters_list_every_frame():
     assert sorted(listed) == sorted(FRAME_TYPES)
 
 
-def test_largest_frames_are_as_large_as_the_page_says():
+def test_page_states_sizes_of_largest_frames():
     stated = [int(number.replace(",", "")) for number in re.findall(r"has at most ([\d,]+) bytes", PROTOCOL)]
     assert stated == [largest_from_client(Policies()), largest_to_client(Policies())]
 
@@ -183,7 +183,7 @@ def test_every_message_type_is_explained_with_its_attachment():
             assert names(rows[type].partition(";")[0]) == list(expected)
 
 
-def test_bounds_of_attachments_are_as_the_table_says():
+def test_table_has_bounds_of_attachments():
     bounds = {
         name: numbers(cell) for row, _, cell in table(REFERENCE, "| field | type | bounds |") for name in names(row)
     }
@@ -230,7 +230,7 @@ ATTEMPTS = {
     "mute": (("mary",), {}), "unmute": (("mary",), {}),
 }  # fmt: skip
 
-#: Who receives a system message, in the attempts above and in those of two friends, alice and bob.
+#: The users who receive a system message, in the attempts above and in those of two friends, alice and bob.
 RECEIVED_BY = {
     "the other user": {"bob"},
     "the user who asked": {"bob"},
@@ -255,7 +255,7 @@ class Recorded(dict):
 
 
 def attempt_in_group(event: str, role: str, join: str, consent: bool = False):
-    """The decision, or None if the rules forbid it, and the data that they looked up."""
+    """Return the decision, or None if the rules forbid it, and the data that the rules looked up."""
     targets, given = ATTEMPTS[event]
     data = Recorded(given)
     if role == "invited":
@@ -287,7 +287,7 @@ def attempt_between_friends(event: str):
 
 
 def events(title: str) -> dict[str, list[str]]:
-    """The rows of the table of events in this section, without the event; several names share a row."""
+    """Return the rows of the section's table of events by event, without the event. Several events can share a row."""
     rows = table(SECTIONS[title], "| event |")
     for row in rows:
         assert ("(silent)" in row[0]) == all(event in SILENT for event in names(row[0])), row[0]
@@ -295,7 +295,7 @@ def events(title: str) -> dict[str, list[str]]:
 
 
 def data_fields(cell: str) -> set[str]:
-    """The fields that a cell names: each before a colon, or all."""
+    """Return the fields that a cell names: those before a colon, or all if there is no colon."""
     return set(re.findall(r"`(\w+)`:", cell) or names(cell))
 
 
@@ -308,7 +308,7 @@ def test_every_event_is_explained():
 
 
 @pytest.mark.parametrize("event", groups.EVENTS)
-def test_group_event_is_allowed_to_the_roles_that_the_table_names(event):
+def test_table_names_roles_that_may_send_group_event(event):
     roles = SENT_BY[events("Groups")[event][0]]
     tried = [*USERS, *(["invited"] if event in ("accept", "reject") else [])]
     for join in JOIN:
@@ -316,13 +316,13 @@ def test_group_event_is_allowed_to_the_roles_that_the_table_names(event):
 
 
 @pytest.mark.parametrize("event", groups.EVENTS)
-def test_group_event_has_the_data_that_the_table_names(event):
+def test_table_names_data_of_group_event(event):
     read = set().union(*(attempt_in_group(event, role, join)[1] for role in USERS for join in JOIN))
     assert read == data_fields(events("Groups")[event][2])
 
 
 @pytest.mark.parametrize("event", amendments.EVENTS)
-def test_amendment_has_the_data_that_the_table_names(event):
+def test_table_names_data_of_amendment(event):
     message = Message("p2p:a:b", 1, "p2p:a:b:1", "x", model.Scene.P2P, "text", "a", "b", 0, "hello")
     change = Change("p2p:a:b", 2, 0, event, "a", (), Recorded({"seq": 1, "content": "hi"}))
     amendments.target_seq(change)
@@ -331,7 +331,7 @@ def test_amendment_has_the_data_that_the_table_names(event):
 
 
 def notes_of(event: str) -> list[decision.Note]:
-    """The system messages that the event causes, in any of its attempts."""
+    """Return the system messages that the event causes in any of its attempts."""
     if event in friends.EVENTS:
         return list(attempt_between_friends(event)[0].notes)
     roles = (*USERS, "invited")
@@ -342,7 +342,7 @@ def notes_of(event: str) -> list[decision.Note]:
 
 
 @pytest.mark.parametrize("event", [*groups.EVENTS, *friends.EVENTS])
-def test_event_causes_the_system_messages_that_the_tables_name(event):
+def test_tables_name_system_messages_of_event(event):
     cell = (events("Groups") if event in groups.EVENTS else events("Friends"))[event][-1]
     rows = table(REFERENCE, "| type | fields of `file` | cause |")
     caused = {type for row in rows for type in names(row[0]) if event in names(row[2])}
@@ -400,7 +400,7 @@ def test_errors_of_the_chapters_are_codes():
     assert all(set(names(line)) & set(Code) for line in lines)
 
 
-#: By the close code: what a client writes to get it, after its login.
+#: The bytes that a client writes after its login to receive each close code.
 ENDINGS = {
     1000: (b"\x81\x81\x00\x00\x00\x00x",),
     1002: (b"\xf1\x82\x00\x00\x00\x00{}", b"\x81\x02{}"),
@@ -410,7 +410,7 @@ ENDINGS = {
 }
 
 
-def test_close_codes_are_as_the_table_says():
+def test_table_has_close_codes():
     async def ended_by(written: bytes | None) -> tuple[int, str]:
         server = Server(Policies(), MemoryStore(), key="key")
         await server.start()
@@ -462,7 +462,7 @@ def test_every_choice_is_explained_with_its_values():
         assert names(default) == [str(choices[name])]
 
 
-def test_every_other_policy_and_limit_is_explained_with_its_default():
+def test_other_policies_and_limits_are_explained_with_defaults():
     rows = {**settings("| policy | default |"), **settings("| limit | default |")}
     assert set(rows) == {name for name, default in SETTINGS.items() if not isinstance(default, StrEnum)}
     for name, (default, *_) in rows.items():
@@ -476,13 +476,13 @@ def test_defaults_in_the_text_are_current():
         assert float(default.replace(",", "")) == SETTINGS[name], name
 
 
-def test_settings_that_the_text_names_exist():
+def test_settings_in_text_exist():
     assert set(re.findall(r"`((?:policies|limits)\.\w+)`", TEXT)) <= set(SETTINGS)
     for name, value in re.findall(r"`(\w+) = \"(\w+)\"`", TEXT):
         assert value in [str(one) for one in type(SETTINGS[f"policies.{name}"])]
 
 
-def test_fixed_limits_are_as_the_table_says():
+def test_table_has_fixed_limits():
     found = {label: numbers(value) for label, value, _ in table(REFERENCE, "| fixed limit |")}
     assert [value for (value,) in found.values()] == [
         int(re.search(r",(\d+)\}", model.NAME)[1]),
@@ -504,7 +504,7 @@ def test_fixed_limits_are_as_the_table_says():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_between_the_pages_lead_somewhere(page):
+def test_links_between_pages_lead_to_headings(page):
     def anchors(text: str) -> set[str]:
         titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
         return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}

@@ -3,7 +3,8 @@
 The search doubles or halves the load until one load keeps the budget and another breaks it, and bisects between them.
 It assumes that more load is never better; a note says so if what was measured contradicts it. At each load, the
 interval over replications judges the budget. An undecided load gets more replications; a load that stays undecided lies
-inside the bracket, and is reported.
+inside the bracket, and is reported. Where the runs at a load are too short for the budget's percentile, more of them do
+not help, so they are made longer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from imsim.analysis.budgets import Budget, Verdict
 from imsim.analysis.kinds import RECOVERY
 from imsim.analysis.labels import title_of
-from imsim.analysis.run_length import flaw
+from imsim.analysis.run_length import flaw, is_steady, needed
 from imsim.core.exceptions import UsageError
 from imsim.experiments.replicate import Progress, Replications, Sample, Sampling, Store, flaw_notes, replicate, to_json
 from imsim.scenario import Scenario
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 #: reliable.
 FEWEST_PER_LOAD = 5
 MOST_PER_LOAD = 40
+
+#: Runs are made longer until they suffice for the budget's percentile, up to this many times the scenario's duration.
+LONGEST = 64.0
 
 #: A tier that is less busy has hardly any queues: at this share, an M/M/1 job waits as long as it is served.
 _BUSY = 0.5
@@ -81,27 +85,43 @@ def capacity(
         is_flawed = flaw(budget.metric, values, [sample.behind for sample in samples]) is not None
         return budget.judge(values) == "undecided" and not is_flawed and not any(map(math.isnan, values))
 
-    def judge(load: float) -> Verdict:
-        design = scenario.replace({over: round(load) if whole else load})
+    def run(load: float, duration: float) -> Replications:
+        design = scenario.replace({over: round(load) if whole else load, "duration": duration})
 
         def report(what: str, share: float) -> None:
             if progress:
                 progress(f"{over} = {load:.4g}, {what}", share)
 
         (found,) = replicate([design], sampling, wants_more=is_undecided, store=store, progress=report)
-        values = found.values(budget.metric)
-        if any(map(math.isnan, values)):
+        if any(map(math.isnan, found.values(budget.metric))):
             raise UsageError(
                 f"capacity: at {over} = {load:.4g} a run has nothing to measure {budget.metric} by; make the "
                 "scenario's duration longer, or start from a higher load"
             )
-        tried[load] = found
-        return budget.judge(values, found[budget.metric])
+        return found
+
+    def judge(load: float) -> Verdict:
+        duration = scenario.duration
+        while True:
+            tried[load] = found = run(load, duration)
+            verdict = budget.judge(found.values(budget.metric), found[budget.metric])
+            if verdict != "undecided" or not is_too_short(load) or not is_steady(scenario):
+                return verdict
+            longer = min(duration * _lengthening(found, budget.metric), scenario.duration * LONGEST)
+            if longer <= duration:
+                return verdict
+            duration = longer
 
     bracket = search(
         judge, start, tolerance=tolerance, whole=whole, lowest=lowest, highest=highest, is_too_short=is_too_short
     )
     return Capacity(scenario, budget, over, bracket, tried)
+
+
+def _lengthening(found: Replications, metric: str) -> float:
+    """Return how many times as long the runs should be, so that each has enough latencies for a percentile."""
+    fewest = min(sample.behind[metric].latencies for sample in found.samples)
+    return max(2.0, 1.2 * needed(metric) / max(fewest, 1))
 
 
 @dataclass
@@ -162,7 +182,7 @@ def search(
     highest: float | None = None,
     is_too_short: Callable[[float], bool] = lambda load: False,
 ) -> Bracket:
-    """Try loads until the bracket, without the undecided loads inside it, is no wider than `tolerance` (a share).
+    """Try loads until the width of the bracket, without the undecided loads in it, is at most `tolerance` (a share).
 
     judge: returns the verdict on a load. whole: loads are whole numbers. is_too_short: returns whether the runs at a
         load that was tried are too short to keep the budget. A lower load has still fewer messages, so the search for
@@ -218,7 +238,7 @@ class Bottleneck:
         return {"tier": self.tier, "wait_ms": self.wait, "utilisation": self.utilisation, "load": self.load}
 
     def __str__(self) -> str:
-        return f"{self.tier} ({self.utilisation:.0%} busy, messages wait {self.wait:,.3g} ms)"
+        return f"{self.tier} ({self.utilisation:.0%} busy, messages wait {round(self.wait, 1):,g} ms)"
 
 
 class Capacity:
@@ -318,7 +338,7 @@ class Capacity:
         busy, wait = self._tiers(load, "utilisation")[tier], self._tiers(load, "wait")[tier]
         if busy is None:
             return "-"
-        return f"{busy:.0%} busy" + ("" if wait is None else f", wait {wait:,.3g} ms")
+        return f"{busy:.0%} busy" + ("" if wait is None else f", wait {round(wait, 1):,g} ms")
 
     @property
     def notes(self) -> list[str]:
@@ -333,6 +353,14 @@ class Capacity:
             notes.append(
                 f"arrivals are not steady ({arrivals}): {holds}. For the highest load that the design can serve for a "
                 "long time, set workload.arrivals=poisson"
+            )
+        longer = {load: one.scenario.duration for load, one in self.tried.items()}
+        longer = {load: duration for load, duration in longer.items() if duration > self.scenario.duration}
+        if longer:
+            loads = ", ".join(f"{load:.4g} ({duration:,.3g} s)" for load, duration in longer.items())
+            notes.append(
+                f"runs of {self.scenario.duration:g} s are too short for {self.budget.metric} at these loads, so they "
+                f"were made longer: {loads}"
             )
         if self.keeps is None:
             notes.append(f"no load is known to keep the budget: the lowest tried is {min(self.tried):.4g}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -341,8 +342,11 @@ def difference(metric: str, a: list[float], b: list[float], *, is_flawed: bool =
     least, most = kind_of(metric).limits
     absolute = estimate(paired, -most, most)
     saved = None
-    if absolute.value is not None and len(paired) > 1 and (variance := statistics.variance(paired)):
-        saved = (statistics.variance(a) + statistics.variance(b)) / variance
+    if absolute.value is not None and len(paired) > 1:
+        variance, both = statistics.variance(paired), statistics.variance(a) + statistics.variance(b)
+        # A difference that is constant except for rounding, such as that of a price, has no variance to compare with.
+        if variance > both * sys.float_info.epsilon:
+            saved = both / variance
     relative = _relative(a, b, absolute, -1.0 if least == 0 else -math.inf)
     found = [estimate(a, least, most), estimate(b, least, most), absolute, relative]
     if is_flawed:

@@ -50,7 +50,7 @@ class World(FlawedCluster):
         self.never_idle: list[str] = []  # each wait for quiescence that timed out, with the work that was pending
         # machine -> when it waited without a deadline, or with one too far away
         self.without_deadline: dict[str, str] = {}
-        #: What each live instance lacks before the second login; each text must be empty.
+        #: The missing entries of each live instance before the second login; each text must be empty.
         self.missing_entries: list[str] = []
         self.logs: dict[str, StoredLog] = {}
         #: The (instance, token) pairs that were logged in at quiescence, before and after the second login.

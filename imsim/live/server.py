@@ -377,8 +377,8 @@ def _close_code(text: bytes) -> CloseCode:
 class _Connection(WebSocket):
     """The server's end of a connection. `id` is the connection's number; it is 0 until the WebSocket is open.
 
-    Until the client is logged in, the connection is a newcomer. What a newcomer sends waits in the server's queue
-    `admission`, and it may send only a little.
+    Until the client is logged in, the connection is a newcomer. The frames of a newcomer wait in the server's
+    queue `admission`, and it may send only a few bytes.
     """
 
     __slots__ = (

@@ -1,7 +1,7 @@
-"""Columns of a table from numpy's arrays, and back.
+"""Conversions between numpy arrays and columns of Arrow tables, without pandas.
 
-pyarrow's own ways between the two (`pa.array`, `np.asarray`) import pandas: half a second and 45 MiB, which a run that
-is not looked at with pandas need not pay.
+pyarrow's own conversions (`pa.array`, `np.asarray`) import pandas, which costs half a second and 45 MiB. A run that
+does not use pandas avoids this cost.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from numpy.typing import NDArray
 
 
 def column(values: NDArray[Any], kind: pa.DataType, is_null: NDArray[np.bool_] | None = None) -> pa.Array:
-    """A column of numbers of this type, null where `is_null` holds."""
+    """Return a column of numbers of the type `kind`. It is null where `is_null` is true."""
     valid = None if is_null is None else pa.py_buffer(np.packbits(~is_null, bitorder="little"))
     data = pa.py_buffer(np.ascontiguousarray(values, kind.to_pandas_dtype()))
     return pa.Array.from_buffers(kind, len(values), [valid, data])
 
 
 def texts(values: Sequence[str]) -> pa.Array:
-    """A column of texts."""
+    """Return a column of texts."""
     data = [value.encode() for value in values]
     ends = np.fromiter(accumulate(map(len, data), initial=0), np.int32, len(data) + 1)
     return pa.Array.from_buffers(pa.string(), len(data), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(data))])
 
 
 def integers(column: pa.Array, missing: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The whole numbers of a column, `missing` for null; and which of them are not null."""
+    """Return the integers of a column, with `missing` for null, and an array that is true where they are not null."""
     column = column.cast(pa.int64())
     first, end = column.offset, column.offset + len(column)
     validity, data = column.buffers()

@@ -1,4 +1,4 @@
-"""From events to facts, for every world: what the core's machines report becomes what a run's rows are made of."""
+"""The observer of a run: it translates events of clients and servers into facts, in simulated and in live runs."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from imsim.core.model import Message, MessageType, Scene
 from imsim.results.recorder import Recorder
 from imsim.scenario import Plan, actor
 
-#: Called with the number of a device, an event of its client, and when it happened.
+#: Called with the number of a device, an event of its client, and the time of the event.
 Translate = Callable[[int, Any, float], None]
 
 
 class Observer:
-    """Translates the events of clients and servers into facts about the plan's messages and devices.
+    """A translator from events of clients and servers to facts about the messages and devices of a plan.
 
-    A world says when an event happened (`at`: seconds from the start of the plan) and on which device (its number in
-    the plan). What is not of the plan leaves no fact. `prefix`: what the world puts before the names of the plan, as a
-    live run does to tell its messages from those of others; in the simulation messages carry their number along.
+    The caller gives each event with its time (`at`: seconds from the start of the plan) and its device (the number in
+    the plan). Events about other messages leave no fact.
+
+    prefix: the text before the message names. A live run uses it to distinguish its messages from those of other runs.
+        It is empty in a simulated run, whose messages contain their number.
     """
 
     def __init__(self, plan: Plan, recorder: Recorder, prefix: str = "") -> None:
         self._plan = plan
         self._recorder = recorder
         self._prefix = prefix
-        #: The number of the message with this name; None for what is not of the plan.
+        #: Returns the intent of the message with this `id_client`, or None if the plan does not contain it.
         self._intent: Callable[[str], int | None] = self._read if prefix else actor.intent_of
         self._messages = len(plan)
         self._to_room = plan.to_room
@@ -42,11 +44,11 @@ class Observer:
             events.Disconnected: self._disconnected,
             events.Entered: self._entered,
         }
-        """By its type, what makes a fact of an event of a client; an event of another type leaves none."""
+        """The method that records events of each type. Events of other types leave no fact."""
         self.seqs: dict[int, int] = {}
-        """By intent, of the messages that are to be recalled or edited, and are stored: their seq."""
+        """The seq by intent of each stored message that the plan recalls or edits."""
         self.foreign = 0
-        """How often a device showed, or got again, a message of another run."""
+        """The number of times that a device showed or received again a message of another run."""
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
@@ -60,7 +62,7 @@ class Observer:
         if intent is None:
             return
         if self._to_room[intent]:
-            self._recorder.acked(intent, at)  # a chatroom gives no other answer
+            self._recorder.acked(intent, at)  # a chatroom stores nothing, so its sender receives no later answer
         else:
             self._recorder.received(intent, at)
 
@@ -93,15 +95,16 @@ class Observer:
             self.foreign += _is_written(event.message)
 
     def _disconnected(self, device: int, event: events.Disconnected, at: float) -> None:
-        if self._has_rooms:  # elsewhere nothing depends on it
+        if self._has_rooms:  # only deliveries to chatrooms depend on it
             self._recorder.disconnected(device, at)
 
     def _entered(self, device: int, event: events.Entered, at: float) -> None:
         self._recorder.entered(device, at)
 
-    # --- servers, where they can be heard -----------------------------------------------------------------------------
+    # --- servers, whose events only the simulation has ----------------------------------------------------------------
 
     def committed(self, event: events.Committed, at: float) -> None:
+        """Record that storage has a message or a change."""
         intent = self._intent(event.message.id_client)
         if intent is not None:
             self._recorder.stored(intent, at)
@@ -109,6 +112,7 @@ class Observer:
             self._changed(event.message.id_client, at)
 
     def pushed(self, event: events.Pushed | events.Shed, device: int, at: float) -> None:
+        """Record that a gateway pushed a message to a device, or left the device out."""
         intent = self._intent(event.message.id_client)
         if intent is None:
             return
@@ -120,7 +124,7 @@ class Observer:
     # --- names --------------------------------------------------------------------------------------------------------
 
     def _read(self, id_client: str) -> int | None:
-        """`_intent` where names have crossed a wire."""
+        """Return the intent in a name of a live run, or None if the name is not from this run's plan."""
         number = id_client.removeprefix(self._prefix)
         if number == id_client or not number.isdecimal():
             return None
@@ -128,12 +132,12 @@ class Observer:
         return intent if intent < self._messages else None
 
     def _changed(self, id_client: str, at: float) -> None:
-        """The change with this name stands in a log."""
+        """Record a recall when it is in a log. Edits leave no fact."""
         recalled = actor.recalled_by(self._plan, id_client.removeprefix(self._prefix))
         if recalled is not None:
             self._recorder.recalled(recalled, at)
 
 
 def _is_written(message: Message) -> bool:
-    """Whether a user wrote it: neither a notice of a change nor a message of the service."""
+    """Return whether a user wrote the message: it is not a notice of a change, and not from the service."""
     return message.type != MessageType.NOTIFICATION and message.scene != Scene.SYSTEM

@@ -1,9 +1,15 @@
-"""What happened, recorded while it does: facts of five integers, cheap enough for every event of a million messages.
+"""The recorder of a run: it keeps each event as a fact of five integers.
 
-A fact is (kind, intent, device, at, extra), in 18 bytes: `intent` is -1 where it is about a device alone, `device` the
-global device number (user * devices per user + device) or -1, `at` nanoseconds from the run's start, `extra` the number
-of a code or a route. Facts may come in any order and from several processes; `imsim.results.tables.assemble` makes rows
-of them.
+A fact takes 18 bytes, so a run of a million messages can record all its events. Facts can have any order and come from
+several processes. `imsim.results.tables.assemble` turns them into rows.
+
+The fields of a fact:
+
+kind: see `Kind`.
+intent: the number of the message, or -1 if the fact is only about a device.
+device: the global number of the device (user * devices per user + device), or -1.
+at: nanoseconds from the start of the run.
+extra: the number of a code or a route, otherwise 0.
 """
 
 from __future__ import annotations
@@ -22,7 +28,7 @@ from imsim.core.model import Code, Route
 
 
 class Kind(IntEnum):
-    """The first integer of a fact. Only ever append here: spools hold the numbers."""
+    """The first integer of a fact. New kinds go to the end, because spools contain the numbers."""
 
     SENT = 0
     STORED = 1
@@ -43,9 +49,9 @@ CODES = tuple(Code)
 ROUTES = tuple(Route)
 
 Facts = NDArray[np.void]
-"""With the fields kind, intent, device, at, extra."""
+"""An array of facts, with the fields kind, intent, device, at and extra."""
 
-# Native byte order: a spool is merged on the kind of machine that wrote it.
+# Native byte order: a spool is read on the machine that wrote it, or on one with the same byte order.
 _FACT = Struct("=biiqb")
 _FIELDS = np.dtype([("kind", "i1"), ("intent", "i4"), ("device", "i4"), ("at", "i8"), ("extra", "i1")])
 _pack = _FACT.pack
@@ -55,103 +61,109 @@ _NO_INTENT = _NO_DEVICE = -1
 
 
 class Recorder:
-    """Keeps facts (about 0.3 us each), by methods named after what happened. Times are seconds from the run's start.
+    """A list of facts. Each method records one fact in about 0.3 us. Times are seconds from the start of the run.
 
-    With `spool`, facts go to that new file, by raw appends every few thousand facts or every second of their own time,
-    so that a killed process leaves all but its last moment. One recorder per process, made after any fork.
+    spool: the path of a new file for the facts, or None to keep them in memory. The recorder appends to the file after
+        every few thousand facts, or one second after the last append by the times of the facts. So a killed process
+        loses only its last second.
 
-    Raises: UsageError if the spool exists or cannot be made.
+    Each process needs its own recorder, created after the last fork.
+
+    Raises: UsageError if the spool exists or cannot be created.
     """
 
     def __init__(self, spool: Path | str | None = None) -> None:
         self._buffer = bytearray()
-        self._before: list[Facts] = []  # without a spool: what `facts` has returned
+        self._before: list[Facts] = []  # without a spool: the facts that `facts` has already returned
         self._path = None if spool is None else Path(spool)
         self._file: BinaryIO | None = None
         self._flush_at = _SPOOL_SECONDS
         if self._path is not None:
-            # "x": facts appended behind another process's torn tail could not be read back.
+            # "x" creates a new file. Facts behind the truncated last fact of another process would be unreadable.
             try:
                 self._file = self._path.open("xb", buffering=0)
             except OSError as error:
-                raise UsageError(f"cannot make the spool {self._path}: {error.strerror}") from error
+                raise UsageError(f"cannot create the spool {self._path}: {error.strerror}") from error
 
     def sent(self, intent: int, at: float) -> None:
-        """The sender's device sent it; recorded for each attempt."""
+        """Record an attempt of the sender's device to send the message."""
         self._buffer += _pack(_SENT, intent, _NO_DEVICE, round(at * 1e9), 0)
         if self._file is not None:
             self._flush_when_due(at)
 
     def stored(self, intent: int, at: float) -> None:
-        """The server's storage holds it."""
+        """Record that storage has the message."""
         self._buffer += _pack(_STORED, intent, _NO_DEVICE, round(at * 1e9), 0)
         if self._file is not None:
             self._flush_when_due(at)
 
     def received(self, intent: int, at: float) -> None:
-        """The sender heard that the router has it, which need not have stored it."""
+        """Record that the sender learned that the router has the message, which is perhaps not stored yet."""
         self._add(_RECEIVED, intent, _NO_DEVICE, at, 0)
 
     def acked(self, intent: int, at: float) -> None:
-        """The stored-ack reached the sender."""
+        """Record that the sender learned that the message is stored."""
         self._buffer += _pack(_ACKED, intent, _NO_DEVICE, round(at * 1e9), 0)
         if self._file is not None:
             self._flush_when_due(at)
 
     def failed(self, intent: int, at: float, code: Code, text: str = "") -> None:
-        """The sender gave up: rejected for good, or (`timeout`, `unavailable`) without an answer. The text, which says
-        more, is not recorded."""
+        """Record that the sender gave up.
+
+        code: `timeout` or `unavailable` if no answer arrived; any other code means that the message was refused.
+        text: the explanation; it is not recorded.
+        """
         self._add(_FAILED, intent, _NO_DEVICE, at, _CODE_NUMBER[code])
 
     def pushed(self, intent: int, device: int, at: float) -> None:
-        """The server pushed it to the device; recorded for each attempt."""
+        """Record an attempt of the server to push the message to the device."""
         self._buffer += _pack(_PUSHED, intent, device, round(at * 1e9), 0)
         if self._file is not None:
             self._flush_when_due(at)
 
     def delivered(self, intent: int, device: int, at: float, route: Route) -> None:
-        """The device showed it."""
+        """Record that the device showed the message."""
         self._buffer += _pack(_DELIVERED, intent, device, round(at * 1e9), _ROUTE_NUMBER[route])
         if self._file is not None:
             self._flush_when_due(at)
 
     def duplicate(self, intent: int, device: int, at: float) -> None:
-        """It came to the device once more."""
+        """Record that the message arrived at the device again."""
         self._add(_DUPLICATE, intent, device, at, 0)
 
     def read(self, intent: int, device: int, at: float) -> None:
-        """The device's user read it."""
+        """Record that the device's user read the message."""
         self._add(_READ, intent, device, at, 0)
 
     def shed(self, intent: int, device: int, at: float) -> None:
-        """The server left the device out, which gets too much (chatrooms only)."""
+        """Record that the server left the device out, because the device receives too much (chatrooms only)."""
         self._add(_SHED, intent, device, at, 0)
 
     def recalled(self, intent: int, at: float) -> None:
-        """Its sender took it back: a device that has not shown it never will."""
+        """Record that the sender recalled the message. A device that has not shown it will not show it."""
         self._add(_RECALLED, intent, _NO_DEVICE, at, 0)
 
     def disconnected(self, device: int, at: float) -> None:
-        """The device lost its connection, and with it what only connected devices get."""
+        """Record that the device lost its connection. Messages of chatrooms go only to connected devices."""
         self._add(_DISCONNECTED, _NO_INTENT, device, at, 0)
 
     def entered(self, device: int, at: float) -> None:
-        """The device is in a chatroom, perhaps again."""
+        """Record that the device entered a chatroom, for the first time or again."""
         self._add(_ENTERED, _NO_INTENT, device, at, 0)
 
     def facts(self) -> Facts:
-        """All facts so far; those of a spool are read back from it."""
+        """Return all facts so far. With a spool, they are read from the file."""
         if self._path is not None:
             self.flush()
             return read_facts([self._path])
         self._before.append(_decode(self._buffer))
-        self._buffer = bytearray()  # the array has the other one's bytes
+        self._buffer = bytearray()  # the array of facts uses the memory of the previous buffer
         if len(self._before) > 1:
             self._before = [np.concatenate(self._before)]
         return self._before[0]
 
     def flush(self) -> None:
-        """Append what is buffered to the spool; without one, nothing."""
+        """Append the buffered facts to the spool. Without a spool, do nothing."""
         if self._file is not None and self._buffer:
             rest = memoryview(bytes(self._buffer))
             while rest:
@@ -159,7 +171,7 @@ class Recorder:
             self._buffer.clear()
 
     def close(self) -> None:
-        """Flush and close the spool. Without one, nothing: the facts stay readable."""
+        """Flush and close the spool. Without a spool, do nothing. The facts stay readable."""
         if self._file is not None:
             self.flush()
             self._file.close()
@@ -172,7 +184,7 @@ class Recorder:
         self.close()
 
     def _add(self, kind: int, intent: int, device: int, at: float, extra: int) -> None:
-        # What every message has is packed in its own method: a call less.
+        # The methods for the facts that every message has do not use this one, which saves a call.
         self._buffer += _pack(kind, intent, device, round(at * 1e9), extra)
         if self._file is not None:
             self._flush_when_due(at)
@@ -183,7 +195,7 @@ class Recorder:
             self.flush()
 
 
-# Plain integers at hand: looking up an enum's member costs as much as packing the fact.
+# Plain integers, because the look-up of an enum's member takes as long as packing the fact.
 _SENT, _STORED, _ACKED, _FAILED, _PUSHED, _DELIVERED, _DUPLICATE, _READ, _SHED, *_RARE = map(int, Kind)
 _RECALLED, _DISCONNECTED, _ENTERED, _RECEIVED = _RARE
 _CODE_NUMBER = {code: number for number, code in enumerate(CODES)}
@@ -191,9 +203,11 @@ _ROUTE_NUMBER = {route: number for number, route in enumerate(ROUTES)}
 
 
 def read_facts(paths: Iterable[Path | str]) -> Facts:
-    """The facts of several spools, one after the other. A killed process's torn last fact is ignored.
+    """Return the facts of several spools, in the order of the paths.
 
-    Raises: UsageError for a spool that is not there.
+    If a killed process has truncated the last fact of a spool, that fact is ignored.
+
+    Raises: UsageError if a spool cannot be read.
     """
     return np.concatenate([_decode(b""), *(_decode(_read(Path(path))) for path in paths)])
 

@@ -214,7 +214,7 @@ class RunData:
 
     @cached_property
     def deliveries(self) -> pd.DataFrame:
-        """One row for each stored message and entitled device (schema.DELIVERIES). Join by `intent`."""
+        """One row for each message that was not rejected and each entitled device (schema.DELIVERIES)."""
         return _to_pandas(self.tables.deliveries)
 
     @cached_property

@@ -126,9 +126,9 @@ DELIVERIES = pa.schema(
         _always("outcome", _STRING),
     ]
 )
-"""The columns of deliveries: one row for each stored message and device that is entitled to it by membership. So a lost
-delivery is a row, not a missing row. Ordered by intent, then by the recipient's position in the population, then by
-device."""
+"""The columns of deliveries: one row for each message that was not rejected and each device that is entitled to it by
+membership. So a lost delivery is a row, not a missing row. Ordered by intent, then by the recipient's position in the
+population, then by device."""
 
 MESSAGE_WORDS: dict[str, tuple[str, ...]] = {"scene": tuple(Scene), "outcome": tuple(Outcome)}
 DELIVERY_WORDS: dict[str, tuple[str, ...]] = {

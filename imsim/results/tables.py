@@ -1,4 +1,4 @@
-"""From facts to rows: `assemble` joins what happened with what was intended, `digest` says whether runs are equal."""
+"""The rows of a run: `assemble` joins its facts with its plan, `digest` identifies equal rows."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from imsim.results.schema import DELIVERIES, MESSAGES, DeliveryOutcome, Outcome,
 if TYPE_CHECKING:
     from imsim.scenario import Plan
 
-_NEVER = np.iinfo(np.int64).max  # later than any time: minima stay at it where nothing happened
-_OF_DEVICES = (Kind.DISCONNECTED, Kind.ENTERED)  # facts about no message
+_NEVER = np.iinfo(np.int64).max  # later than any time, so it is the minimum of no times
+_OF_DEVICES = (Kind.DISCONNECTED, Kind.ENTERED)  # facts without a message
 _OF_DELIVERIES = (Kind.PUSHED, Kind.DELIVERED, Kind.DUPLICATE, Kind.READ, Kind.SHED)
-_NO_PROOFS = (Kind.SENT, Kind.RECEIVED, Kind.FAILED)  # a message of which only these are known may not be stored
+_NO_PROOFS = (Kind.SENT, Kind.RECEIVED, Kind.FAILED)  # facts that do not prove that the message is stored
 _PAIR = ["intent", "device"]
 _UNANSWERED = [CODES.index(code) for code in (Code.TIMEOUT, Code.UNAVAILABLE)]
 
@@ -34,26 +34,30 @@ _Bools = NDArray[np.bool_]
 class Tables:
     """The rows of a run (schema.MESSAGES, schema.DELIVERIES).
 
-    `stray` counts the (message, device) pairs with facts although the device was not entitled to the message:
-    deliveries to a wrong recipient, which no row can show.
+    stray: the number of deliveries to wrong devices. It counts each pair of a message and a device that has facts,
+        although the device was not entitled to the message. Such pairs have no rows.
+    spans: the table schema.SPANS, or None if no spans were recorded.
+    nodes: the table schema.NODES, or None if no spans were recorded.
+    utilisation: the values `busy`, `jobs` and `drops` of each node of a simulated run.
     """
 
     messages: pa.Table
     deliveries: pa.Table
     stray: int = 0
-    spans: pa.Table | None = None  # schema.SPANS, where they were recorded
-    nodes: pa.Table | None = None  # schema.NODES, likewise
-    utilisation: dict[str, dict[str, float]] | None = None  # of each node of a simulated run: busy, jobs, drops
+    spans: pa.Table | None = None
+    nodes: pa.Table | None = None
+    utilisation: dict[str, dict[str, float]] | None = None
 
 
 def assemble(plan: Plan, facts: Facts, *, knows_server: bool) -> Tables:
-    """The tables of a run of `plan` in which `facts` (in any order) were recorded.
+    """Return the tables of a run of `plan`.
 
-    `knows_server`: whether pushes were recorded at all; where not, a delivery's `attempts` are null instead of 0.
+    facts: the recorded facts, in any order.
+    knows_server: whether pushes were recorded. If not, the `attempts` of a delivery are null instead of 0.
 
-    A message is `stored` as soon as any fact proves it, also after a failure (which is thereby corrected); its error is
-    then null. Of several failures the last one counts. A device that showed a message twice has a duplicate. The
-    sending device is no stray when it sees its own message again, in a login sync.
+    A message is `stored` if any fact proves it. This corrects a failure, so the error of a stored message is null. If a
+    message has several failures, the last one counts. If a device shows a message twice, the second time is a
+    duplicate. The sending device may show its own message again after a login sync; this does not count as stray.
     """
     count = len(plan.at)
     is_of_device = np.isin(facts["kind"], _OF_DEVICES)
@@ -129,11 +133,11 @@ def _deliveries(
     intent, device, is_own = intent[kept].astype(np.int64), device[kept].astype(np.int64), is_own[kept]
     count = len(intent)
 
-    # One number per (intent, device), ascending as the entitlements are: a fact's row is found by bisection.
+    # One number for each pair (intent, device). The numbers ascend, so bisection finds the row of a fact.
     entitled = intent * all_devices + device
     is_recalled = np.zeros(len(plan.at), bool)
     is_recalled[facts["intent"][facts["kind"] == Kind.RECALLED]] = True
-    said = _said(plan, facts)
+    accepted_at = _accepted_at(plan, facts)
     facts = facts[np.isin(facts["kind"], _OF_DELIVERIES)]
     is_device = (facts["device"] >= 0) & (facts["device"] < all_devices)
     pair = facts["intent"].astype(np.int64) * all_devices + facts["device"]
@@ -160,7 +164,7 @@ def _deliveries(
     pushes = np.bincount(row[pushed], minlength=count)
     is_absent = plan.is_excused(intent, device, is_stored)
     missed = np.flatnonzero(~is_delivered & ~is_absent & (plan.to_room & is_stored)[intent])
-    is_absent[missed] = _was_cut_off(connections, device[missed], said[intent[missed]], plan.room_patience)
+    is_absent[missed] = _was_cut_off(connections, device[missed], accepted_at[intent[missed]], plan.room_patience)
     table = pa.table(
         [
             column(intent, pa.int64()),
@@ -187,12 +191,12 @@ def _deliveries(
 
 
 def _where(holds: _Bools, facts: Facts) -> Facts:
-    """Those for which it holds: mostly all of them, of which no copy is made."""
+    """Return the facts for which `holds` is true. If it is true for all facts, they are not copied."""
     return facts if holds.all() else facts[holds]
 
 
-def _said(plan: Plan, facts: Facts) -> NDArray[np.int64]:
-    """When each message came about, as well as is known: stored, or else acknowledged, or else intended."""
+def _accepted_at(plan: Plan, facts: Facts) -> NDArray[np.int64]:
+    """Return when each message was accepted: the time it was stored, otherwise acknowledged, otherwise intended."""
     at = plan.at.astype(np.int64)
     for kind in (Kind.ACKED, Kind.STORED):
         of_kind = facts[facts["kind"] == kind]
@@ -201,28 +205,34 @@ def _said(plan: Plan, facts: Facts) -> NDArray[np.int64]:
     return at
 
 
-def _was_cut_off(connections: Facts, device: _Ints, said: NDArray[np.int64], patience: int) -> _Bools:
-    """Of each device, whether within `patience` ns of `said` it had lost its connection and was not back in its
-    chatrooms."""
+def _was_cut_off(connections: Facts, device: _Ints, accepted_at: NDArray[np.int64], patience: int) -> _Bools:
+    """Return whether each device had lost its connection when its message was accepted.
+
+    Only the last loss until `patience` ns after `accepted_at` counts. The device was back if it entered a chatroom
+    after that loss and before `patience` ns before `accepted_at`.
+    """
     lost = connections[connections["kind"] == Kind.DISCONNECTED]
     back = connections[connections["kind"] == Kind.ENTERED]
-    at = np.concatenate((lost["at"], back["at"], said - patience, said + patience))
-    # Times by their rank among all, so that a device's and a time make one number: what follows what is then bisection.
-    ranks = np.split(np.unique(at, return_inverse=True)[1], np.cumsum([len(lost), len(back), len(said)]))
-    gone = lost["device"].astype(np.int64), back["device"].astype(np.int64)
-    keys = [d * (len(at) + 1) + r for d, r in zip((*gone, device, device), ranks, strict=True)]
+    at = np.concatenate((lost["at"], back["at"], accepted_at - patience, accepted_at + patience))
+    # A device and the rank of a time among all times make one number, so bisection finds the order of events.
+    ranks = np.split(np.unique(at, return_inverse=True)[1], np.cumsum([len(lost), len(back), len(accepted_at)]))
+    devices = lost["device"].astype(np.int64), back["device"].astype(np.int64), device, device
+    keys = [number * (len(at) + 1) + rank for number, rank in zip(devices, ranks, strict=True)]
     losses, returns = np.sort(keys[0]), np.sort(keys[1])
-    latest = np.searchsorted(losses, keys[3], side="right")  # losses up to then, of any device up to this one
+    latest = np.searchsorted(losses, keys[3], side="right")  # losses of lower devices, and of this one until that time
     loss = np.append(losses, -1)[latest - 1]
     is_own = (latest > 0) & (loss // (len(at) + 1) == device)
-    # It is back with the first return after the loss: too late if that is none of its own before the time begins.
+    # The next return after the loss counts only if it lies before the time around the message begins.
     came_back = np.searchsorted(returns, loss, side="right") < np.searchsorted(returns, keys[2], side="left")
     was_cut_off: _Bools = is_own & ~came_back
     return was_cut_off
 
 
 def _is_of_guest(plan: Plan, facts: Facts) -> _Bools:
-    """Of each fact, whether it is about a guest of the message's group: due to nobody, and not a mistake."""
+    """Return whether the device of each fact belongs to a guest of the message's group.
+
+    A delivery to a guest is not expected, but it is not a mistake either.
+    """
     users = len(plan.users)
     guests = np.array([conversation * users + user for conversation, user in plan.guests], np.int64)
     conversation, user = plan.conversation.astype(np.int64)[facts["intent"]], facts["device"] // len(plan.devices)
@@ -230,7 +240,7 @@ def _is_of_guest(plan: Plan, facts: Facts) -> _Bools:
 
 
 def _first(row: _Ints, value: _Ints, count: int) -> NDArray[np.int64]:
-    """The smallest value of each row; _NEVER for a row without one."""
+    """Return the smallest value of each row, or _NEVER for a row without a value."""
     first = np.full(count, _NEVER)
     np.minimum.at(first, row, value)
     return first
@@ -241,30 +251,30 @@ def _times(values: NDArray[np.int64]) -> pa.Array:
 
 
 def _strings(numbers: _Ints, names: Sequence[str]) -> pa.DictionaryArray:
-    """`names[number]` for each number; null where it is negative."""
+    """Return `names[number]` for each number; null if the number is negative."""
     indices = column(numbers, pa.int32(), numbers < 0)
     values = [str(name) for name in names]
     if len(set(values)) == len(values):
         return pa.DictionaryArray.from_arrays(indices, texts(values))
-    # Arrow wants a dictionary without repetitions (the scenes of all conversations are few).
+    # Arrow requires a dictionary without repetitions; the conversations have only a few different scenes.
     distinct = sorted(set(values))
-    place = np.array([distinct.index(value) for value in values])
-    return _strings(np.where(numbers < 0, -1, place[numbers]), distinct)
+    index = np.array([distinct.index(value) for value in values])
+    return _strings(np.where(numbers < 0, -1, index[numbers]), distinct)
 
 
 def _choose(*cases: tuple[_Bools, str], otherwise: str) -> pa.DictionaryArray:
-    """The name of the first condition that holds."""
+    """Return for each row the name of the first case that holds, or `otherwise`."""
     names = [*(name for _, name in cases), otherwise]
     numbers = np.select([holds for holds, _ in cases], list(range(len(cases))), len(cases))
     return _strings(numbers, names)
 
 
 def digest(tables: Tables) -> str:
-    """sha256 (hex) over every cell of both tables, by which two runs are "the same".
+    """Return the SHA-256 (hex) of all cells of the messages and deliveries. Runs with equal digests have equal rows.
 
-    Depends on column names, order of rows and values only: not on chunks, the order of dictionaries, integer widths,
-    the versions of Arrow and pandas, or the platform. Different cells give different bytes: each part's length is
-    known from what stands before it.
+    The digest depends only on the names of the columns, the order of the rows, and the values. It does not depend on
+    chunks, the order of dictionaries, the width of integers, the versions of Arrow and pandas, or the platform. The
+    lengths of the parts are included, so different cells give different bytes.
     """
     sha = hashlib.sha256()
     for table in (tables.messages, tables.deliveries):
@@ -284,14 +294,14 @@ def _canonical(cells: pa.ChunkedArray) -> list[bytes]:
         values, is_valid = integers(array, 0)
         return [b"i", is_valid.tobytes(), values.astype("<i8").tobytes()]
 
-    # Strings: the used values in order, and each row's place among them (-1: null).
+    # Strings: the used values in their order, and the index of each row's value among them (-1 is null).
     name_of, _ = integers(array.indices, -1)
     names = array.dictionary.to_pylist()
     used = sorted({names[number] for number in np.unique(name_of) if number >= 0})
-    place = {name: number for number, name in enumerate(used)}
-    # One more at the end, where index -1 finds it.
-    places = np.array([*(place.get(name, -1) for name in names), -1])
-    return [b"s", _int(len(used)), *map(_text, used), places[name_of].astype("<i8").tobytes()]
+    index = {name: number for number, name in enumerate(used)}
+    # The last entry is for null: the index -1 selects it.
+    indices = np.array([*(index.get(name, -1) for name in names), -1])
+    return [b"s", _int(len(used)), *map(_text, used), indices[name_of].astype("<i8").tobytes()]
 
 
 def _int(value: int) -> bytes:

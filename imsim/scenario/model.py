@@ -166,7 +166,7 @@ class Scenario(ScenarioFields):
     def slice(self, share: float) -> Scenario:
         """Return a smaller scenario that is as busy: this share of the users, and of what serves them.
 
-        `office.slice(0.04)` is a twenty-fifth of `office`, at as little work for the simulation. What is scaled:
+        `office.slice(0.04)` is a twenty-fifth of `office`, and takes as little of the work to simulate. It scales:
 
         - Users, groups and chatrooms, and with them the load. Each user writes as often, to groups of the same size.
         - The workers of each node. Where the share of them is not a whole number, the slice has the next lower number,

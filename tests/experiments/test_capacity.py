@@ -149,6 +149,25 @@ def test_capacity_notes_runs_that_are_too_short_unless_they_break_the_budget():
     assert "delivery.p99 (1,000)" in notes("breaks", "delivery.p99 > 200ms")
 
 
+def capacity_of_short_runs(**overrides):
+    office = Scenario.load("office", {"warmup": 0, "drain": 1, **overrides})
+    return imsim.capacity(office, "delivery.p50 < 1s", high=office.workload.rate, duration=0.2)
+
+
+def test_capacity_lengthens_runs_that_are_too_short_for_the_percentile():
+    found = capacity_of_short_runs()
+    ((load, replications),) = found.tried.items()
+    assert found.keeps == load
+    assert replications.scenario.duration > 0.2
+    assert f"were made longer: {load:.4g} ({replications.scenario.duration:,.3g} s)" in str(found)
+
+
+def test_capacity_keeps_the_duration_of_a_load_that_changes_over_time():
+    found = capacity_of_short_runs(**{"workload.arrivals": {"kind": "ramp", "start": 0.5, "end": 1, "over": "0.2s"}})
+    assert [one.scenario.duration for one in found.tried.values()] == [0.2]
+    assert found.keeps is None
+
+
 def test_capacity_notes_which_side_was_not_found():
     assert "no load is known to keep" in str(make({1.0: ("breaks", 500.0)}))
     assert "is kept up to workload.rate = 1 at least" in str(make({1.0: ("keeps", 50.0)}))

@@ -38,6 +38,13 @@ def test_interval_is_of_paired_differences():
     assert found.saved > 400
 
 
+def test_difference_that_is_constant_except_for_rounding_has_no_variance_saved():
+    a = [0.1, 0.2, 0.7]
+    found = difference("cost.per_hour", a, [value + 0.3 for value in a])
+    assert np.var(np.subtract([value + 0.3 for value in a], a)) > 0
+    assert found.saved is None
+
+
 def test_intervals_cover_true_differences():
     """The true differences are 3 and 10 %. Both designs share some noise, and each has some of its own."""
     rng = np.random.default_rng(2)

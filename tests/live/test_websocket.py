@@ -13,7 +13,7 @@ from imsim.live.websocket import MESSAGE_WORK, SHARE, WebSocket
 
 
 class Transport(asyncio.Transport):
-    """A transport that records what is written, and fails as it is told to."""
+    """A transport that records the written bytes. It fails if `error` is set."""
 
     def __init__(self) -> None:
         super().__init__()

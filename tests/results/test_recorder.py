@@ -11,7 +11,7 @@ from imsim.results import Kind, Recorder, read_facts
 from imsim.results.recorder import CODES, ROUTES
 
 
-def note_everything(recorder: Recorder) -> list[tuple[int, ...]]:
+def record_everything(recorder: Recorder) -> list[tuple[int, ...]]:
     recorder.sent(1, 0.5)
     recorder.stored(1, 1.0)
     recorder.acked(1, 1.5)
@@ -36,7 +36,7 @@ def note_everything(recorder: Recorder) -> list[tuple[int, ...]]:
 
 def test_each_method_records_one_fact():
     recorder = Recorder()
-    expected = note_everything(recorder)
+    expected = record_everything(recorder)
     assert recorder.facts().tolist() == expected
 
 
@@ -57,7 +57,7 @@ def test_seconds_are_rounded_to_the_nearest_nanosecond():
 
 def test_spool_has_the_same_facts(tmp_path):
     with Recorder(tmp_path / "one.facts") as recorder:
-        expected = note_everything(recorder)
+        expected = record_everything(recorder)
         assert recorder.facts().tolist() == expected
     assert recorder.facts().tolist() == expected
     assert read_facts([tmp_path / "one.facts"]).tolist() == expected
@@ -109,7 +109,7 @@ def test_many_facts_of_one_moment_are_flushed_by_count(tmp_path):
 
 def test_existing_spool_is_not_overwritten(tmp_path):
     Recorder(tmp_path / "spool").close()
-    with pytest.raises(UsageError, match=r"cannot make the spool .*spool: File exists"):
+    with pytest.raises(UsageError, match=r"cannot create the spool .*spool: File exists"):
         Recorder(tmp_path / "spool")
 
 

@@ -7,7 +7,7 @@ from imsim.core.timers import Timer
 from imsim.sim import Clock
 
 
-def test_calls_happen_at_their_time_and_in_order():
+def test_calls_run_at_their_time_and_in_order():
     clock, seen = Clock(), []
     for at, name in ((2.0, "c"), (1.0, "a"), (1.0, "b")):
         clock.call_at(at, lambda name: seen.append((clock.now, name)), name)
@@ -30,7 +30,7 @@ def test_calls_and_processes_share_one_order():
     assert seen == [("process", 1.0), ("call", 1.5), ("process", 2.0)]
 
 
-def test_what_is_due_at_the_end_itself_is_left_as_simpy_leaves_it():
+def test_run_until_leaves_calls_at_end_like_simpy():
     clock, plain, seen = Clock(), simpy.Environment(), []
     clock.call_at(5, seen.append, "call")
     event = plain.timeout(5)
@@ -42,7 +42,7 @@ def test_what_is_due_at_the_end_itself_is_left_as_simpy_leaves_it():
     assert seen == ["call"]
 
 
-def test_settle_carries_out_the_present_and_nothing_later():
+def test_run_until_idle_runs_present_calls_only():
     clock, seen = Clock(-3.0), []
     clock.call_at(-3.0, lambda _: clock.call_at(-3.0, seen.append, "follows"), None)
     clock.call_at(-2.9, seen.append, "later")
@@ -50,7 +50,7 @@ def test_settle_carries_out_the_present_and_nothing_later():
     assert (seen, clock.now) == (["follows"], -3.0)
 
 
-def test_step_takes_one():
+def test_step_runs_one_call():
     clock, seen = Clock(), []
     clock.call_at(1, seen.append, 1)
     clock.call_at(2, seen.append, 2)
@@ -58,25 +58,25 @@ def test_step_takes_one():
     assert (seen, clock.now) == ([1], 1)
 
 
-def test_an_empty_clock_is_simpys():
+def test_empty_clock_behaves_like_simpy():
     with pytest.raises(simpy.core.EmptySchedule):
         Clock().step()
     Clock().run()
 
 
-def test_running_backwards_is_refused():
+def test_run_until_the_past_is_refused():
     clock = Clock(7.0)
     with pytest.raises(ValueError, match="must be greater"):
         clock.run(until=7.0)
 
 
-def test_run_until_an_event_and_its_value():
+def test_run_until_event_returns_its_value():
     clock = Clock()
     clock.call_at(0.5, lambda _: None, None)
     assert clock.run(until=clock.timeout(1, value="done")) == "done"
 
 
-def test_a_failing_process_is_heard():
+def test_exception_in_process_is_raised():
     clock = Clock()
 
     def process():
@@ -88,7 +88,7 @@ def test_a_failing_process_is_heard():
         clock.run(until=2)
 
 
-def test_resources_work():
+def test_simpy_resources_work():
     clock, done = Clock(), []
     server = simpy.Resource(clock, capacity=1)
 
@@ -145,7 +145,7 @@ def test_overdue_timer_rings_at_once():
     assert bell.rang == [(3.0, 1)]
 
 
-def test_a_run_that_breaks_off_can_go_on():
+def test_run_can_continue_after_exception():
     clock, seen = Clock(), []
     clock.call_at(1, lambda _: 1 / 0, None)
     clock.call_at(3, seen.append, "later")

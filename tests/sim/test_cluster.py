@@ -1,4 +1,4 @@
-"""A cluster by itself, without a plan: nodes wired up, each with what it needs and no more."""
+"""A cluster without a plan: its nodes, links and clients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Reports:
 
 
 class Small:
-    """Two users with a device each."""
+    """A small cluster with two users, each with one device."""
 
     def __init__(self, **changes: object) -> None:
         scenario = Scenario().replace({"topology": {"gateways": 2, "routers": 3, "storages": 2}, **changes})
@@ -44,7 +44,7 @@ class Small:
             client.act(client.machine.start)
         self.clock.run(until=self.clock.now + 2.0)
 
-    def say(self, content: str) -> None:
+    def send(self, content: str) -> None:
         self.ann.act(lambda now: self.ann.machine.send(Scene.P2P, "bob", content, content, now))
         self.clock.run(until=self.clock.now + 20.0)
 
@@ -60,15 +60,15 @@ def test_nodes_are_named_by_tier_and_number():
     assert all(node.work.name == node.name == f"{node.tier}{node.index}" for node in nodes)
 
 
-def test_a_message_goes_from_device_to_device():
+def test_cluster_delivers_message_to_device():
     small = Small()
     small.log_in()
-    small.say("hello")
+    small.send("hello")
     assert small.reports.stored == small.shown_to_bob() == ["hello"]
     assert small.reports.pushed_to == [1]
 
 
-def test_a_device_finds_the_next_gateway_once_its_own_is_known_to_be_down():
+def test_device_connects_to_next_gateway_after_crash_is_noticed():
     small = Small()
     down, other = small.cluster.gateways[1], small.cluster.gateways[0]
     down.crash()
@@ -79,17 +79,17 @@ def test_a_device_finds_the_next_gateway_once_its_own_is_known_to_be_down():
     assert small.cluster.connect(small.bob).gateway is down
 
 
-def test_a_router_that_crashed_and_is_back_goes_on():
+def test_router_delivers_again_after_crash_and_restart():
     crash = {"kind": "node_crash", "target": "router", "at": 1.0}
-    small = Small(faults=[crash])  # so that links can break
+    small = Small(faults=[crash])  # with a fault in the scenario, links can break
     small.log_in()
-    small.say("before")
+    small.send("before")
     for router in small.cluster.routers:
         router.crash()
         small.parts.outages.begin(small.parts.outages.of(router), router)
     for router in small.cluster.routers:
         router.restart()
         small.parts.outages.end(small.parts.outages.of(router))
-    small.say("after")
+    small.send("after")
     assert small.bob.machine.state == State.ONLINE
     assert small.shown_to_bob() == ["before", "after"]

@@ -1,4 +1,4 @@
-"""Group commit, as the storage's node does it."""
+"""Group commit in the node of a storage."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ def append(number: int) -> storage.Append:
 
 
 def commits_at(arrivals: list[int], fields: Commit, commit: float, each: float, workers: int = 1) -> list[float]:
-    """When each append is done."""
+    """Return the time at which each append is done."""
     clock = Clock()
     tier = StorageTier(workers=workers, service={"append": each, "commit": commit}, commit=fields)
     work = Work(tier, 1, "storage", 0, clock)
     group = GroupCommit(fields, work, clock, lambda request: storage.Appended())
     done: dict[int, float] = {}
 
-    def come(number: int) -> None:
+    def arrive(number: int) -> None:
         group.add(append(number), lambda result, at: done.__setitem__(number, at))
 
     for number, arrival in enumerate(arrivals):
-        clock.call_at(float(arrival), come, number)
+        clock.call_at(float(arrival), arrive, number)
     clock.run()
     assert len(group) == 0
     return [done[number] for number in range(len(arrivals))]
 
 
 def by_definition(arrivals: list[int], fields: Commit, commit: float, each: float) -> list[float]:
+    """Return the time at which each append is done, by the definition of a group commit."""
     done: list[float] = []
     free = 0.0
     while len(done) < len(arrivals):
@@ -59,20 +60,21 @@ def by_definition(arrivals: list[int], fields: Commit, commit: float, each: floa
     st.sampled_from([0.0, 1.5, 7.5]),
     st.sampled_from([0.25, 2.25, 9.25]),
 )
-def test_a_commit_starts_when_it_is_full_or_has_lingered_and_the_one_before_is_done(arrivals, batch, linger, commit):
-    fields, each = Commit(batch=batch, linger=linger), 1 / 256  # so that nothing falls together with an arrival
-    if linger == 0:  # the first of several that come at once would be alone
+def test_commit_starts_when_batch_is_full_or_linger_is_over_and_previous_is_done(arrivals, batch, linger, commit):
+    fields, each = Commit(batch=batch, linger=linger), 1 / 256  # 1/256 s: no commit ends at the time of an arrival
+    if linger == 0:  # without linger, the first of several appends at one time would be committed alone
         arrivals = sorted(set(arrivals))
     assert commits_at(arrivals, fields, commit, each) == by_definition(arrivals, fields, commit, each)
 
 
-def test_by_an_example():
+def test_commit_times_of_an_example():
     fields = Commit(batch=3, linger=5.0)
-    # 0 and 1 linger until 5; 6 to 8 are a batch at 8, but the first commit takes until 5 + 4 + 2; 9 lingers until then.
+    # 0 and 1 linger until 5, and their commit takes until 5 + 4 + 2. 6 to 8 are a full batch, which waits for it until
+    # 11. 9 waits for their commit until 18.
     assert commits_at([0, 1, 6, 7, 8, 9], fields, 4.0, 1.0) == [11.0, 11.0, 18.0, 18.0, 18.0, 23.0]
 
 
-def test_one_commit_at_a_time_whatever_the_workers():
+def test_commits_run_one_at_a_time_with_several_workers():
     assert commits_at([0, 1], Commit(), 4.0, 1.0, workers=4) == [5.0, 10.0]
 
 
@@ -90,7 +92,7 @@ DESIGN = {
 CONSTANT = 2 * 0.001 + 4 * 0.002
 
 
-def test_at_rest_a_message_waits_for_the_linger_and_one_commit():
+def test_message_on_idle_storage_waits_for_linger_and_one_commit():
     alone = Scenario().replace({**DESIGN, "workload.rate": 0.005, "duration": 30.0, "warmup": 0.0})
     for commit, seconds in ((None, 0.0052), ({"linger": "3ms"}, 0.0082), ({"batch": 1, "linger": "3ms"}, 0.0052)):
         run = imsim.simulate(alone.replace({"topology.storage.commit": commit}))
@@ -98,28 +100,28 @@ def test_at_rest_a_message_waits_for_the_linger_and_one_commit():
         assert delivery_seconds(run) == pytest.approx(CONSTANT + seconds, abs=1e-8)
 
 
-def test_together_they_carry_a_load_that_one_by_one_they_do_not():
-    """300 appends a second of 5.2 ms each are too many; in groups each costs its share."""
+def test_group_commit_sustains_load_that_single_commits_cannot():
+    """300 appends a second that take 5.2 ms each are too many for one worker. Groups share the time of a commit."""
     design = Scenario().replace(DESIGN)
     alone = imsim.simulate(design).to_json_dict()
     grouped = imsim.simulate(design.replace({"topology.storage.commit": {"batch": 50, "linger": "1ms"}}))
     assert alone["delivery_ms"]["p99"] is None or alone["delivery_ms"]["p99"] > 300
     summary = grouped.to_json_dict()
     assert summary["lost"] == 0
-    # At most: half of the commit before, the linger, the commit itself with some appends.
+    # An append waits at most for the commit before, the linger, and its own commit with some appends.
     assert delivery_seconds(grouped).max() < CONSTANT + 2 * (0.005 + 20 * 0.0002) + 0.001
     assert imsim.simulate(grouped.scenario).digest == grouped.digest
     assert grouped.messages.intended_at.equals(imsim.simulate(design).messages.intended_at)
 
 
-def test_those_that_wait_for_a_commit_take_room_in_the_queue():
+def test_appends_that_wait_for_commit_take_room_in_queue():
     full = Scenario().replace({**DESIGN, "topology.storage": {"commit": {"linger": "100ms"}, "queue": 3}})
     service = {"append": 0, "commit": 0}
     run = imsim.simulate(full.replace({"topology.storage.service": service, "policies.send_attempts": 1}))
     assert 0.05 < (run.messages.outcome != "stored").mean() < 1
 
 
-def test_a_commit_needs_no_service_time_and_only_named_stations():
+def test_commit_refuses_custom_station_and_empty_batch():
     with pytest.raises(imsim.UsageError, match=r"^scenario custom: topology.storage.commit: expected no commit with a"):
         Scenario().replace({"topology.storage.commit": {}, "topology.storage.station": object})
     with pytest.raises(imsim.UsageError, match=r"topology.storage.commit.batch: expected at least 1, got 0$"):

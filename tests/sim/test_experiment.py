@@ -1,4 +1,4 @@
-"""The simulated world, through its rows."""
+"""Simulated runs: their rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from imsim.scenario import Scenario, plan
 from imsim.scenario.actor import IdClient
 from imsim.sim import Experiment, simulate
 
-# What a message meets between the devices, one router: four backend links, and two of the clients.
+# The links between two devices with one router: four backend links and two client links.
 CONSTANT = {"network.client.latency": "1ms", "network.backend.latency": "2ms"}
 LINKS = 2 * 0.001 + 4 * 0.002
 
@@ -39,7 +39,7 @@ LINKS = 2 * 0.001 + 4 * 0.002
 # --- the same seed gives the same rows ------------------------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_rows_in_other_processes():
+def test_same_seed_gives_same_rows_in_other_processes():
     program = """import imsim
 for preset in ("office", "social", "hot-group"):
     print(imsim.simulate(preset, seed=5, duration=1).digest)
@@ -59,13 +59,13 @@ for preset in ("office", "social", "hot-group"):
     assert len(set(digests[0].split())) == 3
 
 
-def test_another_seed_gives_other_rows():
+def test_other_seed_gives_other_rows():
     office = Scenario.load("office").replace({"duration": 2.0})
     assert digest(simulate(office, seed=1)) != digest(simulate(office, seed=2))
 
 
-def test_both_designs_meet_the_same_work():
-    """Common random numbers: another topology leaves the messages, and each one's storage time, as they were."""
+def test_designs_receive_same_messages():
+    """With common random numbers, another topology does not change the messages."""
     one = imsim.simulate(Scenario.load("office", {"topology.gateways": 1}), duration=3)
     four = imsim.simulate(Scenario.load("office", {"topology.gateways": 4}), duration=3)
     columns = ["intent", "sender", "conversation", "size", "intended_at"]
@@ -76,7 +76,7 @@ def test_both_designs_meet_the_same_work():
 # --- where the time goes (queueing theory: test_theory.py) ----------------------------------------------------------
 
 
-def test_latency_without_randomness_is_the_sum_of_the_hops():
+def test_latency_without_randomness_is_sum_of_hops():
     scenario = Scenario().replace(
         {
             "network.client.latency": "10ms",
@@ -96,16 +96,19 @@ def test_latency_without_randomness_is_the_sum_of_the_hops():
     assert seconds == pytest.approx(expected, abs=1e-8)
 
 
-# --- what the rows say when something is wrong ----------------------------------------------------------------------
+# --- rows of runs with problems -------------------------------------------------------------------------------------
 
 
 class Forgetful:
-    """Gateways that never make the pushes for which `forgets(message)`; knows what each device can come by."""
+    """Gateways that omit the pushes of messages for which `forgets(message)` is true.
+
+    It records the omitted pushes, and the highest seq that each device can learn.
+    """
 
     def __init__(self, monkeypatch, forgets):
         self.withheld = []  # (intent, user, conversation, seq)
-        self.beginnings = set()  # (intent, user) of those in a group of which the device had been given nothing
-        self.reached = defaultdict(int)  # (user, conversation): the highest seq that the device was given by itself
+        self.beginnings = set()  # (intent, user) of the messages to a group of which the device had no message yet
+        self.reached = defaultdict(int)  # (user, conversation): the highest seq that the device was sent
         push, receive = Pushes.push, Gateway.receive_from_router
 
         def push_or_not(pushes, frame, now):
@@ -132,8 +135,10 @@ class Forgetful:
         self.reached[user, conversation] = max(self.reached[user, conversation], seq)
 
     def of_the_beginning(self):
-        """(intent, user) of what a device missed of a group before it had anything of it: that may be from before the
-        user's time, so it is asked for at once."""
+        """Return (intent, user) of the messages to a group that a device missed before its first one.
+
+        The device fetches them at once, because they may be from the time before the user was a member.
+        """
         missed = defaultdict(set)
         for _, user, where, seq in self.withheld:
             missed[user, where].add(seq)
@@ -144,8 +149,10 @@ class Forgetful:
         }
 
     def check(self, run):
-        """What was withheld is fetched where the device came to hold a later message of its conversation, or sent one;
-        else it is lost. All other messages were pushed."""
+        """Check that withheld messages are fetched or lost, and that all others are pushed.
+
+        A withheld message is fetched if the device later receives or sends a message in its conversation.
+        """
         fetched = {(i, user) for i, user, where, seq in self.withheld if seq < self.reached[user, where]}
         lost = {(i, user) for i, user, where, seq in self.withheld if seq > self.reached[user, where]}
         assert len(fetched) + len(lost) == len(self.withheld)
@@ -166,33 +173,33 @@ class Forgetful:
         return len(fetched), len(lost)
 
 
-def test_what_a_server_never_pushes_is_fetched_if_something_follows_and_lost_if_not(monkeypatch):
+def test_missing_push_is_fetched_if_a_later_message_arrives_else_lost(monkeypatch):
     forgetful = Forgetful(monkeypatch, lambda message: int(message.id_client) % 20 == 19)
     fetched, lost = forgetful.check(imsim.simulate(Scenario.load("office", {"duration": 20.0})))
     assert (fetched > 20, lost > 10) == (True, True)
 
 
 @pytest.mark.parametrize(("preset", "every", "seconds"), [("office", 10, 10), ("hot-group", 100, 4)])
-def test_each_so_many_eth_push_that_is_never_made_is_fetched_or_lost_and_no_other(preset, every, seconds, monkeypatch):
-    """By a counter, so that one device can miss several in a row: what waits behind those gaps still arrives."""
+def test_every_nth_missing_push_is_fetched_or_lost(preset, every, seconds, monkeypatch):
+    """A counter selects the pushes, so one device can miss several in a row. Messages behind these gaps arrive."""
     pushes = itertools.count(1)
     forgetful = Forgetful(monkeypatch, lambda message: next(pushes) % every == 0)
     fetched, lost = forgetful.check(imsim.simulate(preset, duration=seconds))
     assert (fetched > 20, lost > 3) == (True, True)
 
 
-def test_what_is_never_pushed_is_lost_where_no_gap_is_ever_pulled(monkeypatch):
-    """So that it is the pull, and nothing else, that brings it."""
+def test_missing_push_is_lost_if_gaps_are_not_fetched(monkeypatch):
+    """This proves that only the request for the gap fetches a missing message."""
     monkeypatch.setattr(Receiver, "_pull", lambda *arguments: None)
     forgetful = Forgetful(monkeypatch, lambda message: int(message.id_client) % 20 == 19)
     run = imsim.simulate(Scenario.load("office", {"duration": 20.0}))
     lost = run.deliveries[run.deliveries.outcome == "lost"]
     withheld = {(intent, user) for intent, user, _, _ in forgetful.withheld}
-    assert withheld < set(zip(lost.intent, lost.recipient, strict=True))  # and what is held back behind it
+    assert withheld < set(zip(lost.intent, lost.recipient, strict=True))  # the messages behind them are lost too
     assert (run.deliveries.route.dropna() == "push").all()
 
 
-def test_what_an_overloaded_service_has_not_even_stored_is_lost_too():
+def test_messages_that_overloaded_service_has_not_stored_are_lost():
     overloaded = {"topology.storage.workers": 1, "topology.storage.service": {"append": "50ms"}, "workload.rate": 1}
     summary = imsim.simulate(Scenario.load("office", overloaded)).to_json_dict()
     assert summary["lost"] > summary["delivered"]
@@ -200,7 +207,7 @@ def test_what_an_overloaded_service_has_not_even_stored_is_lost_too():
     assert summary["delivery_ms"]["p99"] is None
 
 
-def test_a_message_refused_for_good_is_a_row_that_says_so(monkeypatch):
+def test_permanently_refused_message_has_row_with_error(monkeypatch):
     def strict(self, connection, frame, now):
         if frame.id_client == "7":
             self._reject(connection, frame, Code.TOO_LARGE, "")
@@ -215,17 +222,17 @@ def test_a_message_refused_for_good_is_a_row_that_says_so(monkeypatch):
     assert run.to_json_dict()["lost"] == 0
 
 
-def test_nobody_gets_what_is_not_theirs():
+def test_office_has_no_stray_deliveries():
     assert imsim.simulate("office").manifest["stray"] == 0
 
 
-def test_every_device_of_a_user_is_served():
+def test_every_device_of_a_user_receives_messages():
     run = imsim.simulate(Scenario.load("office", {"population.devices": 2, "duration": 3.0}))
     assert set(run.deliveries.role) == {"recipient", "own"}
     assert (run.deliveries.outcome == "delivered").all()
 
 
-def test_a_login_storm_shows_in_the_rows_and_loses_nothing():
+def test_login_storm_delays_messages_and_loses_none():
     """Sends of devices that are not online yet count from the intended time."""
     slow = {"topology.gateway.service": {"login": "200ms"}, "policies.login_timeout": 60, "drain": "20s"}
     storm = Scenario.load("office", slow | {"faults": [{"kind": "mass_reconnect", "at": "1s"}]})
@@ -239,7 +246,7 @@ def test_a_login_storm_shows_in_the_rows_and_loses_nothing():
 SLOW_STORAGE = Scenario.load("office", {"topology.storage": {"workers": 64, "service": {"append": "500ms"}}})
 
 
-def test_an_early_ack_comes_after_a_round_trip_whatever_storage_does():
+def test_early_ack_takes_one_round_trip_with_slow_storage():
     late, early = (
         imsim.simulate(SLOW_STORAGE.replace({"policies.ack": ack})) for ack in ("after_store", "after_receive")
     )
@@ -247,11 +254,11 @@ def test_an_early_ack_comes_after_a_round_trip_whatever_storage_does():
     assert (early.messages.received_at < early.messages.acked_at).all()
     answers = imsim.summarize([late, early])["confirmed.p50"]
     assert answers.iloc[0] > 500
-    assert 0.8 < answers.iloc[1] / (2 * 15 + 2 * 0.3) < 1.3  # the medians of the links, there and back
+    assert 0.8 < answers.iloc[1] / (2 * 15 + 2 * 0.3) < 1.3  # the medians of the links in both directions
 
 
-def test_messages_that_were_received_and_are_lost_with_the_router_are_counted():
-    """Storage stands still until the end, so that the router's memory is all that has them."""
+def test_received_messages_that_are_never_stored_are_counted():
+    """Storage is stalled until the end, so only the memory of the router has the messages."""
     stall = {"kind": "storage_stall", "at": "4s", "duration": "60s"}
     run = imsim.simulate(SLOW_STORAGE.replace({"policies.ack": "after_receive", "faults": [stall]}))
     of_stall = run.messages[run.messages.intended_at > 4e9]
@@ -261,11 +268,11 @@ def test_messages_that_were_received_and_are_lost_with_the_router_are_counted():
 
 # --- the beginning --------------------------------------------------------------------------------------------------
 
-#: One storage worker, which would need minutes to open so many users.
+#: One storage worker, which would need minutes to open all users.
 LARGE = Scenario.load("office", {"population.users": 100_000, "workload.rate": 0.002, "topology.storage.workers": 1})
 
 
-def test_a_run_begins_as_it_goes_on_however_many_users_log_in():
+def test_run_starts_in_steady_state_with_many_users():
     run = imsim.simulate(LARGE.replace({"warmup": 0.0}), duration=6.0)
     rows = run.deliveries.merge(run.messages[["intent", "intended_at"]], on="intent")
     latency, is_early = rows.delivered_at - rows.intended_at, rows.intended_at < 1e9
@@ -274,7 +281,7 @@ def test_a_run_begins_as_it_goes_on_however_many_users_log_in():
     assert not [warning for warning in run.warnings if "steady" in warning]
 
 
-def test_logins_before_time_0_leave_no_work_and_draw_nothing():
+def test_logins_before_time_0_leave_no_work():
     experiment = Experiment(LARGE, plan(LARGE, 1, 2.0), seed=1)
     experiment.log_in()
     assert {client.machine.state for client in experiment.clients.values()} == {State.ONLINE}
@@ -282,15 +289,15 @@ def test_logins_before_time_0_leave_no_work_and_draw_nothing():
     assert all(node.work.station.jobs == 0 for node in experiment.cluster.nodes.values())
 
 
-def test_messages_go_the_same_however_long_the_run_is():
-    """Devices that are idle for the whole run are not made, and those that are not depend on its length."""
+def test_duration_does_not_change_earlier_messages():
+    """Devices that are idle for the whole run have no client. The duration decides which ones these are."""
     short, long = (imsim.simulate(LARGE, duration=duration).messages for duration in (3.0, 9.0))
     done = (short.acked_at < 3e9).sum()
     assert done > 500
     pd.testing.assert_frame_equal(short.head(done), long.head(done))
 
 
-def test_hot_group_reaches_everybody():
+def test_hot_group_reaches_all_members():
     run = imsim.simulate("hot-group", duration=2)
     stored = (run.messages.outcome == "stored").sum()
     members = run.scenario.population.users
@@ -298,7 +305,7 @@ def test_hot_group_reaches_everybody():
     assert (run.deliveries.outcome == "delivered").all()
 
 
-def test_progress_is_reported_from_nothing_to_all():
+def test_progress_grows_to_one():
     shares = []
     simulate(Scenario.load("office", {"duration": 2.0}), progress=shares.append)
     assert shares == sorted(shares)
@@ -316,7 +323,7 @@ def test_progress_is_reported_from_nothing_to_all():
         {"policies.ack": "after_receive", "topology.storages": 2, "population.devices": 1},
     ],
 )
-def test_all_that_users_do_comes_about_and_every_message_arrives(design):
+def test_mixed_workload_completes_all_actions_and_deliveries(design):
     scenario = SCENARIO.replace(design)
     experiment = Experiment(scenario, plan(scenario))
     experiment.run(scenario.duration)
@@ -326,13 +333,13 @@ def test_all_that_users_do_comes_about_and_every_message_arrives(design):
     assert set(tables.messages["outcome"].to_pylist()) == {"stored"}
     assert set(tables.messages["attempts"].to_pylist()) == {1}
     assert set(tables.deliveries["outcome"].to_pylist()) == {"delivered"}
-    # Appends to several conversations are done in any order; of notes for one user that came out of order, the user's
-    # devices fetch what they may lack.
+    # Appends to several conversations end in any order. If notes for a user arrive out of order, the user's devices
+    # fetch the missing ones, and may receive some twice.
     assert sum(tables.deliveries["duplicates"].to_pylist()) <= 3
     assert digest(tables) == digest(simulate(scenario))
 
 
-def test_the_rows_of_a_chatroom_tell_when_it_took_a_message():
+def test_rows_of_chatroom_have_time_of_acceptance():
     run = imsim.simulate(SCENARIO)
     rows = run.messages[run.messages.scene == "chatroom"]
     assert len(rows) > 10
@@ -346,13 +353,13 @@ def test_the_rows_of_a_chatroom_tell_when_it_took_a_message():
     assert (deliveries.pushed_at < deliveries.delivered_at).all()
 
 
-def test_what_is_received_counts_as_the_answer_in_chatrooms_only():
+def test_received_counts_as_ack_only_in_chatrooms():
     scenario = SCENARIO.replace({"policies.ack": "after_receive", "topology.storage.service": {"append": "300ms"}})
     messages = imsim.simulate(scenario).messages
     assert (messages.acked_at > messages.stored_at).all()
 
 
-def test_guests_are_pushed_what_is_nobodys_due():
+def test_guests_receive_messages_without_rows():
     experiment = Experiment(SCENARIO, plan(SCENARIO))
     experiment.run(SCENARIO.duration)
     facts = experiment.recorder.facts()
@@ -362,7 +369,7 @@ def test_guests_are_pushed_what_is_nobodys_due():
     assert len(planned.guests & set(zip(where, who, strict=True))) > 3
 
 
-def test_under_a_rate_chatrooms_shed_and_nothing_else_does():
+def test_room_rate_sheds_only_in_chatrooms():
     run = imsim.simulate(SCENARIO.replace({"limits.room_rate": 1.0, "limits.room_burst": 2}))
     scene = run.messages.set_index("intent").scene[run.deliveries.intent].to_numpy()
     shed = (run.deliveries.outcome == "shed").to_numpy()
@@ -375,8 +382,8 @@ def test_under_a_rate_chatrooms_shed_and_nothing_else_does():
     assert (run.messages.outcome == "stored").all()
 
 
-def test_what_is_taken_back_before_a_device_has_fetched_it_is_never_shown_there():
-    """And nothing else is missing."""
+def test_message_recalled_before_fetch_is_not_shown():
+    """All other messages are delivered."""
     notified = SCENARIO.replace(
         {"policies.delivery": "notify", "workload.recalls": 0.2, "workload.amended_after": "80ms"}
     )
@@ -391,9 +398,11 @@ def test_what_is_taken_back_before_a_device_has_fetched_it_is_never_shown_there(
     assert counts["delivery_ms"]["max"] is not None
 
 
-def test_a_chatroom_owes_nothing_to_who_was_not_there():
-    """It keeps nothing for who has lost the connection: that is what a chatroom promises, and nothing is lost. Every
-    delivery has one outcome, so they add up."""
+def test_chatroom_delivery_to_disconnected_device_is_absent():
+    """A chatroom keeps no messages for devices that have lost their connection, so these deliveries are not lost.
+
+    Every delivery has one outcome, so the counts add up.
+    """
     faults = [
         {"kind": "node_crash", "target": "gateway0", "at": 3, "duration": 2},
         {"kind": "mass_reconnect", "share": 0.5, "at": 6},
@@ -415,17 +424,16 @@ def test_a_chatroom_owes_nothing_to_who_was_not_there():
     assert near.any(axis=1).all()
 
 
-def test_what_a_full_queue_drops_in_a_chatroom_is_lost():
-    """Who is there is owed it."""
+def test_chatroom_message_dropped_by_full_queue_is_lost():
+    """Connected devices are entitled to every message, except shed ones."""
     crowded = {"topology.gateway.queue": 2, "topology.gateway.service": {"push": "20ms"}, "workload.recalls": 0}
     run = imsim.simulate(Scenario.load("social").replace({**crowded, "drain": "30s"}))
     rows = run.deliveries.merge(run.messages[["intent", "scene"]], on="intent")
     assert set(rows[rows.scene == "chatroom"].outcome) == {"delivered", "lost"}
 
 
-def test_what_users_do_besides_is_charged_as_messages_are():
-    """An invitation is looked up in storage, whether it is new and whether it is welcome; and it is delivered to each
-    member, and each of these deliveries costs its time."""
+def test_actions_take_service_time():
+    """The router looks up twice in storage whether an invitation is new and allowed. Each delivery of it takes time."""
     base = {
         **CONSTANT,
         "population.users": 10,
@@ -438,14 +446,16 @@ def test_what_users_do_besides_is_charged_as_messages_are():
     (invite, *_) = experiment.plan.actions
     shown = []
     experiment.listeners.append(lambda node, event: shown.append(node.now) if isinstance(event, events.Shown) else None)
-    links = LINKS + 2 * 0.004  # the router looks up whether it was made before, and how the two stand to each other
+    links = (
+        LINKS + 2 * 0.004
+    )  # the router looks up whether the invitation exists already, and the relation of the two users
     experiment.clock.call_at(invite.at / 1e9 + links + 0.08, lambda _: shown.append("due"), None)
     experiment.run(scenario.duration)
     assert shown[0] == "due"
     assert shown[1] == pytest.approx(invite.at / 1e9 + links + 0.09)
 
 
-def test_what_a_gateway_sheds_is_recorded():
+def test_messages_shed_by_gateway_are_recorded():
     quick = {"population.users": 2, "workload.rate": 1.0, "limits.room_rate": 0.001, "limits.room_burst": 2}
     scenario = Scenario().replace(quick)
     experiment = Experiment(scenario, plan(scenario))
@@ -466,7 +476,7 @@ def test_what_a_gateway_sheds_is_recorded():
     assert found[Kind.SHED] == [(2, bob.number)]
 
 
-def test_a_live_broadcast_reaches_a_chatroom_of_thousands_or_says_what_was_shed():
+def test_large_chatroom_delivers_or_sheds_every_message():
     scenario = Scenario(duration=3.0).replace(
         {
             "population.users": 1500,
@@ -490,8 +500,8 @@ def test_a_live_broadcast_reaches_a_chatroom_of_thousands_or_says_what_was_shed(
 # --- garbage --------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_leaves_no_cycles_behind():
-    """For it is carried out without the garbage collector."""
+def test_run_leaves_no_reference_cycles():
+    """The garbage collector is off during a run."""
     experiment = Experiment(SCENARIO, plan(SCENARIO))
     gc.collect()
     gc.disable()
@@ -503,13 +513,13 @@ def test_a_run_leaves_no_cycles_behind():
 
 
 @pytest.mark.parametrize("spans", [False, True])
-def test_an_experiment_lets_go_of_what_its_run_has_made(spans):
-    """For its parts hold each other, and to find that out takes the garbage collector long."""
+def test_finished_experiment_releases_messages(spans):
+    """The parts of an experiment refer to each other, and the garbage collector needs long to find such cycles."""
 
     def kept() -> int:
         return sum(isinstance(thing, Client | LocalConversation | Message | Timer) for thing in gc.get_objects())
 
-    gc.collect()  # what other tests have left lying about
+    gc.collect()  # removes the objects of other tests
     experiment = Experiment(SCENARIO, plan(SCENARIO), spans=spans)
     before = kept()
     gc.disable()

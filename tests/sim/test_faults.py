@@ -1,4 +1,4 @@
-"""Faults of the scenario, through the rows of whole runs."""
+"""Faults of a scenario: their effect on the rows of runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CASES = {
     "a router from storage": {"kind": "partition", "target": "router0", "other": "storage"},
     "storage, noticed when it is over": {"kind": "partition", "target": "router", "other": "storage", "detect": "9s"},
     "bad networks": {"kind": "loss_burst", "share": 0.5, "loss": 0.6},
-    "storage stands still": {"kind": "storage_stall", "duration": "2s"},
+    "storage is stalled": {"kind": "storage_stall", "duration": "2s"},
     "slow readers": {"kind": "slow_reader", "share": 0.3, "duration": "6s"},
     "connections break": {"kind": "mass_reconnect", "share": 0.8},
 }
@@ -66,13 +66,13 @@ def calm() -> imsim.Run:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_after_a_fault_the_system_comes_to_rest_and_nothing_is_lost(case, calm):
+def test_no_message_is_lost_after_fault(case, calm):
     scenario = with_fault(**CASES[case])
     run = imsim.simulate(scenario)
     assert (run.messages.outcome == "stored").all()
     assert (run.deliveries.outcome == "delivered").all()
     assert run.manifest["stray"] == 0
-    # The workload is the same, and so is all that was over before it.
+    # The workload is the same, and so are the deliveries that ended before the fault.
     rows, usual = joined(run), joined(calm)
     before = (rows.intended_at < 4.5e9) & (usual.delivered_at < 5e9)
     assert before.sum() > 100
@@ -81,7 +81,7 @@ def test_after_a_fault_the_system_comes_to_rest_and_nothing_is_lost(case, calm):
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_two_faults_at_a_time(devices):
+def test_no_message_is_lost_with_overlapping_faults(devices):
     faults = [
         {"kind": "node_crash", "at": "3s", "target": "router0", "duration": "4s"},
         {"kind": "partition", "at": "4s", "target": "router", "other": "gateway", "duration": "2s"},
@@ -97,25 +97,25 @@ def test_two_faults_at_a_time(devices):
     assert run.digest == imsim.simulate(scenario).digest
 
 
-def test_a_storage_that_stands_still_stores_nothing():
+def test_stalled_storage_stores_nothing():
     run = imsim.simulate(with_fault(kind="storage_stall", duration="2s"))
     stored = run.messages.stored_at.to_numpy(float) / 1e9
     assert not ((stored > 5.1) & (stored < 7.0)).any()
-    assert ((stored > 7.0) & (stored < 7.1)).sum() > 30, "and then all at once"
+    assert ((stored > 7.0) & (stored < 7.1)).sum() > 30, "the waiting messages are stored after the stall"
 
 
-def test_what_waits_at_a_storage_that_stands_still_is_gone_if_it_crashes():
-    """The router that asked knows by then that it failed: it must not come about later all the same."""
+def test_crash_removes_requests_that_wait_at_stalled_storage():
+    """The router has learned that its requests failed, so storage must not execute them later."""
     stall = {"kind": "storage_stall", "at": "5s", "duration": "4s"}
     crash = {"kind": "node_crash", "target": "storage", "at": "6s", "duration": "1s"}
     run = imsim.simulate(OFFICE.replace({"faults": [stall, crash]}))
-    meant, stored = run.messages.intended_at / 1e9, run.messages.stored_at.to_numpy(float) / 1e9
-    asked = (meant > 5.1) & (meant < 5.9)
-    assert asked.sum() > 10
-    assert (stored[asked] > 9.5).all(), "when it was sent again, not at 9 s"
+    intended, stored = run.messages.intended_at / 1e9, run.messages.stored_at.to_numpy(float) / 1e9
+    waiting = (intended > 5.1) & (intended < 5.9)
+    assert waiting.sum() > 10
+    assert (stored[waiting] > 9.5).all(), "stored at 9 s, at the end of the stall, instead of after a resend"
 
 
-def test_one_of_two_storages_stands_still():
+def test_stall_of_one_storage_delays_only_its_messages():
     run = imsim.simulate(with_fault(kind="storage_stall", target="storage1", duration="2s"))
     stored = run.messages.stored_at.to_numpy(float) / 1e9
     usual = imsim.simulate(OFFICE).messages.stored_at.to_numpy(float) / 1e9
@@ -123,23 +123,23 @@ def test_one_of_two_storages_stands_still():
     assert 0.2 < (stored[held] > 7.0).mean() < 0.8
 
 
-def test_a_router_that_is_gone_orders_nothing():
+def test_crashed_router_stores_nothing():
     run = imsim.simulate(with_fault(kind="node_crash", target="router", duration="3s"))
     stored = run.messages.stored_at.to_numpy(float) / 1e9
     assert not ((stored > 5.1) & (stored < 8.0)).any()
 
 
-def test_devices_of_a_gateway_that_is_gone_move_to_the_next():
+def test_devices_of_crashed_gateway_move_to_next_gateway():
     run = imsim.simulate(with_fault(kind="node_crash", target="gateway0", duration="6s"))
     rows = joined(run)
     number = rows.recipient.str[1:].astype(int)
     hit = (number % 3 == 0) & (rows.intended_at > 6e9) & (rows.intended_at < 10e9)
     assert hit.sum() > 30
-    assert rows[hit].seconds.median() < 0.2, "they do not wait until it is back"
+    assert rows[hit].seconds.median() < 0.2, "the devices waited for their gateway"
 
 
 def run_with(scenario: Scenario) -> tuple[Experiment, list[tuple[float, int, events.ClientEvent]]]:
-    """One that has run, and what its clients had to tell after the fault began: when, which device, what."""
+    """Return an experiment that has run, and its clients' events since the fault began: (time, device, event)."""
     experiment = Experiment(scenario, plan(scenario))
     seen: list[tuple[float, int, events.ClientEvent]] = []
     experiment.listeners.append(lambda client, event: seen.append((client.now, client.number, event)))
@@ -159,7 +159,7 @@ def disconnected(seen) -> list[tuple[float, Code | None]]:
         ("partition", "gateway", "router"),
     ],
 )
-def test_when_it_is_noticed_makes_a_difference_until_it_is_over(kind, target, other):
+def test_detection_time_changes_rows_only_until_fault_ends(kind, target, other):
     fault = {"kind": kind, "target": target, "duration": "2s", **({"other": other} if other else {})}
     digests = [imsim.simulate(with_fault(**fault, detect=detect)).digest for detect in ("0s", "1s", "2s", "9s")]
     assert len(set(digests[:3])) == 3
@@ -167,7 +167,7 @@ def test_when_it_is_noticed_makes_a_difference_until_it_is_over(kind, target, ot
 
 
 @pytest.mark.parametrize(("detect", "when"), [("0s", 5.0), ("2s", 7.0), ("9s", 8.0)])
-def test_clients_of_a_gateway_that_crashed_hear_of_it_when_it_is_noticed_or_back(detect, when):
+def test_clients_disconnect_when_crash_of_gateway_is_noticed_or_over(detect, when):
     fault = {"kind": "node_crash", "target": "gateway0", "duration": "3s", "detect": detect}
     experiment, seen = run_with(with_fault(**fault))
     lost = disconnected(seen)
@@ -176,7 +176,7 @@ def test_clients_of_a_gateway_that_crashed_hear_of_it_when_it_is_noticed_or_back
 
 
 @pytest.mark.parametrize("fault", ["one router", "a gateway from a router"])
-def test_what_is_noticed_sooner_is_over_no_later(fault):
+def test_earlier_detection_does_not_delay_recovery(fault):
     latest = [
         joined(imsim.simulate(with_fault(**CASES[fault] | {"duration": "5s", "detect": detect}))).seconds.max()
         for detect in ("0s", "1s", "5s")
@@ -185,7 +185,7 @@ def test_what_is_noticed_sooner_is_over_no_later(fault):
     assert max(latest[:2]) < latest[2] + 0.2
 
 
-def test_until_it_is_noticed_new_connections_are_tried_with_a_gateway_that_crashed():
+def test_new_connections_go_to_crashed_gateway_until_crash_is_noticed():
     fault = {"kind": "node_crash", "target": "gateway0", "duration": "4s", "detect": "2s"}
     scenario = with_fault(**fault)
     experiment = Experiment(scenario, plan(scenario))
@@ -202,7 +202,7 @@ def test_until_it_is_noticed_new_connections_are_tried_with_a_gateway_that_crash
     assert client.machine.state == State.ONLINE
 
 
-def test_a_host_that_falls_silent_is_noticed_by_the_heartbeat():
+def test_heartbeat_detects_silent_host():
     policies = {"policies.heartbeat": "1s", "policies.heartbeat_timeout": "3s"}
     fault = {"kind": "node_crash", "target": "gateway0", "duration": "30s", "detect": "20s"}
     experiment, seen = run_with(with_fault(OFFICE.replace(policies), **fault))
@@ -214,10 +214,10 @@ def test_a_host_that_falls_silent_is_noticed_by_the_heartbeat():
     assert {code for _, code in first.values()} == {Code.HEARTBEAT}
     assert all(7.0 < at < 9.1 for at, _ in first.values())
     attempts = experiment.tables().messages.column("attempts").to_numpy()
-    assert attempts.max() > 1, "messages that are not answered are sent again"
+    assert attempts.max() > 1, "no message was sent again"
 
 
-def test_what_storage_was_asked_waits_until_its_loss_is_noticed_and_then_fails_at_once(monkeypatch):
+def test_storage_requests_wait_until_crash_is_noticed_and_then_fail(monkeypatch):
     rejected = []
     from_gateway = DeviceNode.from_gateway
 
@@ -235,14 +235,14 @@ def test_what_storage_was_asked_waits_until_its_loss_is_noticed_and_then_fails_a
         run = imsim.simulate(with_fault(**fault, duration="3s", detect="1s"))
         times = np.array([at for at, code in rejected if code == Code.UNAVAILABLE])
         assert times.min() > 6.0
-        assert (times < 6.2).sum() > 20, "those that had waited"
-        assert ((times > 6.2) & (times < 8.0)).sum() > 20, "those that came later"
-        assert times.max() < 8.2, "until it is back"
+        assert (times < 6.2).sum() > 20, "the waiting requests did not fail when the crash was noticed"
+        assert ((times > 6.2) & (times < 8.0)).sum() > 20, "requests after that did not fail"
+        assert times.max() < 8.2, "requests failed after storage was back"
         assert (run.deliveries.outcome == "delivered").all()
         assert joined(run).seconds.max() < 1 + OFFICE.policies.send_timeout + 3
 
 
-def test_a_storage_is_back_when_all_causes_are_over():
+def test_storage_is_back_after_all_overlapping_faults():
     faults = [
         {"kind": "node_crash", "target": "storage", "at": "5s", "duration": "1s"},
         {"kind": "partition", "target": "router", "other": "storage", "at": "5.5s", "duration": "2s", "detect": 0},
@@ -255,7 +255,7 @@ def test_a_storage_is_back_when_all_causes_are_over():
     assert (run.deliveries.outcome == "delivered").all()
 
 
-def test_a_share_of_the_users_is_hit_and_the_others_are_not():
+def test_fault_affects_only_its_share_of_users():
     fault = {"kind": "loss_burst", "share": 0.4, "loss": 0.8, "duration": "3s"}
     scenario = with_fault(**fault)
     experiment = Experiment(scenario, plan(scenario))
@@ -266,7 +266,7 @@ def test_a_share_of_the_users_is_hit_and_the_others_are_not():
     assert all(client.loss == client.network.fields.loss for client in experiment.clients.values())
 
 
-def test_a_slow_reader_is_cut_off_and_gets_the_rest_by_a_sync(monkeypatch):
+def test_slow_reader_is_disconnected_and_receives_rest_by_sync(monkeypatch):
     refused = []
     from_gateway = DeviceNode.from_gateway
 
@@ -283,7 +283,7 @@ def test_a_slow_reader_is_cut_off_and_gets_the_rest_by_a_sync(monkeypatch):
     assert (run.deliveries.outcome == "delivered").all()
 
 
-def test_a_fault_that_hits_nobody_changes_nothing(calm):
+def test_fault_without_affected_users_changes_nothing(calm):
     fault = {"kind": "mass_reconnect", "at": "2s", "share": 1e-9}
     assert imsim.simulate(OFFICE.replace({"faults": [fault]})).digest == calm.digest
 
@@ -310,14 +310,14 @@ def test_a_fault_that_hits_nobody_changes_nothing(calm):
         ({"kind": "node_crash", "tagret": "router0", "target": "router0"}, "faults.0.tagret: unknown field (did you"),
     ],
 )
-def test_mistakes_are_reported_in_one_line(fault, problem):
+def test_wrong_field_is_reported_in_one_line(fault, problem):
     with pytest.raises(imsim.UsageError) as error:
         with_fault(**fault)
     assert problem in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_faults_are_written_and_changed_by_their_number():
+def test_faults_are_written_and_can_be_changed_by_number():
     scenario = with_fault(**CASES["one router"])
     assert Scenario.from_toml(scenario.to_toml()).faults == scenario.faults
     assert scenario.replace({"faults.0.duration": "7s"}).faults[0].duration == 7.0
@@ -326,5 +326,5 @@ def test_faults_are_written_and_changed_by_their_number():
         scenario.replace({"faults.1.duration": "7s"})
 
 
-def test_a_live_server_says_that_it_ignores_them():
+def test_live_server_lists_faults_as_ignored():
     assert "faults" in OFFICE.ignored_live()

@@ -1,4 +1,4 @@
-"""Devices that do nothing all the time."""
+"""Devices that are idle for the whole run."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from imsim.sim.idle import busy_users
 QUIET = Scenario().replace({"population.users": 1000, "workload.rate": 0.001, "duration": "30s"})
 
 
-def test_whom_the_plan_does_not_concern_is_not_made():
+def test_users_without_part_in_plan_have_no_client():
     planned = plan(QUIET)
     experiment = Experiment(QUIET, planned)
     experiment.run(QUIET.duration)
-    concerned = {user for c in planned.conversations for user in c.members}
-    assert set(experiment.clients) == concerned
-    assert 0 < len(concerned) < 100
+    involved = {user for c in planned.conversations for user in c.members}
+    assert set(experiment.clients) == involved
+    assert 0 < len(involved) < 100
 
 
-def test_members_of_used_groups_of_rooms_and_whom_actions_concern_are_busy():
+def test_members_of_used_groups_and_rooms_and_users_of_actions_are_busy():
     scenario = QUIET.replace(
         {
             "conversations": {
@@ -43,13 +43,13 @@ def test_members_of_used_groups_of_rooms_and_whom_actions_concern_are_busy():
     assert not is_busy.all()
 
 
-def test_friends_who_hear_of_each_other_are_all_made():
+def test_presence_of_friends_makes_all_users_busy():
     scenario = QUIET.replace({"policies.presence": "friends"})
     assert busy_users(scenario, plan(scenario)).all()
 
 
-def test_idle_heartbeats_cost_their_gateway_what_those_of_real_devices_would():
-    """Ten thousand pings in a hundred seconds, and pongs, of 1 ms each."""
+def test_heartbeats_of_idle_devices_keep_gateway_busy():
+    """Each gateway handles about 5,000 pings and 5,000 pongs in 100 seconds, and each takes 1 ms."""
     scenario = QUIET.replace(
         {
             "duration": "100s", "drain": 0, "topology.gateways": 2, "policies.heartbeat": 10, "workload.rate": 1e-5,

@@ -16,7 +16,7 @@ from imsim.sim.sizes import FRAME_OVERHEAD
 
 
 class Wire:
-    """A link, and when what it carried has arrived."""
+    """A link, with the arrival times of its frames."""
 
     def __init__(self, kind=Link, fields=ClientLink, seed=1, **values):
         values = {"latency": "10ms", **values}
@@ -37,7 +37,7 @@ class Wire:
         return [self.arrived[at] - at for at in times]
 
 
-FAR_APART = range(0, 3_000_000, 1000)  # so that none is held up by the one before
+FAR_APART = range(0, 3_000_000, 1000)  # seconds; no frame waits for the one before
 EXPONENTIAL = {"kind": "exponential", "mean": "5ms"}
 
 
@@ -45,18 +45,18 @@ def text(size: int) -> frames.Send:
     return frames.Send("1", Scene.P2P, "bob", "x" * size)
 
 
-def test_a_constant_latency_is_added():
+def test_link_adds_constant_latency():
     assert Wire(latency="20ms").delays([1.0]) == [pytest.approx(0.02)]
 
 
 @pytest.mark.parametrize("kind", [Link, NodeLink])
-def test_frames_keep_their_order_whatever_their_latencies(kind):
+def test_frames_keep_their_order_with_random_latencies(kind):
     wild = Wire(kind, latency={"kind": "uniform", "low": 0, "high": 10})
     times = [second / 10 for second in range(200)]
     wild.delays(times)
     arrivals = [wild.arrived[at] for at in times]
     assert arrivals == sorted(arrivals)
-    assert len(set(arrivals)) < len(arrivals), "some were held up behind a late one"
+    assert len(set(arrivals)) < len(arrivals), "no frame had to wait for an earlier one"
 
 
 def test_each_lost_transmission_costs_a_retransmission():
@@ -69,23 +69,23 @@ def test_each_lost_transmission_costs_a_retransmission():
     assert counts[:3] == pytest.approx([0.5, 0.25, 0.125], abs=0.036)
 
 
-def test_jitter_comes_on_top():
+def test_jitter_is_added_to_latency():
     delays = Wire(jitter=EXPONENTIAL).delays(FAR_APART)
     assert min(delays) >= 0.01
     assert statistics.mean(delays) == pytest.approx(0.015, abs=4 * 0.005 / 3000**0.5)
 
 
-def test_what_happens_to_a_frame_leaves_its_latency_and_the_next_ones_as_they_were():
+def test_loss_and_jitter_do_not_change_latencies_of_frames():
     plain = Wire(latency=EXPONENTIAL).delays(FAR_APART)
     jitter = Wire(latency=EXPONENTIAL, jitter="1ms").delays(FAR_APART)
     lossy = Wire(latency=EXPONENTIAL, jitter="1ms", loss=0.3, retransmit="1s").delays(FAR_APART)
     assert jitter == pytest.approx([delay + 0.001 for delay in plain])
     assert [delay % 1 for delay in lossy] == pytest.approx(jitter, abs=1e-6)
     more = Wire(latency=EXPONENTIAL, jitter="1ms", loss=0.5, retransmit="1s").delays(FAR_APART)
-    assert all(a >= b - 1e-9 for a, b in zip(more, lossy, strict=True)), "more loss makes no frame luckier"
+    assert all(a >= b - 1e-9 for a, b in zip(more, lossy, strict=True)), "more loss makes no frame faster"
 
 
-def test_a_frame_that_is_lost_too_often_breaks_the_connection():
+def test_frame_that_is_lost_too_often_breaks_connection():
     wire = Wire(loss=0.5, retransmit="1s", max_retransmits=2)
     broken = []
     wire.link.on_broken = broken.append
@@ -93,13 +93,13 @@ def test_a_frame_that_is_lost_too_often_breaks_the_connection():
         wire.carry(at)
     wire.clock.run()
     assert {round(arrived - at, 6) for at, arrived in wire.arrived.items()} == {0.01, 1.01, 2.01}
-    # It takes three losses in a row, of the frame and its two retransmissions; it is noticed after the third wait.
+    # The connection breaks if the frame and its two retransmissions are lost. It is noticed after the third wait.
     assert len(broken) == len(FAR_APART) - len(wire.arrived)
     assert len(broken) / len(FAR_APART) == pytest.approx(1 / 8, abs=4 * (7 / 64 / 3000) ** 0.5)
     assert {at % 1000 for at in broken} == {3.0}
 
 
-def test_a_frame_starts_when_the_one_before_it_is_sent():
+def test_frame_waits_until_previous_frame_is_sent():
     wire = Wire(bandwidth=1000.0)
     seconds = (FRAME_OVERHEAD + 300) / 1000
     for number in range(3):
@@ -113,8 +113,8 @@ def test_a_frame_starts_when_the_one_before_it_is_sent():
 # --- between servers --------------------------------------------------------------------------------------------------
 
 
-def test_what_is_done_earlier_does_not_wait_for_what_was_begun_earlier():
-    """Of two workers one takes long: the other's frames leave first, though they were announced later."""
+def test_frame_that_leaves_earlier_does_not_wait_for_frame_announced_earlier():
+    """One of two workers takes long. The other's frames leave first, although they were announced later."""
     for latency in ("10ms", {"kind": "uniform", "low": "9ms", "high": "11ms"}):
         wire = Wire(NodeLink, BackendLink, latency=latency)
         wire.carry(5.0, "long")
@@ -123,7 +123,7 @@ def test_what_is_done_earlier_does_not_wait_for_what_was_begun_earlier():
         assert wire.arrived["short"] < 1.02 < 5.0 < wire.arrived["long"]
 
 
-def test_frames_between_servers_keep_the_order_in_which_they_leave():
+def test_frames_between_servers_arrive_in_order_of_departure():
     rng = np.random.default_rng(1)
     wire = Wire(NodeLink, BackendLink, latency={"kind": "uniform", "low": 0, "high": "50ms"})
     flows = {flow: itertools.count() for flow in range(5)}
@@ -131,7 +131,7 @@ def test_frames_between_servers_keep_the_order_in_which_they_leave():
 
     def submit(now):
         flow = int(rng.integers(5))
-        done[flow] = max(done[flow], now + float(rng.exponential(0.05)))  # one flow's frames leave in order
+        done[flow] = max(done[flow], now + float(rng.exponential(0.05)))  # the frames of a flow leave in order
         wire.carry(done[flow], (flow, next(flows[flow])))
 
     for number in range(2000):
@@ -141,4 +141,4 @@ def test_frames_between_servers_keep_the_order_in_which_they_leave():
         arrivals = [at for (of, _), at in sorted(wire.arrived.items()) if of == flow]
         assert arrivals == sorted(arrivals)
     assert len(wire.arrived) == 2000
-    assert len(wire.link._latest) < 100, "it forgets those that have left"
+    assert len(wire.link._latest) < 100, "the link keeps frames that have left"

@@ -1,4 +1,4 @@
-"""What lies between the nodes, through the rows of whole runs."""
+"""The networks between devices and nodes: their effect on the rows of runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def delivery_seconds(run: imsim.Run) -> np.ndarray:
     return (rows.delivered_at - rows.intended_at).to_numpy(float) / 1e9
 
 
-def test_up_and_down_have_bandwidths_of_their_own():
+def test_upload_and_download_have_separate_bandwidths():
     scenario = Scenario().replace(
         CONSTANT | {"network.client.bandwidth": 10_000.0, "network.client.upload": 1_000.0, "workload.size": 300}
     )
@@ -29,30 +29,30 @@ def test_up_and_down_have_bandwidths_of_their_own():
     expected = 0.010 + frame / 1_000 + 4 * 0.001 + frame / 10_000 + 0.010
     seconds = delivery_seconds(imsim.simulate(scenario))
     assert np.median(seconds) == pytest.approx(expected, abs=1e-8)
-    assert seconds.min() == pytest.approx(expected, abs=1e-8), "and some waited for a frame before them"
+    assert seconds.min() == pytest.approx(expected, abs=1e-8), "others waited for an earlier frame"
     both = delivery_seconds(imsim.simulate(scenario.replace({"network.client.upload": None})))
     assert np.median(both) == pytest.approx(0.024 + 2 * frame / 10_000, abs=1e-8)
 
 
-def test_a_pair_of_tiers_has_a_link_of_its_own():
+def test_pair_of_tiers_can_have_its_own_link():
     scenario = Scenario().replace(CONSTANT | {"network.links": {"router-storage": {"latency": "20ms"}}})
     assert delivery_seconds(imsim.simulate(scenario)) == pytest.approx(0.020 + 2 * 0.001 + 2 * 0.020, abs=1e-8)
 
 
-def test_users_are_spread_over_the_networks_by_their_shares():
+def test_users_are_distributed_over_networks_by_shares():
     scenario = Scenario().replace({"population.users": 2000, "network.clients": {"wifi": 6, "4g": 3, "mine": 1},
                                  "network.profiles": {"mine": {"latency": "1ms"}}})  # fmt: skip
     names = [name for name, _ in scenario.network.of_users(1, 2000)]
     shares = [names.count(name) / 2000 for name in ("wifi", "4g", "mine")]
     assert shares == pytest.approx([0.6, 0.3, 0.1], abs=4 * 0.011)
-    # One user more, and another order of the names, leave everybody's network as it was.
+    # Another user, and another order of the names, do not change the networks of the users.
     other = scenario.replace({"network.clients": {"mine": 1, "4g": 3, "wifi": 6}})
     assert [name for name, _ in other.network.of_users(1, 2001)][:2000] == names
     assert dict(scenario.network.of_users(1, 2000))["mine"].latency.constant == 0.001
     assert Scenario.from_toml(scenario.to_toml()).network == scenario.network
 
 
-def test_all_devices_of_a_user_are_on_the_users_network():
+def test_all_devices_of_a_user_use_the_same_network():
     scenario = Scenario().replace({"population.devices": 2, "network.clients": {"wired": 1, "3g": 1}})
     experiment = Experiment(scenario, plan(scenario))
     networks = [client.network.fields for client in experiment.clients.values()]
@@ -61,7 +61,7 @@ def test_all_devices_of_a_user_are_on_the_users_network():
 
 
 @pytest.mark.parametrize("name", sorted(PROFILES))
-def test_a_run_over_each_network_delivers_everything(name):
+def test_run_over_each_network_delivers_everything(name):
     scenario = Scenario().replace({"network.clients": {name: 1}, "duration": 20.0, "drain": 60.0})
     run = imsim.simulate(scenario)
     assert (run.deliveries.outcome == "delivered").all()
@@ -70,7 +70,7 @@ def test_a_run_over_each_network_delivers_everything(name):
     assert least < delivery_seconds(run).min() < least + 0.2
 
 
-def test_connections_that_lose_too_much_break_and_nothing_is_lost():
+def test_broken_connections_lose_no_message():
     scenario = Scenario().replace(
         {
             "population.users": 40,
@@ -82,11 +82,11 @@ def test_connections_that_lose_too_much_break_and_nothing_is_lost():
     )
     run = imsim.simulate(scenario)
     assert (run.deliveries.outcome == "delivered").all()
-    assert (run.deliveries.route == "sync").sum() > 10, "many came by the sync after a new login"
+    assert (run.deliveries.route == "sync").sum() > 10, "few messages arrived by the sync after a new login"
     assert (run.messages.outcome == "stored").all()
 
 
-def test_a_push_waits_for_others_and_they_go_as_one_operation():
+def test_batched_pushes_are_one_operation():
     hot = {
         "network.client.latency": "10ms",
         "network.backend.latency": "1ms",
@@ -104,7 +104,7 @@ def test_a_push_waits_for_others_and_they_go_as_one_operation():
     assert usual <= seconds.min()
     assert seconds.max() == pytest.approx(usual + 0.1, abs=1e-3)
     pushes = [int(run.utilisation().jobs["gateway0"]) for run in (alone, batched)]
-    # Each device is sent 30 messages a second: a batch is the first, and the three of the next 100 ms.
+    # Each device receives 30 messages a second. A batch has the first message and the three of the next 100 ms.
     assert pushes[0] == len(seconds)
     assert pushes[0] / pushes[1] == pytest.approx(4, rel=0.15)
 
@@ -129,7 +129,7 @@ def test_a_push_waits_for_others_and_they_go_as_one_operation():
         ),
     ],
 )
-def test_mistakes_are_reported_in_one_line(changes, problem):
+def test_wrong_field_is_reported_in_one_line(changes, problem):
     with pytest.raises(imsim.UsageError) as error:
         Scenario().replace(changes)
     assert problem in str(error.value)
@@ -137,8 +137,8 @@ def test_mistakes_are_reported_in_one_line(changes, problem):
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_no_network_stalls_for_seconds_but_3g(name):
-    """What two percentiles of a lognormal say of one frame in a hundred thousand, nobody has measured."""
+def test_only_3g_stalls_for_seconds(name):
+    """The lognormal distribution has an upper bound. Its two percentiles say nothing about one frame in 100,000."""
     jitter = PROFILES[name].jitter
     assert jitter.quantile(1 - 1e-9) <= jitter.upper == 4 * jitter.p99
     assert jitter.upper <= (2.0 if name == "3g" else 0.5)

@@ -1,4 +1,4 @@
-"""Broken connections between nodes: what is lost, and when both ends learn of it."""
+"""Broken connections between nodes: the lost frames, and the notices to both ends."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from imsim.sim.outages import CuttableLink, Outages
 
 
 class End:
-    """A node that keeps what it hears."""
+    """A node that records the notices about its peers."""
 
     def __init__(self, tier: str, index: int) -> None:
         self.key = (tier, index)
         self.lives = 0
         self.died = -math.inf
-        self.heard: list[tuple[str, tuple[str, int]]] = []
+        self.notices: list[tuple[str, tuple[str, int]]] = []
 
     def peer_lost(self, peer: End) -> None:
-        self.heard.append(("lost", peer.key))
+        self.notices.append(("lost", peer.key))
 
     def peer_back(self, peer: End) -> None:
-        self.heard.append(("back", peer.key))
+        self.notices.append(("back", peer.key))
 
 
 class Two:
@@ -60,7 +60,7 @@ def two() -> Two:
     return Two()
 
 
-def test_a_break_loses_what_is_on_its_way_and_what_is_sent_until_it_is_over(two):
+def test_outage_loses_frames_under_way_and_frames_sent_meanwhile(two):
     two.send("before")
     two.outages.begin(two.pairs)
     two.send("during")
@@ -70,7 +70,7 @@ def test_a_break_loses_what_is_on_its_way_and_what_is_sent_until_it_is_over(two)
     assert two.arrived == ["after"]
 
 
-def test_a_crash_loses_what_its_node_was_still_working_at_and_nothing_that_it_had_sent(two):
+def test_crash_loses_frames_in_work_but_not_sent_frames(two):
     two.send("sent")
     two.send("in work", leaves=0.7)
     two.until(0.5)
@@ -80,34 +80,34 @@ def test_a_crash_loses_what_its_node_was_still_working_at_and_nothing_that_it_ha
     assert two.arrived == ["sent"]
 
 
-def test_both_ends_notice_once_and_hear_when_it_is_over(two):
+def test_both_ends_learn_once_of_outage_and_of_its_end(two):
     two.outages.begin(two.pairs)
-    assert two.gateway.heard == two.router.heard == []
+    assert two.gateway.notices == two.router.notices == []
     two.outages.notice(two.pairs)
     two.outages.notice(two.pairs)
     two.outages.end(two.pairs)
-    assert two.gateway.heard == [("lost", ("router", 0)), ("back", ("router", 0))]
-    assert two.router.heard == [("lost", ("gateway", 0)), ("back", ("gateway", 0))]
+    assert two.gateway.notices == [("lost", ("router", 0)), ("back", ("router", 0))]
+    assert two.router.notices == [("lost", ("gateway", 0)), ("back", ("gateway", 0))]
 
 
-def test_what_is_over_before_it_was_noticed_is_noticed_then(two):
+def test_outage_that_ends_unnoticed_is_reported_at_its_end(two):
     two.outages.begin(two.pairs)
     two.outages.end(two.pairs)
-    assert [what for what, _ in two.gateway.heard] == ["lost", "back"]
+    assert [notice for notice, _ in two.gateway.notices] == ["lost", "back"]
 
 
-def test_it_is_over_when_all_causes_are(two):
+def test_outage_ends_with_its_last_cause(two):
     two.outages.begin(two.pairs)
     two.outages.begin(two.pairs)
     two.outages.end(two.pairs)
     assert not two.up.is_open
-    assert ("back", ("router", 0)) not in two.gateway.heard
+    assert ("back", ("router", 0)) not in two.gateway.notices
     two.outages.end(two.pairs)
     assert two.up.is_open
-    assert two.gateway.heard[-1] == ("back", ("router", 0))
+    assert two.gateway.notices[-1] == ("back", ("router", 0))
 
 
-def test_connections_are_found_by_their_ends(two):
+def test_outages_finds_connections_by_their_ends(two):
     other = End("router", 1)
     two.link(other, two.gateway)
     assert two.outages.of(two.gateway) == [(("gateway", 0), ("router", 0)), (("gateway", 0), ("router", 1))]
@@ -116,12 +116,12 @@ def test_connections_are_found_by_their_ends(two):
     assert two.outages.of(other) == [(("gateway", 0), ("router", 1))]
 
 
-def test_a_connection_without_links_is_broken_until_one_cause_is_over_and_its_first_end_hears_first():
-    gateway, router, outages, heard = End("gateway", 0), End("router", 0), Outages(), []
-    gateway.heard = router.heard = heard
+def test_connection_without_links_breaks_and_notifies_first_end_first():
+    gateway, router, outages, notices = End("gateway", 0), End("router", 0), Outages(), []
+    gateway.notices = router.notices = notices
     outages.connect(gateway, router)
     outages.begin([(router.key, gateway.key)])
     assert outages.broken == {(router.key, gateway.key)}
     outages.end([(router.key, gateway.key)])
     assert not outages.broken
-    assert heard == [("lost", gateway.key), ("lost", router.key), ("back", gateway.key), ("back", router.key)]
+    assert notices == [("lost", gateway.key), ("lost", router.key), ("back", gateway.key), ("back", router.key)]

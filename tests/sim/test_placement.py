@@ -1,4 +1,4 @@
-"""The strategies of a scenario."""
+"""The strategies that place users and conversations on nodes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def by_first_letter(name: str, nodes: int) -> int:
 
 
 @pytest.mark.parametrize("strategy", ["rendezvous", "spread", by_first_letter], ids=["rendezvous", "spread", "own"])
-def test_a_strategy_moves_the_work_and_nothing_else(strategy):
+def test_strategy_moves_work_and_keeps_messages(strategy):
     scenario = GROUPS.replace({"topology.placement": strategy})
     experiment = Experiment(scenario, PLAN)
     owner = strategy_of(strategy, PLAN)
@@ -41,20 +41,20 @@ def test_a_strategy_moves_the_work_and_nothing_else(strategy):
     assert run.digest != by_default.digest
 
 
-def test_a_custom_placement_must_name_a_node():
+def test_custom_placement_must_return_number_of_node():
     scenario = GROUPS.replace({"topology.placement": lambda name, nodes: nodes})
     with pytest.raises(imsim.UsageError, match=r"custom placement: '.*', 4: expected a number from 0 to 3, got 4"):
         imsim.simulate(scenario)
 
 
-def test_what_goes_wrong_in_a_custom_placement_is_reported_as_its_own():
+def test_exception_in_custom_placement_is_usage_error():
     scenario = GROUPS.replace({"topology.placement": lambda name, nodes: {}[nodes]})
     with pytest.raises(imsim.UsageError, match=r"custom placement: '.*', 4: raised KeyError: 4") as caught:
         imsim.simulate(scenario)
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-def test_it_is_read_and_written():
+def test_placement_is_read_and_written():
     assert Scenario().topology.placement == "hash"
     spread = Scenario().replace({"topology.placement": "spread"})
     assert Scenario.from_toml(spread.to_toml()) == spread

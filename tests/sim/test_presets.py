@@ -1,4 +1,4 @@
-"""Each preset, made small where that is all the same, answers the question that it is there for."""
+"""Each preset answers the question in its title. Some are made smaller here, which does not change the answer."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import pytest
 import imsim
 
 
-def late(run: imsim.Run, since: float, until: float) -> pd.Series:
-    """Latencies in ms of what was intended between these seconds, None for what never came."""
+def latencies_ms(run: imsim.Run, since: float, until: float) -> pd.Series:
+    """Return the latencies in ms of the deliveries intended between these seconds. Null: not delivered."""
     rows = run.deliveries.merge(run.messages[["intent", "intended_at"]], on="intent")
     rows = rows[rows.intended_at.between(since * 1e9, until * 1e9)]
     return (rows.delivered_at - rows.intended_at) / 1e6
 
 
 @pytest.mark.parametrize("name", imsim.Scenario.presets())
-def test_each_says_what_it_asks_and_runs(name):
+def test_preset_has_question_and_runs(name):
     preset = imsim.Scenario.load(name)
     run = imsim.simulate(preset.replace({"population.users": 60, "workload.rate": 2.0}), duration=3)
     assert preset.title.endswith("?")
@@ -25,7 +25,7 @@ def test_each_says_what_it_asks_and_runs(name):
     assert "lost" not in set(run.deliveries.outcome)
 
 
-def test_mobile_what_comes_by_sync_comes_later():
+def test_mobile_sync_is_slower_than_push():
     run = imsim.simulate("mobile", duration=30)
     summary = run.summary()
     assert set(run.deliveries.outcome) == {"delivered", "absent"}
@@ -33,24 +33,24 @@ def test_mobile_what_comes_by_sync_comes_later():
     assert summary.loc["delivery_sync", "count"] > 0.2 * summary.loc["delivery", "count"]
 
 
-def test_reconnect_storm_the_storm_holds_up_what_falls_into_it():
+def test_reconnect_storm_delays_messages_during_storm_only():
     storm = imsim.Scenario.load("reconnect-storm").replace({"population.users": 800, "workload.rate": 0.1})
     run = imsim.simulate(storm, duration=13)
     assert set(run.deliveries.outcome) == {"delivered"}
-    assert late(run, 1, 9).quantile(0.99) < 200
-    assert late(run, 10.0, 10.3).median() > 200
-    assert late(run, 12, 13).quantile(0.9) < 200, "it is over"
+    assert latencies_ms(run, 1, 9).quantile(0.99) < 200
+    assert latencies_ms(run, 10.0, 10.3).median() > 200
+    assert latencies_ms(run, 12, 13).quantile(0.9) < 200, "the storm is not over"
 
 
-def test_chatroom_a_goal_is_more_than_anybody_reads():
+def test_chatroom_sheds_messages_after_a_goal():
     smaller = {"population.users": 300, "conversations.room_size": 300, "workload.rate": 0.013}
     run = imsim.simulate(imsim.Scenario.load("chatroom").replace(smaller))
     assert set(run.deliveries.outcome) == {"delivered", "shed"}
-    assert late(run, 0, 10).notna().mean() > 0.99
-    assert 0.2 < late(run, 10, 12).isna().mean() < 0.8
+    assert latencies_ms(run, 0, 10).notna().mean() > 0.99
+    assert 0.2 < latencies_ms(run, 10, 12).isna().mean() < 0.8
 
 
-def test_night_sync_the_morning_is_quicker_where_the_night_has_paid():
+def test_night_sync_is_faster_with_fanout_on_write():
     fewer = {"population.sessions.offline": "30s", "population.users": 150, "topology.storage.workers": 1}
     night = imsim.Scenario.load("night-sync").replace(fewer)
     read, write = (imsim.simulate(night.replace({"policies.fanout": fanout})).summary() for fanout in ("read", "write"))
@@ -58,17 +58,17 @@ def test_night_sync_the_morning_is_quicker_where_the_night_has_paid():
     assert write.loc["delivery_push", "p50"] > read.loc["delivery_push", "p50"]
 
 
-def test_capacity_breaks_where_the_sum_says():
-    """Half the load and half the storage."""
+def test_capacity_breaks_at_calculated_load():
+    """The test halves the load and the storage of the preset."""
     half = {"workload.rate": 0.3125, "topology.storage.workers": 1}
     run = imsim.simulate(imsim.Scenario.load("capacity").replace(half))
-    assert late(run, 0, 30).quantile(0.95) < 150
-    assert late(run, 55, 60).median() > 500
+    assert latencies_ms(run, 0, 30).quantile(0.95) < 150
+    assert latencies_ms(run, 55, 60).median() > 500
     assert set(run.deliveries.outcome) == {"delivered"}
 
 
-def test_a_hot_group_of_one_is_a_user_with_other_devices():
-    """The smallest that the preset names: what is shown is shown to the own devices."""
+def test_hot_group_of_one_delivers_to_own_devices():
+    """The smallest group that the preset allows has one member, whose other devices show the messages."""
     alone = imsim.Scenario.load("hot-group", {"population.users": 1, "population.devices": 3, "workload.rate": 10})
     run = imsim.simulate(alone, duration=3)
     assert len(run.messages) > 10
@@ -83,7 +83,7 @@ def test_a_hot_group_of_one_is_a_user_with_other_devices():
         alone.replace({"conversations.friend_requests": 1})
 
 
-def test_hot_group_holds_everybody():
+def test_hot_group_delivers_to_all_members():
     hot = imsim.Scenario.load("hot-group")
     for members in (2, 30):
         run = imsim.simulate(hot.replace({"population.users": members, "workload.rate": 10 / members}), duration=2)

@@ -1,7 +1,7 @@
-"""Recovery times after a crash of each tier, against those that follow from the policies by hand.
+"""Recovery times after a crash of each tier, compared with times that are calculated from the policies.
 
-The service below takes no time of its own, so all that delays a message is the crash and the policies. Its window is
-one second, in which 150 messages are sent.
+Operations of the nodes take no time here, so only the crash and the policies delay messages. A window is one second
+long, and 150 messages are sent in it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from imsim.scenario import Scenario
 
 AT, RATE, WINDOW = 2.5, 150.0, 1.0
 
-#: A message takes 2 x 5 ms of clients' links and 4 x 0.5 ms of backend links. Everybody writes to everybody, so that
-#: hardly ever a message stands behind an unanswered one of its conversation.
+#: Seconds of a message on 2 client links of 5 ms and 4 backend links of 0.5 ms. All users write to all others, so a
+#: message hardly ever waits for an unanswered one of its conversation.
 TRIP = 0.012
 BASE = Scenario(name="crash", duration=13.0, warmup=0.5, drain=10.0).replace(
     {
@@ -40,25 +40,29 @@ def recovery_from(target: str, lasting: float, gateways: int = 1, **policies: fl
     return row["recovery_seconds"], row["waited_for"]
 
 
-#: Of slow deliveries that end evenly at RATE, so few are left `SLACK` before the last one that p95 is within the limit:
-#: RATE * SLACK of them are 5 in 100 of what is under way in a window, which is that and RATE * WINDOW fresh ones.
+#: Seconds before the last slow delivery at which p95 is within its limit again. Slow deliveries end evenly at RATE, so
+#: RATE * SLACK of them are left. They are 5 % of the deliveries: of themselves and RATE * WINDOW fast ones.
 SLACK = 0.05 * WINDOW / 0.95
 
 
 @pytest.mark.parametrize(("lasting", "timeout"), [(3.0, 5.0), (3.0, 2.0), (1.5, 3.0)])
-def test_after_a_crash_of_storage_every_message_that_met_it_waits_for_its_send_timeout(lasting, timeout):
-    """What storage refuses is sent again `send_timeout` after its sending, however soon it was refused, and again,
-    until storage is back: the message sent last before that comes `send_timeout` after the crash is over."""
+def test_messages_wait_for_send_timeout_after_crash_of_storage(lasting, timeout):
+    """A client sends a refused message again `send_timeout` after the last attempt, until storage is back.
+
+    So the last refused message arrives `send_timeout` after the end of the crash.
+    """
     time, waited_for = recovery_from("storage0", lasting, send_timeout=timeout)
     assert time == pytest.approx(lasting + timeout + TRIP - SLACK, abs=0.03)
     assert waited_for == "policies.send_timeout"
 
 
 @pytest.mark.parametrize("lasting", [1.5, 3.0])
-def test_after_a_crash_of_the_router_messages_go_out_as_soon_as_it_is_back(lasting):
-    """Its users' logins wait at the gateway until then, and what they wrote meanwhile at their devices. Four trips over
-    the backend end the login (to the router, to storage and back), one over the client's link tells the client, and
-    the message goes its way."""
+def test_messages_are_sent_as_soon_as_crashed_router_is_back(lasting):
+    """Until then, the logins of its users wait at the gateway, and their messages wait at the devices.
+
+    The end of a login takes four trips over the backend (to the router, to storage and back) and one over the client's
+    link. Then the client sends its messages.
+    """
     time, waited_for = recovery_from("router0", lasting)
     login = 4 * 0.0005 + 0.005
     assert time == pytest.approx(lasting + login + TRIP, abs=0.03)
@@ -66,9 +70,14 @@ def test_after_a_crash_of_the_router_messages_go_out_as_soon_as_it_is_back(lasti
 
 
 def slow_end(lasting: float, longest: float, away: Callable[[float], float]) -> float:
-    """When so few deliveries are slow after all that p95 is within the limit, in seconds after the gateways take logins
-    again, if devices are `away` for as long with that chance, each by itself, and messages waited for `lasting` before.
-    A message is slow until both its devices are back, and so are some that are sent in the window."""
+    """Return when p95 is within its limit again, in seconds after the gateways accept logins again.
+
+    lasting: seconds for which messages have already waited.
+    longest: seconds after which all devices are back.
+    away: the probability that a device is still away after this time. The devices are independent.
+
+    A message is slow until both its devices are back. This also holds for messages that are sent in the window.
+    """
 
     def slow(after: float) -> float:
         return 1 - (1 - away(min(after, longest))) ** 2
@@ -80,10 +89,12 @@ def slow_end(lasting: float, longest: float, away: Callable[[float], float]) -> 
     return brentq(beyond, 0.0, longest)
 
 
-def test_after_a_crash_of_the_only_gateway_it_is_up_to_the_reconnect_back_off():
-    """With `reconnect_min = reconnect_max = R` each device tries again after a random part of R, again and again. When
-    the gateway is back, the time to a device's next try is the residual life of a uniform one: beyond r with a chance
-    of (1 - r / R)^2."""
+def test_recovery_from_crash_of_only_gateway_depends_on_reconnect_backoff():
+    """With `reconnect_min = reconnect_max = R`, a device waits a random part of R between two attempts.
+
+    When the gateway is back, the time to the next attempt is the residual life of a uniform distribution: it exceeds r
+    with probability (1 - r / R)^2.
+    """
     lasting, longest = 3.0, 1.0
     policies = {"reconnect_min": longest, "reconnect_max": longest}
     time, waited_for = recovery_from("gateway0", lasting, **policies)
@@ -94,9 +105,8 @@ def test_after_a_crash_of_the_only_gateway_it_is_up_to_the_reconnect_back_off():
 
 
 @pytest.mark.parametrize("longest", [1.0, 2.0])
-def test_where_another_gateway_takes_over_it_is_long_before_the_crash_is_over(longest):
-    """Half of the devices lose their connection, and their first try, a random part of R later, is with the other
-    gateway."""
+def test_other_gateway_takes_over_before_crash_ends(longest):
+    """Half of the devices lose their connection. A random part of R later, they try the other gateway."""
     policies = {"reconnect_min": longest, "reconnect_max": longest}
     time, waited_for = recovery_from("gateway0", 9.0, gateways=2, **policies)
     by_hand = slow_end(0.0, longest, lambda after: 0.5 * (1 - after / longest))

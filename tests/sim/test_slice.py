@@ -1,4 +1,4 @@
-"""How far the results of a slice are from those of the whole scenario."""
+"""Slices of scenarios: their fields, and the distance of their results from those of the whole."""
 
 import pytest
 
@@ -32,13 +32,14 @@ def test_slice_scales_users_workers_bandwidths_and_prices():
     assert (router.workers, router.speed) == (1, pytest.approx(0.6))
     assert part.topology.routers == scenario.topology.routers
     assert part.network.backend.bandwidth == 300.0
-    # 2 gateways and 1 storage of four workers, 2 routers of one: 14 workers; now one each: 5.
+    # The whole has 14 workers: 4 in each of 2 gateways and 1 storage, 1 in each of 2 routers. The slice has 5, 1 per
+    # node.
     assert part.cost.router == pytest.approx(1.2)
     assert part.cost.worker == pytest.approx(0.3 * 14 / 5)
     assert scenario.slice(1.0).replace({"title": scenario.title}) == scenario
 
 
-def test_slice_scales_the_bandwidths_of_links_between_tiers():
+def test_slice_scales_bandwidths_between_tiers():
     links = {"network.links.router-storage.bandwidth": 4000.0, "network.links.gateway-router.latency": "1ms"}
     part = LARGE.replace(links).slice(0.25)
     assert part.network.links["router-storage"].bandwidth == 1000.0
@@ -48,23 +49,23 @@ def test_slice_scales_the_bandwidths_of_links_between_tiers():
 @pytest.mark.parametrize(
     ("workers", "queue", "share", "sliced"),
     [
-        (10, 200, 0.2, 40),  # of 10 workers 2 are left
+        (10, 200, 0.2, 40),  # 2 of 10 workers are left
         (10, 200, 0.1, 20),
-        (4, 10, 0.25, 3),  # 6 wait for 4 workers: 1.5 wait for one
-        (1, 9, 0.25, 3),  # a worker of a quarter of the speed: 2 wait for it as long as 8
+        (4, 10, 0.25, 3),  # 6 jobs wait for 4 workers, so 1.5 wait for one
+        (1, 9, 0.25, 3),  # at a quarter of the speed, 2 jobs wait as long as 8
         (1, 1, 0.5, 1),
         (4, 4, 0.5, 2),
     ],
 )
-def test_slice_scales_the_queue_so_that_the_wait_in_a_full_one_stays(workers, queue, share, sliced):
+def test_slice_keeps_wait_in_full_queue(workers, queue, share, sliced):
     fields = {"topology.storage.workers": workers, "topology.storage.queue": queue}
     part = LARGE.replace(fields).slice(share).topology
     assert part.storage.queue == sliced
     assert part.router.queue is None
 
 
-def test_slice_drops_as_much_as_the_whole_when_overloaded():
-    """The storage gets 1.28 times what it can take, so that its queue is full after a second and a half."""
+def test_overloaded_slice_drops_same_share_as_whole():
+    """The load is 1.28 times the capacity of the storage, so its queue is full after 1.5 seconds."""
     fields = {
         "workload.arrivals": "poisson",
         "workload.rate": 3.2,
@@ -83,7 +84,7 @@ def test_slice_drops_as_much_as_the_whole_when_overloaded():
     assert shares[1] == pytest.approx(shares[0], abs=0.03)
 
 
-def test_slice_keeps_the_number_of_commits_a_second():
+def test_slice_keeps_commits_per_second():
     commit = {"topology.storage.workers": 4, "topology.storage.commit": {"batch": 100, "linger": "2ms"}}
     assert LARGE.replace(commit).slice(0.5).topology.storage.commit.batch == 50
     single = LARGE.replace({**commit, "topology.storage.workers": 1}).slice(0.5).topology.storage
@@ -106,7 +107,7 @@ def test_slice_keeps_the_number_of_commits_a_second():
         ),
     ],
 )
-def test_slice_refuses_bad_shares_replays_and_groups_larger_than_the_users(share, change, error):
+def test_slice_refuses_bad_shares_replays_and_too_large_groups(share, change, error):
     with pytest.raises(UsageError, match=error):
         LARGE.replace(change).slice(share)
 
@@ -114,12 +115,12 @@ def test_slice_refuses_bad_shares_replays_and_groups_larger_than_the_users(share
 @pytest.mark.parametrize(
     ("workers", "share", "most"),
     [
-        (4, 0.5, 0.05),  # two workers
-        (4, 0.25, 0.12),  # one
-        (1, 0.25, 0.45),  # one of a quarter of the speed: each operation takes four times as long
+        (4, 0.5, 0.05),  # 2 of 4 workers
+        (4, 0.25, 0.12),  # 1 of 4 workers
+        (1, 0.25, 0.45),  # one worker at a quarter of the speed: each operation takes four times as long
     ],
 )
-def test_slice_is_as_busy_and_its_median_latency_is_near(workers, share, most):
+def test_slice_is_as_busy_as_whole_with_similar_median(workers, share, most):
     whole = LARGE.replace(
         {f"topology.{tier}.workers": workers for tier in ("gateway", "router", "storage")}
         | {"workload.rate": workers / 4}

@@ -17,7 +17,7 @@ _JOBS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 30)), min_size=1, 
 
 
 def _by_simpy(jobs: list[tuple[float, float]], workers: int, room: float = math.inf) -> list[float | None]:
-    """The departures of the textbook model: a Resource, and one process for each job."""
+    """Return the departures in a plain SimPy model with a Resource and one process for each job."""
     env = simpy.Environment()
     resource = simpy.Resource(env, capacity=workers)
     departures: list[float | None] = [None] * len(jobs)
@@ -38,7 +38,7 @@ def _by_simpy(jobs: list[tuple[float, float]], workers: int, room: float = math.
 
 
 @given(_JOBS, st.integers(1, 4))
-def test_departures_equal_those_of_a_simpy_resource(jobs, workers):
+def test_departures_equal_those_of_simpy_resource(jobs, workers):
     jobs = sorted(jobs)
     station = Station(workers)
     departures = [station.submit(float(arrival), float(demand)) for arrival, demand in jobs]
@@ -46,8 +46,8 @@ def test_departures_equal_those_of_a_simpy_resource(jobs, workers):
 
 
 @given(_JOBS, st.integers(1, 4), st.integers(1, 8))
-def test_what_does_not_fit_is_dropped_as_in_the_textbook_model(jobs, workers, room):
-    # Some 128ths on top, so that no departure falls together with an arrival.
+def test_bounded_station_drops_same_jobs_as_simpy_model(jobs, workers, room):
+    # With 1/128 more, no departure has the time of an arrival.
     jobs = [(float(arrival), demand + 1 / 128) for arrival, demand in sorted(jobs)]
     clock = SimpleNamespace(now=0.0)
     station = BoundedStation(workers, room, clock)
@@ -61,15 +61,15 @@ def test_what_does_not_fit_is_dropped_as_in_the_textbook_model(jobs, workers, ro
 
 
 @given(_JOBS, st.integers(1, 3), st.integers(1, 5), st.data())
-def test_a_job_known_of_in_advance_takes_no_room_before_it_comes(jobs, workers, room, data):
-    """As the answer to a frame in service, which follows when that is done."""
+def test_job_announced_in_advance_takes_no_room_before_arrival(jobs, workers, room, data):
+    """An example is the answer to a frame: it is submitted early and arrives when the service of the frame ends."""
     clock = SimpleNamespace(now=0.0)
     station = BoundedStation(workers, room, clock)
     times: list[tuple[float, float]] = []
     for arrival, demand in sorted(jobs):
         clock.now = float(arrival)
         known = arrival + data.draw(st.sampled_from([0, 0, 5]))
-        inside = sum(came <= known < left for came, left in times)
+        inside = sum(start <= known < left for start, left in times)
         assert station.inside(known) == inside
         left = station.submit(float(known), demand + 0.5)
         assert (left is None) == (inside >= room)
@@ -77,7 +77,7 @@ def test_a_job_known_of_in_advance_takes_no_room_before_it_comes(jobs, workers, 
             times.append((known, left))
 
 
-def test_a_bounded_station_forgets_who_has_left():
+def test_bounded_station_forgets_departed_jobs():
     clock = SimpleNamespace(now=0.0)
     station = BoundedStation(1, 3, clock)
     for number in range(1000):
@@ -87,7 +87,7 @@ def test_a_bounded_station_forgets_who_has_left():
     assert len(station._departures) < 40
 
 
-def test_what_counts_as_several_needs_room_for_several():
+def test_submission_of_several_jobs_needs_room_for_all():
     station = BoundedStation(1, 3, Clock())
     assert station.submit(0.0, 1.0, None, 2) == 1.0
     assert station.submit(0.0, 1.0, None, 2) is None
@@ -97,7 +97,7 @@ def test_what_counts_as_several_needs_room_for_several():
 
 
 @given(_JOBS, st.integers(2, 4), st.randoms())
-def test_a_flow_leaves_in_order_and_no_worker_is_held_up_for_it(jobs, workers, random):
+def test_jobs_of_a_flow_leave_in_order_without_blocking_workers(jobs, workers, random):
     jobs = sorted(jobs)
     flows = [random.choice("ab") for _ in jobs]
     free, ordered = Station(workers), Station(workers)
@@ -117,7 +117,7 @@ def test_station_adds_up_the_waits_of_its_jobs():
     bounded.submit(0.0, 2.0)
     bounded.submit(1.0, 1.0, jobs=3)
     assert bounded.submit(1.0, 1.0, jobs=3) is None
-    assert bounded.waited == pytest.approx(3 * (2 - 1)), "of a dropped job there is no wait"
+    assert bounded.waited == pytest.approx(3 * (2 - 1)), "a dropped job does not wait"
 
 
 @given(_JOBS, st.integers(1, 4))
@@ -127,7 +127,7 @@ def test_station_waits_are_departures_less_arrivals_and_demands(jobs, workers):
     assert station.waited == sum(waits)
 
 
-def test_it_knows_how_busy_it_was():
+def test_station_counts_jobs_and_busy_time():
     station = Station(2)
     station.submit(0.0, 3.0)
     station.submit(0.0, 4.0)
@@ -135,8 +135,8 @@ def test_it_knows_how_busy_it_was():
 
 
 @given(_JOBS, st.integers(1, 3), st.integers(0, 60))
-def test_it_knows_what_it_has_done_by_any_time(jobs, workers, time):
-    """To the instant, the work under way and what waits kept apart."""
+def test_worked_returns_busy_time_until_any_time(jobs, workers, time):
+    """The time includes the work so far on jobs in service, but no waiting jobs."""
     station, intervals = Station(workers), []
     for arrival, demand in sorted(jobs):
         if arrival <= time:
@@ -145,7 +145,7 @@ def test_it_knows_what_it_has_done_by_any_time(jobs, workers, time):
     assert station.worked(float(time)) == sum(max(0.0, min(done, time) - begun) for begun, done in intervals)
 
 
-def test_a_crash_takes_back_what_was_not_done():
+def test_forget_removes_unfinished_work():
     station = Station(2)
     for _ in range(10):
         station.submit(0.0, 3.0)
@@ -155,7 +155,7 @@ def test_a_crash_takes_back_what_was_not_done():
     assert station.worked(6.0) == 9.0
 
 
-def test_there_is_always_a_worker():
+def test_station_needs_a_worker():
     with pytest.raises(ValueError, match="workers"):
         Station(0)
 
@@ -164,7 +164,7 @@ def test_there_is_always_a_worker():
 
 
 class Nightly:
-    """Closed until a time; then as fast as can be, but takes three jobs only."""
+    """A station that opens at 10 s, divides each demand among all its workers, and accepts only three jobs."""
 
     def __init__(self, tier):
         self.workers, self.left = tier.workers, 3
@@ -174,7 +174,7 @@ class Nightly:
         return None if self.left < 0 else max(now, 10.0) + demand / self.workers
 
 
-def test_an_own_station_is_asked_and_counted():
+def test_custom_station_is_called_and_counted():
     station = station_of(RouterTier(workers=2, station=Nightly), Clock())
     assert [station.submit(float(now), 4.0, "flow") for now in (1, 11, 12, 13)] == [12.0, 13.0, 14.0, None]
     assert (station.jobs, station.busy, station.drops) == (3, 12.0, 1)
@@ -186,7 +186,7 @@ def test_an_own_station_is_asked_and_counted():
 
 
 @pytest.mark.parametrize("answer", [0.5, math.nan, math.inf, "soon"])
-def test_an_own_station_cannot_turn_back_time(answer):
+def test_custom_station_cannot_finish_before_submission(answer):
     class Wrong:
         def submit(self, now, demand, flow):
             return answer
@@ -210,20 +210,20 @@ class Broken:
 
 
 @pytest.mark.parametrize(
-    ("ask", "reported", "cause"),
+    ("call", "reported", "cause"),
     [
         (lambda station: station.submit(1.0, 1.0), "submit raised KeyError: 'flow'", KeyError),
         (lambda station: station.full(1.0), "full raised ZeroDivisionError: division by zero", ZeroDivisionError),
         (lambda station: station.forget(1.0), "forget raised ValueError: several lines", ValueError),
     ],
 )
-def test_what_goes_wrong_in_a_custom_station_is_reported_as_its_own(ask, reported, cause):
+def test_exception_in_custom_station_is_usage_error(call, reported, cause):
     with pytest.raises(UsageError, match=f"^custom station Broken: {reported}$") as caught:
-        ask(CustomStation(Broken(None), Clock()))
+        call(CustomStation(Broken(None), Clock()))
     assert type(caught.value.__cause__) is cause
 
 
-def test_an_own_station_must_be_one():
+def test_custom_station_must_have_submit():
     with pytest.raises(
         UsageError, match=r"^custom station object: expected a method submit\(now, demand, flow\), but it"
     ):
@@ -234,7 +234,7 @@ def test_an_own_station_must_be_one():
         station_of(RouterTier(station=object), Clock())
 
 
-def test_the_simplest_station_that_will_do():
+def test_station_of_chooses_simplest_station():
     assert type(station_of(RouterTier(workers=3), Clock())) is Station
     assert type(station_of(RouterTier(queue=3), Clock())) is BoundedStation
     assert type(station_of(RouterTier(queue=3, station=Nightly), Clock())) is CustomStation

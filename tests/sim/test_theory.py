@@ -1,8 +1,10 @@
-"""What queueing theory knows exactly, against the rows of ordinary runs. The formulas: `imsim.analysis.theory`.
+"""Exact results of queueing theory, compared with the rows of runs. The formulas are in `imsim.analysis.theory`.
 
-Three ways to be right: the rows agree with the formulas, as well as so many messages can; they equal, message by
-message, what a textbook model makes of the same draws; and the intervals that come from such models cover the truth as
-often as they say.
+The tests check three properties:
+
+- The rows agree with the formulas within confidence intervals.
+- The rows equal, message by message, those of a plain SimPy model with the same random numbers.
+- 95 % intervals contain the true value in about 95 % of all cases.
 """
 
 from __future__ import annotations
@@ -28,8 +30,10 @@ RUNS = 8
 
 
 def design(rate: float, seconds: float, users: int = 120, **topology: object) -> Scenario:
-    """Poisson arrivals of `rate` messages a second, of many users who write to all others, so that hardly ever
-    two of one connection or one conversation meet; no links."""
+    """Return a scenario with Poisson arrivals of `rate` messages a second, and links without latency.
+
+    Many users write to all others, so that two messages of one connection or conversation hardly ever meet.
+    """
     return Scenario().replace(
         {
             "population.users": users,
@@ -53,8 +57,12 @@ def sample(scenario: Scenario, of: Callable[[imsim.Run], np.ndarray] = delivery_
 
 
 def agrees(values: list[float], expected: float, within: float) -> None:
-    """A 99.9 % t-interval over runs: a 95 % one would miss once in twenty, and there are many here. `within`: how
-    narrow it must be at least, relative to what is expected, for the test to mean something."""
+    """Check that the 99.9 % t-interval over runs contains the expected value.
+
+    A 95 % interval would miss once in twenty, and there are many intervals in these tests.
+
+    within: the largest half width of the interval, relative to the expected value. A wider interval would prove little.
+    """
     half = stats.t.ppf(0.9995, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     assert abs(statistics.mean(values) - expected) < half, (statistics.mean(values), expected, half)
     assert half < within * expected, (half / expected, within)
@@ -67,9 +75,8 @@ def p99(values: np.ndarray) -> float:
 # --- the rows agree with the formulas --------------------------------------------------------------------------------
 
 
-def test_mmc_wait_and_how_many_wait():
-    """The rows tell sojourns; what a message waited is what is left of them without its own service, which is drawn by
-    its name."""
+def test_mmc_wait_and_share_that_waits():
+    """The wait of a message is its sojourn minus its service time, which is drawn by the message's number."""
     rate, service, workers = 200, 0.015, 4
     scenario = design(rate, 6, 300, storage__workers=workers, storage__service={"append": exponential(service)})
 
@@ -97,7 +104,7 @@ def test_mg1_with_lognormal_service():
 
 
 def test_mm1k_blocking():
-    """A send that is dropped and not repeated is one of which the sender knows nothing."""
+    """The sender of a dropped message that is not repeated receives no answer, so its outcome is `unknown`."""
     room, rate = 2, 100
     scenario = design(rate, 5, gateway__service={"send": exponential(0.01)}, gateway__queue=room)
     scenario = scenario.replace({"policies.send_attempts": 1, "policies.send_timeout": 0.3, "warmup": 0.0})
@@ -106,11 +113,13 @@ def test_mm1k_blocking():
 
 
 @pytest.mark.parametrize("send_timeout", [1.0, 0.06])
-def test_mm1k_a_message_behind_a_dropped_one_of_its_conversation_is_refused(send_timeout):
-    """Messages of one sender keep their order: as long as a message is unanswered, the next one to the same
-    conversation names it, and the router refuses the next one if the first never came. It is `unknown`, too, and took
-    its turn at the router; so there are more of `unknown` than of drops. With a timeout shorter than the gaps between
-    a sender's messages there are as many."""
+def test_mm1k_refuses_message_behind_dropped_one_of_conversation(send_timeout):
+    """The messages of a sender to a conversation keep their order.
+
+    While a message is unanswered, the next one refers to it. If the first one was dropped, the router refuses the next
+    one, which is `unknown` too. So there are more `unknown` messages than drops. If the timeout is shorter than the
+    gaps between a sender's messages, the counts are equal.
+    """
     scenario = design(80, 20, 30, router__service={"send": exponential(0.01)}, router__queue=5)
     once = {"policies.send_attempts": 1, "policies.send_timeout": send_timeout, "warmup": 0.0}
     run = imsim.simulate(scenario.replace(once))
@@ -135,7 +144,7 @@ def test_tandem_of_mm1_is_erlang_end_to_end():
 
 
 def test_tandem_of_mmc():
-    """Burke: what leaves an M/M/c station is Poisson again."""
+    """The departures of an M/M/c station are Poisson again (Burke)."""
     stations = {"gateway": ("send", 3, 0.014), "router": ("send", 2, 0.008), "storage": ("append", 4, 0.018)}
     scenario = design(150, 7).replace(
         {
@@ -149,7 +158,7 @@ def test_tandem_of_mmc():
 
 
 def test_fork_join_of_two():
-    """Two users on two routers: a message is done when both routers have looked after their user's devices."""
+    """Two users are on two routers. A message is done when both routers have served the devices of their user."""
     rate, service = 60.0, 0.01
     scenario = design(rate, 12, routers=2, placement="spread", router__service={"deliver": exponential(service)})
     pair = {"population.users": 2, "population.devices": 2, "conversations.partners": 1, "workload.rate": rate / 2}
@@ -164,28 +173,36 @@ def test_fork_join_of_two():
 
 
 def test_retransmissions_over_a_lossy_link():
-    """Up with the message and down with its acknowledgement. Few enough frames that hardly one is held up by another
-    one's loss; the lost ones are geometric on each way."""
-    loss, again = 0.12, 0.02
-    scenario = design(60, 9).replace({"network.client": {"latency": "10ms", "loss": loss, "retransmit": again}})
+    """A message goes up the link and its acknowledgement goes down.
+
+    The number of retransmissions is geometric in each direction. The frames are so few that one hardly ever waits for
+    the retransmission of another.
+    """
+    loss, retransmit = 0.12, 0.02
+    scenario = design(60, 9).replace({"network.client": {"latency": "10ms", "loss": loss, "retransmit": retransmit}})
 
     def acks(run: imsim.Run) -> np.ndarray:
         rows = run.messages[run.messages.intended_at >= 1e9]
         return (rows.acked_at - rows.intended_at).to_numpy(float) / 1e9
 
     runs = sample(scenario, acks)
-    agrees([run.mean() - 0.02 for run in runs], again * theory.retransmissions(loss, links=2), 0.3)
+    agrees([run.mean() - 0.02 for run in runs], retransmit * theory.retransmissions(loss, links=2), 0.3)
     for q in (0.5, 0.9, 0.99):
-        expected = 0.02 + again * theory.retransmissions_quantile(loss, q, links=2)
-        assert np.quantile(np.concatenate(runs), q) == pytest.approx(expected, abs=1e-6)  # it is a step
+        expected = 0.02 + retransmit * theory.retransmissions_quantile(loss, q, links=2)
+        assert np.quantile(np.concatenate(runs), q) == pytest.approx(
+            expected, abs=1e-6
+        )  # the distribution is a step function
 
 
-# --- the rows are what a textbook model makes of the same draws -----------------------------------------------------
+# --- the rows equal those of a plain model with the same random numbers ---------------------------------------------
 
 
 def by_simpy(arrivals: np.ndarray, stations: list[tuple[int, np.ndarray]]) -> np.ndarray:
-    """When each message has been through all stations, (workers, demands) each: a Resource for each station and one
-    process for each message."""
+    """Return when each message leaves the last station of a plain SimPy model.
+
+    stations: (workers, demands) of each station. The model has a Resource for each station and a process for each
+        message.
+    """
     env = simpy.Environment()
     resources = [simpy.Resource(env, workers) for workers, _ in stations]
     left = np.zeros(len(arrivals))
@@ -204,7 +221,7 @@ def by_simpy(arrivals: np.ndarray, stations: list[tuple[int, np.ndarray]]) -> np
     return left
 
 
-def test_rows_are_those_of_a_plain_simpy_model_with_the_same_draws():
+def test_rows_equal_plain_simpy_model_with_same_random_numbers():
     scenario = design(150, 5).replace(
         {
             "warmup": 0.0,
@@ -223,25 +240,25 @@ def test_rows_are_those_of_a_plain_simpy_model_with_the_same_draws():
         (3, service["storage"]["append"].quantiles(Draws(3, "service", "storage", "append").array(intents))),
     ]
     expected = by_simpy(planned.at / 1e9, demands)
-    # Of the same conversation nobody gets ahead: where a storage is done with the later one first, it waits.
+    # A message never overtakes an earlier one of its conversation. If storage has the later one first, it waits.
     expected = pd.Series(expected).groupby(planned.conversation).cummax().to_numpy()
     rows = imsim.simulate(scenario, seed=3).deliveries
     assert (rows.intent.to_numpy() == intents).all()
     assert np.abs(rows.delivered_at.to_numpy(float) / 1e9 - expected).max() < 2e-9  # rows are whole nanoseconds
 
 
-# --- the intervals cover the truth ----------------------------------------------------------------------------------
+# --- the intervals contain the true value ---------------------------------------------------------------------------
 
 REPETITIONS, REPLICATIONS, JOBS, CUT = 400, 20, 3200, 200
 
 
 def departures(arrivals: np.ndarray, demands: np.ndarray) -> np.ndarray:
-    """Lindley's recursion for a single worker, solved for whole arrays; the last axis is the jobs'."""
+    """Return the departures from one worker by Lindley's recursion, for whole arrays. The last axis is the jobs."""
     work = np.cumsum(demands, axis=-1)
     return work + np.maximum.accumulate(arrivals - work + demands, axis=-1)
 
 
-def test_the_recursion_is_the_station():
+def test_recursion_equals_station():
     draws = np.random.default_rng(1)
     arrivals, demands = np.cumsum(draws.exponential(1.0, 500)), draws.exponential(0.8, 500)
     station = Station()
@@ -249,10 +266,12 @@ def test_the_recursion_is_the_station():
     assert departures(arrivals, demands) == pytest.approx(expected, rel=1e-12)
 
 
-def test_95_percent_intervals_cover_the_truth_as_often_as_they_say():
-    """M/M/1 at half its capacity: intervals over 20 replications of 3,000 messages, 400 times. p99 as everywhere (the
-    median-unbiased quantile): by the nearest rank it is half a per cent too small on average, which costs two per cent
-    of coverage."""
+def test_95_percent_intervals_cover_true_value_in_95_percent():
+    """The system is M/M/1 with a load of 0.5: 20 replications of 3,000 messages, 400 times.
+
+    The p99 is the median-unbiased quantile, as everywhere in imsim. The nearest rank would be 0.5 % too small on
+    average, which costs 2 % of coverage.
+    """
     draws = np.random.default_rng(20)
     means, tails = [], []
     for _ in range(REPETITIONS // 50):
@@ -270,7 +289,7 @@ def test_95_percent_intervals_cover_the_truth_as_often_as_they_say():
         assert 0.93 <= covered <= 0.97
 
 
-# --- nothing gets lost but by declared policy ------------------------------------------------------------------------
+# --- every message and delivery has a defined outcome ----------------------------------------------------------------
 
 CALM = MIXED.replace({"duration": 3.0, "drain": 8.0})
 
@@ -297,28 +316,28 @@ CALM = MIXED.replace({"duration": 3.0, "drain": 8.0})
     ],
     ids=["calm", "overload", "gateway queue", "router queue", "storage queue", "commits", "loss", "shedding"],
 )
-def test_what_was_created_is_delivered_or_pending_or_lost_by_declared_policy(change):
+def test_every_message_and_delivery_has_one_defined_outcome(change):
     scenario = CALM.replace(change)
     run, planned = imsim.simulate(scenario), plan(scenario)
     messages, deliveries = run.messages, run.deliveries
-    # Every planned message is a row, once, with one of four ends.
+    # Every planned message has one row with one of four outcomes.
     assert messages.intent.tolist() == list(range(len(planned)))
-    ends = messages.outcome.value_counts()
-    assert set(ends.index) <= {"stored", "rejected", "unknown", "unsent"}
-    assert ends.sum() == len(planned)
-    # Every device that is entitled to it is a row, once: delivered, or lost, or gone by declared policy.
+    counts = messages.outcome.value_counts()
+    assert set(counts.index) <= {"stored", "rejected", "unknown", "unsent"}
+    assert counts.sum() == len(planned)
+    # Every device that is entitled to a message has one row with one of five outcomes.
     assert not deliveries.duplicated(["intent", "recipient", "device"]).any()
     rejected = messages.intent[messages.outcome == "rejected"]
     assert not deliveries.intent.isin(rejected).any()
     summary = run.to_json_dict()
-    ends = ("delivered", "lost", "absent", "recalled", "shed")
-    assert sum(summary[end] for end in ends) == len(deliveries) == summary["deliveries"]
+    outcomes = ("delivered", "lost", "absent", "recalled", "shed")
+    assert sum(summary[outcome] for outcome in outcomes) == len(deliveries) == summary["deliveries"]
     assert (deliveries.delivered_at.notna() == (deliveries.outcome == "delivered")).all()
     shed = deliveries.intent[deliveries.outcome == "shed"]
     assert set(messages.scene[messages.intent.isin(shed)]) <= {"chatroom"}
-    # What is acknowledged as stored is stored, and what was shown to somebody was stored before.
-    # (Nobody knows since when if the sender learns it only by asking again, or if the writer was fenced meanwhile, as
-    # it is when storage drops an append of its log.)
+    # An acknowledged message is stored, and a shown message was stored before it was shown. The time of storing is
+    # unknown if the sender learned it only from a second attempt, or if the writer was fenced meanwhile. Storage
+    # fences a writer when it drops an append to its log.
     if not any(node["drops"] for name, node in run.manifest["utilisation"].items() if name.startswith("storage")):
         assert messages.stored_at[(messages.outcome == "stored") & (messages.attempts == 1)].notna().all()
     shown = deliveries[deliveries.outcome == "delivered"].merge(messages[["intent", "stored_at"]], on="intent")

@@ -1,4 +1,4 @@
-"""Where the time went: exact, whatever happens, and the rows are those of any other run."""
+"""Spans, which show where the time of deliveries goes: they are exact and do not change the rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CASES: dict[str, dict] = {
 
 
 def check(tables) -> pd.DataFrame:
-    """The spans, with `ms`; after they were found to be consecutive and exact."""
+    """Check that the spans are consecutive and exact, and return them with the column `ms`."""
     spans, deliveries = tables.spans.to_pandas(), tables.deliveries.to_pandas()
     due = deliveries[deliveries.delivered_at.notna()].merge(tables.messages.to_pandas()[["intent", "intended_at"]])
     key = ["intent", "recipient", "device"]
@@ -72,14 +72,14 @@ def test_spans_are_exact_and_change_nothing(case):
 
 
 @pytest.mark.parametrize(("preset", "seconds"), [("social", 2.0), ("hot-group", 0.3)])
-def test_presets_too(preset, seconds):
+def test_spans_of_presets_are_exact_and_change_nothing(preset, seconds):
     tables = simulate(Scenario.load(preset), duration=seconds, spans=True)
     assert digest(tables) == digest(simulate(Scenario.load(preset), duration=seconds))
     check(tables)
 
 
-def test_each_part_is_what_it_should_be():
-    """All constant, and one message at a time."""
+def test_spans_of_a_message_have_expected_parts():
+    """All times are constant, and the messages do not meet."""
     scenario = Scenario().replace(
         {
             "network.client": {"latency": "10ms", "bandwidth": 20_000.0},
@@ -109,8 +109,8 @@ def test_each_part_is_what_it_should_be():
     ]
 
 
-def test_time_goes_where_it_was_lost():
-    """Each trouble shows as its own kind, and it is what tells the run from the usual one."""
+def test_each_problem_shows_in_its_kind_of_span():
+    """Each problem adds time to one kind of span, compared with the run without problems."""
     usual = check(simulate(OFFICE, spans=True))
 
     def more(kind: str, where: str, **changes) -> float:
@@ -128,7 +128,7 @@ def test_time_goes_where_it_was_lost():
 # --- nodes ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_series_of_the_nodes_adds_up():
+def test_series_of_nodes_adds_up():
     scenario = OFFICE.replace({"topology.storage.workers": 2, "topology.storage.service": {"append": "30ms"}})
     run = imsim.simulate(scenario, spans=True)
     nodes = run.nodes
@@ -136,9 +136,11 @@ def test_the_series_of_the_nodes_adds_up():
     assert nodes["at"].max() < 50e9
     assert nodes.busy.between(0, 1 + 1e-9).all()
     storage = nodes[nodes.tier == "storage"]
-    assert storage.jobs.sum() == len(run.messages), "the conversations were opened before"
+    assert storage.jobs.sum() == len(run.messages), (
+        "only appends count, because the conversations were opened before the run"
+    )
     assert (storage.busy.sum() * 2 * 0.5) == pytest.approx(0.03 * len(run.messages), rel=1e-6)
-    # Little's law: the queue's integral is the time that the messages waited.
+    # Little's law: the integral of the queue is the sum of the waits.
     once = run.spans[(run.spans.kind == "queue") & run.spans["where"].str.startswith("storage")]
     once = once.drop_duplicates("intent")
     assert storage.queue.sum() * 0.5 == pytest.approx((once.end - once.start).sum() / 1e9, rel=1e-6)
@@ -156,7 +158,7 @@ def test_the_series_of_the_nodes_adds_up():
         ("gateway", {"queue": 1, "service": {"push": "30ms"}}),
     ],
 )
-def test_the_series_tells_when_and_where_jobs_were_dropped(tier, fields):
+def test_series_shows_when_and_where_jobs_were_dropped(tier, fields):
     burst = {"kind": "replay", "at": [3.0 + number / 100 for number in range(100)]}
     scenario = OFFICE.replace({"workload.arrivals": burst, f"topology.{tier}": fields})
     experiment = Experiment(scenario, plan(scenario), spans=True)
@@ -165,20 +167,20 @@ def test_the_series_tells_when_and_where_jobs_were_dropped(tier, fields):
     drops = table.groupby("node").drops.sum().to_dict()
     assert drops == {node.name: node.work.station.drops for node in experiment.cluster.nodes.values()}
     assert set(table.tier[table.drops > 0]) == {tier}
-    assert table["at"][table.drops > 0].min() == 3e9, "none before the first message"
+    assert table["at"][table.drops > 0].min() == 3e9, "a job was dropped before the first message"
 
 
 def busy_by_spans(run: imsim.Run, node: str, workers: int) -> float:
-    """The share of the window in which its workers were at messages, straight from the spans."""
+    """Return the share of the window in which the workers of a node served messages, computed from the spans."""
     since, until = run.scenario.warmup * 1e9, run.scenario.duration * 1e9
-    at_it = run.spans[(run.spans["where"] == node) & (run.spans.kind == "service")].drop_duplicates("intent")
-    inside = at_it.end.clip(since, until) - at_it.start.clip(since, until)
+    in_service = run.spans[(run.spans["where"] == node) & (run.spans.kind == "service")].drop_duplicates("intent")
+    inside = in_service.end.clip(since, until) - in_service.start.clip(since, until)
     return float(inside.sum()) / (until - since) / workers
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_utilisation_is_the_share_of_the_window_and_of_nothing_else(workers):
-    """Whatever comes before and after it, with spans and without."""
+def test_utilisation_is_share_of_measured_window_only(workers):
+    """The drain and the spans do not change it."""
     changes = {
         "duration": 10, "warmup": 2.5, "topology.storages": 1, "topology.storage.workers": workers,
         "topology.storage.service": {"append": {"kind": "exponential", "mean": "20ms"}},
@@ -202,7 +204,7 @@ def test_utilisation_is_the_share_of_the_window_and_of_nothing_else(workers):
     assert (storage.jobs, storage.drops) == (len(runs[0].messages), 0)
 
 
-def test_the_queue_is_that_of_the_window():
+def test_queue_is_mean_of_measured_window():
     changes = {"duration": 20, "warmup": 5, "drain": 60, **CASES["overload"]}
     run = imsim.simulate(OFFICE.replace(changes), spans=True)
     waits = run.spans[(run.spans.kind == "queue") & (run.spans["where"] == "storage0")].drop_duplicates("intent")
@@ -212,27 +214,27 @@ def test_the_queue_is_that_of_the_window():
 
 
 @pytest.mark.parametrize("spans", [False, True])
-def test_overload_is_never_more_than_all_of_the_time(spans):
-    """Nor after a crash, with which the work that had been taken on is gone."""
+def test_utilisation_never_exceeds_one(spans):
+    """After a crash, the accepted work of the node does not count."""
     overload = {"topology.storages": 1, "topology.storage.service": {"append": "400ms"}, "duration": 10, "drain": 50}
     full = imsim.simulate(OFFICE.replace({**overload, "warmup": 5}), spans=spans)
     assert full.utilisation().busy["storage0"] == 1.0
     crash = [{"kind": "node_crash", "target": "storage0", "at": 5, "duration": 2.5}]
     half = imsim.simulate(OFFICE.replace({**overload, "faults": crash}), spans=spans)
-    assert half.utilisation().busy["storage0"] == pytest.approx(0.75, abs=0.06), "2.5 s of the 10 it was down"
+    assert half.utilisation().busy["storage0"] == pytest.approx(0.75, abs=0.06), "storage was down for 2.5 s of 10 s"
     if spans:
         nodes = half.nodes[half.nodes.node == "storage0"]
         assert nodes.busy.max() <= 1 + 1e-9
         assert nodes.busy[nodes["at"].between(6e9, 7e9)].max() == 0
 
 
-def test_an_appends_commit_counts_as_many_jobs_as_it_has_appends():
+def test_commit_counts_one_job_for_each_append():
     commit = {"commit": {"batch": 50, "linger": "200ms"}, "service": {"append": "1ms", "commit": "10ms"}}
     run = imsim.simulate(OFFICE.replace({"topology.storages": 1, "topology.storage": commit}), spans=True)
     assert run.utilisation().jobs["storage0"] == run.nodes[run.nodes.tier == "storage"].jobs.sum() == len(run.messages)
 
 
-def test_a_live_run_says_that_it_tells_nothing_of_its_nodes():
+def test_live_run_has_no_utilisation():
     run = imsim.simulate(OFFICE)
     del run.manifest["utilisation"]
     with pytest.raises(imsim.UsageError, match="has no data about nodes: only simulated runs have"):

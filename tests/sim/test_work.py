@@ -1,4 +1,4 @@
-"""What a node's operations cost, through the rows of runs."""
+"""The time that operations take at nodes: its effect on the rows of runs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ QUIET = Scenario().replace(
 CONSTANT = 2 * 0.001 + 4 * 0.002 + 0.0001
 
 
-# --- the part for each byte -----------------------------------------------------------------------------------------
+# --- the time for each byte -----------------------------------------------------------------------------------------
 
 ANN = Session("ann", "d", 1, "g0", 1)
 MESSAGE = Message("p2p:ann:bob", 1, "", "0", Scene.P2P, "text", "ann", "bob", 0, "grüß", None, '"x"')
 
 
-def test_bytes_are_those_of_the_content_the_attachment_and_custom():
+def test_body_bytes_counts_content_attachment_and_custom():
     assert body_bytes(MESSAGE) == 6 + 3
     assert body_bytes(frames.Send("0", Scene.P2P, "bob", "", "geo", {"title": "hier"})) == len('{"title":"hier"}')
 
@@ -53,19 +53,19 @@ def test_bytes_are_those_of_the_content_the_attachment_and_custom():
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_frame_carries_the_bytes_of_its_messages(carrier, messages):
+def test_frame_carries_bytes_of_its_messages(carrier, messages):
     assert carried_bytes(carrier) == 9 * messages
     pages = messages if hasattr(carrier, "messages") else 0
     assert frame_bytes(carrier) == frame_bytes(("asker", carrier)) == FRAME_OVERHEAD * (1 + pages) + 9 * messages
 
 
-def test_an_attachment_weighs_what_it_says_and_not_what_it_tells_of():
+def test_attachment_counts_its_fields_not_the_file():
     picture = {"url": "https://files/1", "width": 640, "height": 480, "size": 3_000_000}
     weight = frame_bytes(frames.Send("0", Scene.P2P, "bob", "", "image", picture))
     assert FRAME_OVERHEAD + 50 < weight < FRAME_OVERHEAD + 100
 
 
-def test_settings_weigh_their_custom():
+def test_settings_count_bytes_of_custom():
     assert frame_bytes(frames.SetConversation("p2p:ann:bob", custom='{"pin":1}')) == FRAME_OVERHEAD + 9
 
 
@@ -79,7 +79,7 @@ def test_settings_weigh_their_custom():
         ("storage.per_byte.append", 1),
     ],
 )
-def test_each_byte_of_a_message_costs_its_time(path, charges):
+def test_each_byte_of_a_message_takes_time(path, charges):
     run = imsim.simulate(
         QUIET.replace({f"topology.{path}": "100ns", "workload.size": {"kind": "uniform", "low": 1, "high": 9000}})
     )
@@ -88,12 +88,12 @@ def test_each_byte_of_a_message_costs_its_time(path, charges):
     assert delivery_seconds(run) == pytest.approx(CONSTANT + charges * 1e-7 * rows["size"].to_numpy(), abs=1e-8)
 
 
-def test_inbox_rows_cost_by_the_byte_too():
+def test_each_byte_of_an_inbox_row_takes_time():
     design = {"policies.fanout": "write", "topology.storage.per_byte": {"inbox": "1us"}, "workload.size": 1000}
     assert delivery_seconds(imsim.simulate(QUIET.replace(design))) == pytest.approx(CONSTANT + 2 * 0.001, abs=1e-8)
 
 
-def test_only_what_carries_messages_has_a_part_for_each_byte():
+def test_per_byte_accepts_only_operations_with_messages():
     with pytest.raises(imsim.UsageError) as error:
         QUIET.replace({"topology.gateway.per_byte": {"pusch": "1us"}})
     assert str(error.value) == (
@@ -123,8 +123,8 @@ def drops(scenario: Scenario, tier: str) -> int:
     ("tier", "op"),
     [("gateway", "send"), ("gateway", "push"), ("router", "send"), ("router", "deliver"), ("storage", "append")],
 )
-def test_what_a_full_queue_drops_is_counted_and_repeated_until_it_is_through(tier, op):
-    """What was dropped comes again by the timers of those who sent it, and each message is shown, once."""
+def test_dropped_operation_is_counted_and_repeated_until_it_succeeds(tier, op):
+    """The timers of the senders repeat dropped operations, and each message is shown once."""
     scenario = BUSY.replace(
         {
             "workload.rate": 2.0,
@@ -141,12 +141,12 @@ def test_what_a_full_queue_drops_is_counted_and_repeated_until_it_is_through(tie
     assert counts["messages"] == len(run.messages)
     assert counts["delivered"] + counts["lost"] == counts["deliveries"] == len(run.messages)
     assert (run.messages.outcome == "stored").all()
-    # A `deliver` that vanished is repeated by nobody; the next message of the conversation uncovers the gap.
+    # A dropped `deliver` is not repeated. The next message of the conversation reveals the gap.
     assert counts["lost"] == 0 or op == "deliver"
     assert run.digest == imsim.simulate(scenario).digest
 
 
-def test_what_fits_is_not_dropped_and_a_wide_queue_changes_no_row():
+def test_queue_that_is_never_full_changes_no_row():
     scenario = BUSY.replace(
         {"topology.gateway.service": {"send": "2ms"}, "topology.storage.service": {"append": "3ms"}}
     )
@@ -155,7 +155,7 @@ def test_what_fits_is_not_dropped_and_a_wide_queue_changes_no_row():
     assert drops(wide, "storage") == 0
 
 
-def test_what_takes_no_time_does_not_queue_and_is_not_dropped():
+def test_operation_without_time_is_not_queued_or_dropped():
     scenario = BUSY.replace({"topology.storage.service": {"save_state": "1h"}, "topology.storage.queue": 1})
     assert set(imsim.simulate(scenario.replace({"duration": 1.0})).messages.outcome) == {"stored"}
 
@@ -164,7 +164,7 @@ def test_what_takes_no_time_does_not_queue_and_is_not_dropped():
 
 
 class Paused:
-    """One worker who takes a break: between 1 s and 1.5 s nothing is begun."""
+    """A station with one worker, which starts no job between 1 s and 1.5 s."""
 
     def __init__(self, tier):
         self.free = float("-inf")
@@ -178,7 +178,7 @@ class Paused:
 
 
 class Picky(Paused):
-    """Takes every other job."""
+    """A station that accepts every second job."""
 
     odd = False
 
@@ -187,7 +187,7 @@ class Picky(Paused):
         return super().submit(now, demand, flow) if self.odd else None
 
 
-def test_an_own_station_serves_a_node():
+def test_custom_station_serves_node():
     design = BUSY.replace({"topology.storage.service": {"append": "1ms"}, "duration": 2.0})
     run = imsim.simulate(design.replace({"topology.storage.station": Paused}))
     waits = delivery_seconds(run)
@@ -196,7 +196,7 @@ def test_an_own_station_serves_a_node():
 
 
 @pytest.mark.parametrize("tier", ["gateway", "router", "storage"])
-def test_what_an_own_station_drops_is_dropped(tier):
+def test_drops_of_custom_station_are_repeated(tier):
     service = {"gateway": "send", "router": "send", "storage": "append"}
     scenario = QUIET.replace({f"topology.{tier}.service": {service[tier]: "1ms"}, f"topology.{tier}.station": Picky})
     scenario = scenario.replace({"policies.send_timeout": 0.5, "topology.gateway.workers": 2})
@@ -207,7 +207,7 @@ def test_what_an_own_station_drops_is_dropped(tier):
     assert (run.deliveries.duplicates == 0).all()
 
 
-def test_a_file_names_an_own_station_and_refuses_to_read_it():
+def test_file_contains_name_of_custom_station_and_cannot_be_read():
     scenario = QUIET.replace({"topology.storage.station": Paused})
     assert scenario.replace({"seed": 3}).topology.storage.station is Paused
     text = scenario.to_toml()
@@ -218,7 +218,7 @@ def test_a_file_names_an_own_station_and_refuses_to_read_it():
         Scenario().replace({"topology.storage.station": 3})
 
 
-def test_a_run_with_custom_parts_is_kept_and_opened_but_not_run_again(tmp_path):
+def test_run_with_custom_parts_can_be_opened_but_not_simulated(tmp_path):
     class Bimodal(imsim.CustomDistribution):
         fast: float
 
