@@ -24,10 +24,10 @@ def _checked(custom: Strategy) -> Strategy:
         except ImsimError:
             raise
         except Exception as error:
-            raise broken(f"custom placement: {name!r}, {nodes}:", error) from error
+            raise broken(f"custom placement({name!r}, {nodes})", error) from error
         if node not in range(nodes):
             raise UsageError(
-                f"custom placement: {name!r}, {nodes}: expected a number from 0 to {nodes - 1}, got {node!r}"
+                f"custom placement({name!r}, {nodes}): must return a number from 0 to {nodes - 1} (got {node!r})"
             )
         return int(node)
 
