@@ -30,9 +30,10 @@ _SYSTEM, _NOTIFICATION = Scene.SYSTEM, MessageType.NOTIFICATION  # faster than a
 
 
 class HasScene(HasBody, Protocol):
-    """A body and the kind of its conversation."""
+    """A body and the conversation that it is for."""
 
     scene: Scene
+    to: str
 
 
 def event_of(message: HasBody) -> str:
@@ -42,14 +43,14 @@ def event_of(message: HasBody) -> str:
     return str(message.file.get("event", ""))
 
 
-def is_from_outside(message: HasScene) -> bool:
-    """Return whether its sender may not see the log that it goes to.
+def is_from_outside(message: HasScene, sender: str) -> bool:
+    """Return whether the sender may not see the log that the message goes to.
 
-    This is so for a request to join a group, for the refusal of an invitation, and for a system message to another
-    user.
+    This is so for an application to a group, for the refusal of an invitation, and for a system message to another
+    user. It depends on the message alone, so a repeated send gets the same answer at any time.
     """
     if message.scene == _SYSTEM:
-        return True
+        return message.to != sender
     if message.type != _NOTIFICATION:
         return False
     event = event_of(message)

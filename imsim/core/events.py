@@ -30,7 +30,10 @@ class Received:
 
 @dataclass(slots=True)
 class Acked:
-    """The message is stored: its status is success. This event may correct an earlier `SendFailed`."""
+    """The message is stored: its status is success. This event may correct an earlier `SendFailed`.
+
+    `seq` is 0 if the user may not see the log, as for an application to a group.
+    """
 
     id_client: str
     conversation_id: str

@@ -290,7 +290,10 @@ class Received:
 @dataclass(slots=True)
 class Stored:
     """The message is durable. `seq` is its position in the conversation. `id` is the id that the server assigned.
-    `time` is wall time in ms since 1970."""
+    `time` is wall time in ms since 1970.
+
+    If the sender may not see the log (`changes.is_from_outside`), `seq` is 0 and `id` is empty.
+    """
 
     op: ClassVar[str] = "stored"
     id_client: str

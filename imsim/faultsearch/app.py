@@ -173,7 +173,8 @@ def _amend(instance: Instance, asked: Any) -> None:
             seqs = [message.seq for message in heard if message.conversation_id == conversation]
         seq = seqs[-min(seq, len(seqs))] if seqs else seq
     elif asked["own"]:
-        own = [e.seq for e in instance.events if type(e) is events.Acked and e.conversation_id == conversation]
+        acked = (e for e in instance.events if type(e) is events.Acked)
+        own = [e.seq for e in acked if e.seq and e.conversation_id == conversation]
         seq = own[-min(seq, len(own))] if own else seq
     else:
         for view in instance.machine.conversations():

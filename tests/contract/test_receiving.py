@@ -225,7 +225,7 @@ def test_creating_a_group_again_is_a_conflict_only_if_its_members_differ(world):
 def test_send_to_an_unknown_group_is_rejected(world):
     alice = world.device("alice").start()
     alice.send("#nobody", "hello?", "1")
-    assert [event.code for event in alice.of(events.SendFailed)] == [Code.NO_CONVERSATION]
+    assert [event.code for event in alice.of(events.SendFailed)] == [Code.NOT_MEMBER]
 
 
 @push

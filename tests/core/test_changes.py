@@ -37,7 +37,11 @@ def test_only_notifications_have_an_event():
     ],
 )
 def test_changes_of_non_members_come_from_outside(scene, event, targets, outside):
-    assert is_from_outside(change("1", event, *targets, scene=scene)) is outside
+    assert is_from_outside(change("1", event, *targets, scene=scene), "alice") is outside
+
+
+def test_system_message_to_oneself_does_not_come_from_outside():
+    assert not is_from_outside(change("1", "", scene=Scene.SYSTEM, to="alice"), "alice")
 
 
 def test_devices_show_messages_and_notices_that_are_not_silent():

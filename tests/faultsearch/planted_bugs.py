@@ -12,7 +12,7 @@ from typing import Any
 
 from faultsearch import seams
 
-from imsim.core import frames, internal_frames, storage
+from imsim.core import changes, frames, internal_frames, storage
 from imsim.core.client import client, inbox
 from imsim.core.gateway.gateway import Gateway
 from imsim.core.limits import Bucket
@@ -20,6 +20,8 @@ from imsim.core.model import Code, Status
 from imsim.core.router import online
 from imsim.core.router.chatrooms import Chatrooms
 from imsim.core.router.conversations import Conversations
+from imsim.core.router.rules import sends
+from imsim.core.router.rules.decision import RuleViolation
 from imsim.core.router.users import Users
 from imsim.core.unread import Unread
 
@@ -135,6 +137,23 @@ def fan_out_to_strangers(patch: Any) -> None:
         forward(frame)
 
     seams.port(patch, Conversations, "to_users", wide)
+
+
+def missing_group_answers_otherwise(patch: Any) -> None:
+    """A send to a group that does not exist is refused with a code of its own."""
+    check = sends.check_member
+
+    def tell(conversation_id: str, user: str, members: Any) -> None:
+        if not members:
+            raise RuleViolation(Code.NO_CONVERSATION, "there is no such group")
+        check(conversation_id, user, members)
+
+    patch.setattr(sends, "check_member", tell)
+
+
+def position_shown_to_outsiders(patch: Any) -> None:
+    """The answer to an application, or to a system message, has the position in a log that the sender cannot see."""
+    patch.setattr(changes, "is_from_outside", lambda message, sender: False)
 
 
 def last_member_forgotten(patch: Any) -> None:
@@ -458,7 +477,8 @@ def room_keeps_devices_that_left(patch: Any) -> None:
 
 BUGS = [
     ack_before_store, seq_reused_after_a_crash, dedupe_in_memory_only, sender_order_not_enforced, strangers_may_write,
-    received_ack_against_the_policy, rates_ignored, recall_not_stored, fan_out_to_strangers, last_member_forgotten,
+    received_ack_against_the_policy, rates_ignored, recall_not_stored, fan_out_to_strangers,
+    missing_group_answers_otherwise, position_shown_to_outsiders, last_member_forgotten,
     push_not_retried, slow_reader_stays_connected, shown_twice, shown_out_of_order, devices_disagree,
     acknowledged_before_shown, sync_skips_one, pages_too_long, unread_decremented_twice, own_messages_counted,
     mark_sent_before_saved,

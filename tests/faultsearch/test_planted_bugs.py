@@ -24,6 +24,8 @@ FOUND: dict[str, tuple[int, tuple[int, int]]] = {
     "rates_ignored": (9, (2, 8)),
     "recall_not_stored": (11, (0, 1)),
     "fan_out_to_strangers": (30, (0, 1)),
+    "missing_group_answers_otherwise": (28, (1, 2)),
+    "position_shown_to_outsiders": (13, (1, 3)),
     "last_member_forgotten": (27, (0, 1)),
     "push_not_retried": (10, (0, 2)),
     "slow_reader_stays_connected": (15, (1, 3)),

@@ -117,7 +117,7 @@ requests = st.one_of(
     *[drafts] * 4,
     st.builds(storage.OpenConversation, everywhere, founders),
     st.builds(storage.Find, everywhere, users, st.sampled_from(("m1", "m2", "n1"))),
-    st.builds(storage.Get, everywhere, small),
+    st.builds(storage.Get, everywhere, small, st.none() | users),
     st.builds(storage.OpenUser, users),
     st.builds(storage.RevokeTokens, users, st.floats(0, 9)),
     saves(

@@ -303,7 +303,7 @@ class Client:
             return  # answered before
         conversation, sent = self._receiver.conversation(frame.conversation_id), outgoing.frame
         self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
-        if not is_from_outside(sent) or conversation.id == conversation_id(Scene.SYSTEM, self.user, self.user):
+        if not is_from_outside(sent, self.user):
             message = Message(
                 frame.conversation_id,
                 frame.seq,

@@ -121,6 +121,7 @@ class Conversations:
                 self._port.to_users(internal_frames.Opened((user,), log.id, seq))
             for user, seq in result.notified:
                 self._port.to_users(internal_frames.Opened((user,), rules.system_log(user), seq))
+            log.is_missing = False
             log.epoch = result.epoch
             log.next_seq = result.max_seq + 1
             log.set_members(result.members)
@@ -129,14 +130,8 @@ class Conversations:
                 log.bucket = Bucket(self._policies.group_rate, self._policies.group_burst, now)
             self._resume(log, now)
         elif result is None:
-            while log.waiting:
-                up, _ = log.waiting[0]
-                if isinstance(up.frame, frames.Send) and changes.event_of(up.frame) == "create":
-                    self._request(log, storage.OpenConversation(log.id, ()), now)
-                    return
-                log.waiting.pop(0)
-                answers.reject(self._port, up, Code.NO_CONVERSATION, f"to: there is no conversation {log.id}")
-            del self._open[log.id]
+            log.is_missing = True
+            self._resume(log, now)
         else:
             self._fence(log, "storage could not open the conversation", now)
 
@@ -169,13 +164,23 @@ class Conversations:
         while log.waiting and not log.is_busy:
             up, known = log.waiting.pop(0)
             self._handle(log, up, known, now)
+        if log.is_missing and not log.is_busy:
+            del self._open[log.id]
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
     def _handle(self, log: Log, up: internal_frames.Up, known: rules.LookupCache, now: float) -> None:
-        """Decide about a send. `known` has the values that were just looked up for it; nothing was written since."""
+        """Decide about a send. `known` has the values that were just looked up for it; nothing was written since.
+
+        A conversation that does not exist is decided like one without members. So the answer to a user who is not a
+        member does not show whether the conversation exists.
+        """
         frame, session = up.frame, up.session
         assert isinstance(frame, frames.Send)
+        if log.is_missing and changes.event_of(frame) == "create":
+            log.waiting = [(up, known), *log.waiting]
+            self._request(log, storage.OpenConversation(log.id, ()), now)
+            return
         if not log.is_latest(session, by_slot=self._policies.sessions.has_shared_slots):
             return  # a replaced session can no longer act; its gateway reports this to the client
 
@@ -369,7 +374,10 @@ class Conversations:
         self._request(log, storage.OpenConversation(log.id, _initial_members(log.id)), now)
 
     def _acknowledge(self, message: Message, session: Session) -> None:
-        answer = frames.Stored(message.id_client, message.conversation_id, message.id, message.seq, message.time)
+        id, seq = message.id, message.seq
+        if changes.is_from_outside(message, message.sender):
+            id, seq = "", 0  # they would show how many messages are in a log that the sender may not see
+        answer = frames.Stored(message.id_client, message.conversation_id, id, seq, message.time)
         answers.send(self._port, session, answer)
 
     # --- giving up --------------------------------------------------------------------------------------------------

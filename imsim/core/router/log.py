@@ -75,6 +75,7 @@ class Log:
         "epoch",
         "epochs",
         "id",
+        "is_missing",
         "is_shared",
         "member_set",
         "members",
@@ -90,6 +91,7 @@ class Log:
     def __init__(self, id: str) -> None:
         self.id = id
         self.is_shared = id.startswith(_SYSTEM)  # changes in other conversations write notes into it
+        self.is_missing = False  # whether storage has no such conversation; then only a `create` makes it
         self.epoch = 0
         self.next_seq = 1
         self.members: tuple[str, ...] = ()

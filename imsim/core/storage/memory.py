@@ -114,6 +114,10 @@ class _Log:
             for message in self.messages[max(first - 1, after) : last or None]
         )
 
+    def is_seen_by(self, user: str, seq: int) -> bool:
+        """Return whether the user may see the entry at this seq, which exists."""
+        return any(first <= seq <= (last or seq) for first, last in self.stays_of(user))
+
     def as_seen_by(self, user: str, message: Message) -> Message:
         """Return the message as this user sees it. A user who left sees later recalls, but no later edits."""
         if not message.amended or message.recalled or message.amended <= (end := self.end_for(user)):
@@ -310,8 +314,11 @@ class MemoryStorage:
         return log.by_key.get((request.sender, request.id_client)) if log else None
 
     def _get(self, request: Get) -> Message | None:
-        log = self._logs.get(request.conversation_id)
-        return log.messages[request.seq - 1] if log and 1 <= request.seq <= len(log.messages) else None
+        id, seq, user = request.conversation_id, request.seq, request.user
+        log = self._logs.get(id) if user is None else self._log_of(user, id)
+        if log is None or not 1 <= seq <= len(log.messages):
+            return None
+        return log.messages[seq - 1] if user is None or log.is_seen_by(user, seq) else None
 
     def _between(self, request: Between) -> Relations:
         logs = {other: self._logs.get(p2p_id(request.user, other)) for other in request.others}
@@ -350,7 +357,8 @@ class MemoryStorage:
 
     def _change(self, log: _Log, change: SaveState) -> States:
         """Apply the change. Returns the states that have changed."""
-        user, max_seq = change.user, len(log.messages)
+        user = change.user
+        max_seq = log.end_for(user)
         old = log.state_of(user)
         new = change.applied_to(old, max_seq)
         changed = [(user, new)] if new != old else []
@@ -373,12 +381,7 @@ class MemoryStorage:
         if log is None or not any(message.seq == request.seq for message in log.seen_by(request.user)):
             return None
         sender = log.messages[request.seq - 1].sender
-        others = [
-            user
-            for user in {*log.founders, *log.stays}
-            if user != sender
-            and any(first <= request.seq <= (last or request.seq) for first, last in log.stays_of(user))
-        ]
+        others = [user for user in {*log.founders, *log.stays} if user != sender and log.is_seen_by(user, request.seq)]
         return ReadCount(sum(log.state_of(member).read_seq >= request.seq for member in others), len(others))
 
     def _missed(self, request: Missed) -> MissedPage | Ahead:
@@ -400,9 +403,8 @@ class MemoryStorage:
             return True
         if not request.doubted:
             return False
-        # Compare with the end of the whole log. A user who is not a member knows seqs from the acknowledgements of
-        # their own applications and system messages.
-        ends = {id: len(log.messages) for id in request.cursors if (log := self._logs.get(id))}
+        # Only the user's own conversations count. A comparison with others would show how much is written in them.
+        ends = {id: self._logs[id].end_for(user) for id in self._conversations_of.get(user, ())}
         return any(seq > ends.get(id, 0) for id, seq in request.cursors.items() if not is_chatroom(id))
 
     def _missed_in_logs(self, request: Missed, room: Room) -> MissedPage:

@@ -84,11 +84,15 @@ class Find:
 
 @dataclass(slots=True, eq=False)
 class Get:
-    """Get the message at `seq`. -> Message or None."""
+    """Get the message at `seq`. -> Message or None.
+
+    The result is None if there is no such message, or if `user` may not see it. Without `user`, it is the message.
+    """
 
     op: ClassVar[str] = "get"
     conversation_id: str
     seq: int
+    user: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -125,8 +129,9 @@ class RevokeTokens:
 class SaveState:
     """Change a user's conversation state. -> StatesSaved.
 
-    None leaves a field unchanged. `read_seq` and `hidden_seq` only move forward, and not beyond the end of the log.
-    Hiding up to a seq also reads up to it.
+    None leaves a field unchanged. `read_seq` and `hidden_seq` only move forward, and not beyond the end of the log. For
+    a user who has left, the log ends with the last entry that this user may see. Hiding up to a seq also reads up to
+    it.
 
     A change gets the next version of the user's log, in the same transaction. Without a change there is no new version.
     In a p2p conversation, the other user's state gets the new read mark and `delivered_seq` as `peer_read_seq` and
@@ -151,7 +156,7 @@ class SaveState:
         return self.read_seq > 0 or (self.hidden_seq or 0) > 0 or self.delivered_seq > 0
 
     def applied_to(self, state: ConversationState, max_seq: int) -> ConversationState:
-        """Return the user's new state in a log that ends at `max_seq`. Its version is still the old one."""
+        """Return the user's new state in a log that ends for the user at `max_seq`. Its version is the old one."""
         hidden_seq = self.hidden_seq or 0
         state = state.copy()
         state.read_seq = max(state.read_seq, min(max(self.read_seq, hidden_seq), max_seq))
@@ -199,7 +204,8 @@ class Missed:
 
     `inbox` is the position in the user's inbox up to which earlier pages have read. `state_version` is the version of
     the newest state that the device has. The result is Ahead if one of these values, or a cursor, is beyond the end of
-    the stored data. The cursors are checked only if `doubted`, because each check takes a read.
+    what the user may see. A conversation that is not one of the user's ends at 0, whether it exists or not. The cursors
+    are checked only if `doubted`, because each check takes a read.
     """
 
     op: ClassVar[str] = "missed"

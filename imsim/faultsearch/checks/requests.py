@@ -246,6 +246,10 @@ class Refusals(Check):
                 allowed.add("blocked")
             if wish_to_send(user, sent).event in _ADDRESSED or sent["scene"] == Scene.SYSTEM:
                 allowed |= self._related[conversation, user]
+            harmless = self.model.verdict_on_stranger(user, conversation, sent)
+            if harmless is not None and event.code not in harmless:
+                text = f"{event.id_client} on {instance.name} was refused with {event.code}, unlike in a missing group"
+                self.violated("strangers_learn_nothing", text)
         if event.code not in allowed:
             text = f"{event.id_client} on {instance.name} was refused with {event.code}, allowed are {sorted(allowed)}"
             self.violated("refusals_have_a_reason", text)

@@ -209,8 +209,7 @@ class Saved(Check):
         for router, asked in self._asked.items():
             for request in asked:
                 user, conversation = request.user, request.conversation_id
-                is_user = user in self.model.stays.get(conversation, ())
-                state, end = self.model.user_state(user, conversation), self.model.age(conversation) if is_user else 0
+                state, end = self.model.user_state(user, conversation), self.model.visible_end(user, conversation)
                 if state.read_seq < min(request.read_seq, end) or state.hidden_seq < min(request.hidden_seq or 0, end):
                     text = f"{user} has {state}, but {router} requested {request}"
                     self.violated("requested_marks_are_saved", text)

@@ -111,6 +111,7 @@ class ReferenceModel:
         conversation, wish = message.conversation_id, wish_of(message)
         log, stays = self.logs[conversation], self.stays[conversation]
         outcome = judge(self.states[conversation][-1], wish, log, self.rules, relations)
+        outcome.refuse(self._amends_unseen(wish, conversation), "bad_request")
         self._add(message)
         self.states[conversation].append(outcome.state)
         for user in outcome.joined:
@@ -136,6 +137,10 @@ class ReferenceModel:
         self.notes.add((note.conversation_id, note.seq))
         self.states[note.conversation_id].append(self.states[note.conversation_id][-1])
 
+    def _amends_unseen(self, wish: Wish, conversation: str) -> bool:
+        """Return whether the wish is to recall or edit a message that its user may not see."""
+        return wish.event in AMENDMENTS and not self.may_see(wish.user, conversation, wish.data.get("seq", 0))
+
     def _add(self, message: Message) -> None:
         self.logs[message.conversation_id].append(message)
         self.forms[message.conversation_id, message.seq].append(message)
@@ -146,15 +151,15 @@ class ReferenceModel:
     ) -> None:
         """Change a user's conversation state as storage was asked to.
 
-        Marks only move forward, and not beyond the log. A hidden message counts as read, and a read one as delivered.
-        In a p2p conversation, the marks of one user are part of the other's state.
+        Marks only move forward, and not beyond what the user may see. A hidden message counts as read, and a read one
+        as delivered. In a p2p conversation, the marks of one user are part of the other's state.
         """
         members = p2p_members(conversation) or ()
         if "blocked" in settings and user in members:
             self.founded(conversation, members)
         if user not in self.stays.get(conversation, ()):
             return
-        end, old = len(self.logs.get(conversation, ())), self.user_state(user, conversation)
+        end, old = self.visible_end(user, conversation), self.user_state(user, conversation)
         new = replace(old, hidden_seq=max(old.hidden_seq, min(hidden, end)), **settings)
         new.read_seq = max(old.read_seq, min(read, end), new.hidden_seq)
         if new != old:
@@ -315,6 +320,22 @@ class ReferenceModel:
             codes.add("conflict")
         if file.get("event") in AMENDMENTS and file["data"]["seq"] > since:
             codes.add("bad_request")  # the message to amend did not exist yet
+        if self._amends_unseen(Wish(user, sent["scene"], sent["type"], file), conversation):
+            codes.add("bad_request")
+        return codes | {"timeout", "unavailable"}
+
+    def verdict_on_stranger(self, user: str, conversation: str, sent: Mapping[str, Any]) -> set[str] | None:
+        """Return the codes with which a send to a group may have been refused if the group shows a stranger nothing.
+
+        None: the user is or was a member, was invited, or has applied, or the event may show that the group exists.
+        """
+        wish = Wish(user, sent["scene"], sent["type"], sent.get("file") or {})
+        states = self.states.get(conversation, [])
+        if wish.scene != Scene.GROUP or wish.event in ("create", "apply", "join"):
+            return None
+        if user in self.stays.get(conversation, ()) or any(user in state.requests for state in states):
+            return None
+        codes = judge(State(), wish, (), self.rules).reasons - {"forbidden"}
         return codes | {"timeout", "unavailable"}
 
     def refusals(self, user: str, wanted: frames.Asked, limit: int) -> set[str]:

@@ -143,7 +143,6 @@ class Outcome:
 
     def needs_member(self, user: str) -> None:
         self.refuse(user not in self.state.members, "not_member")
-        self.refuse(not self.state.members, "no_conversation")
 
 
 def wish_in(message: Message) -> Wish:
@@ -160,9 +159,11 @@ def is_shown(message: Message) -> bool:
     return not message.recalled and event_of(message) not in SILENT
 
 
-def comes_from_outside(sent: Wish) -> bool:
-    """Return whether the sender need not be able to see the message."""
-    if sent.scene == Scene.SYSTEM or sent.event == "apply":
+def comes_from_outside(sent: Wish, to: str) -> bool:
+    """Return whether the sender cannot see the message. `to`: the user or group that it was sent to."""
+    if sent.scene == Scene.SYSTEM:
+        return sent.user != to
+    if sent.event == "apply":
         return True
     return sent.event == "reject" and sent.scene == Scene.GROUP and not sent.targets
 
@@ -223,7 +224,7 @@ def judge(
     elif wish.scene == Scene.P2P and wish.event in FRIENDS:
         _change_friends(out, wish, rules)
     else:
-        out.reasons |= {"bad_request", "not_member", "no_conversation"}
+        out.reasons |= {"bad_request", "not_member"}
     if relations is not None:
         _reach(out, wish, rules, relations)
     return out
@@ -346,8 +347,6 @@ def _change_group(out: Outcome, wish: Wish, rules: Rules) -> None:
         state = replace(state, owner=user, **settings)
         out.joined = (user,) if state.consent else (user, *others)
         out.notes = [(one, "group_invite", "", "init") for one in others] if state.consent else []
-    elif not state.members:
-        refuse(True, "no_conversation")
     elif event == "configure":
         needs(1)
         refuse(not wish.data.keys() & {"title", "join", "consent"}, "bad_request")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imsim.core import events
-from imsim.core.model import Flow, Message, MessageType, Scene, conversation_id, is_chatroom
+from imsim.core.model import Flow, Message, MessageType, conversation_id, is_chatroom
 from imsim.faultsearch.model.rules import SILENT, Wish, comes_from_outside, leaves
 
 Sent = Mapping[str, Mapping[str, Any]]  # by idClient: the arguments of `send`
@@ -59,8 +59,7 @@ class View:
         elif isinstance(event, events.Acked):
             sent, id = self.sent.get(event.id_client), event.conversation_id
             wish = wish_to_send(self.user, sent or {"scene": "", "type": ""})
-            to_oneself = sent is not None and sent["scene"] == Scene.SYSTEM and sent["to"] == self.user
-            if sent is None or wish.event in SILENT or (comes_from_outside(wish) and not to_oneself):
+            if sent is None or wish.event in SILENT or comes_from_outside(wish, sent["to"]):
                 return
             if wish.event in ("leave", "dismiss"):
                 self._end(id, event.seq)

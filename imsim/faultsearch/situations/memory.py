@@ -82,7 +82,8 @@ class Memory:
         self.given[entry.node, entry.frame.message.conversation_id].add(entry.frame.message.seq)
 
     def acknowledged(self, entry: ClientReceived[frames.Stored]) -> None:
-        self.given[entry.node, entry.frame.conversation_id].add(entry.frame.seq)
+        if entry.frame.seq:
+            self.given[entry.node, entry.frame.conversation_id].add(entry.frame.seq)
 
     def paged(self, entry: ClientReceived[frames.Page | frames.SyncDone]) -> None:
         for conversation, seq in entry.frame.cursors.items():

@@ -258,7 +258,7 @@ class SqliteStorage:
         if request.shown > 0 and sees_it:
             old = self._state_of(head, id, sender)
             if old is not None and request.shown > old.read_seq:
-                appended.states = self._change(head, storage.SaveState(sender, id, request.shown), old)
+                appended.states = self._change(head, storage.SaveState(sender, id, request.shown), old, head.max_seq)
         return appended
 
     def _is_blocked(self, head: _Head, message: Message) -> bool:
@@ -373,8 +373,10 @@ class SqliteStorage:
         return schema.message(conversation_id, row) if row else None
 
     def _get(self, request: storage.Get) -> Message | None:
-        head = self._head(request.conversation_id)
+        head, user = self._head(request.conversation_id), request.user
         if head is None or not 1 <= request.seq <= head.max_seq:
+            return None
+        if user is not None and not self._sees(user, head, request.seq):
             return None
         row = self._db.execute(
             f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ? AND seq = ?", (head.key, request.seq)
@@ -432,7 +434,7 @@ class SqliteStorage:
         old = self._state_of(head, id, user) if head else None
         if head is None or old is None:
             return storage.StatesSaved()
-        changed = dict(self._change(head, request, old))
+        changed = dict(self._change(head, request, old, self._end_for(user, head, id)))
         saved = [(user, changed.get(user, old))]
         for peer in storage.peers(id, head.members, user) if request.concerns_peer else ():
             state = changed.get(peer) or self._state_of(head, id, peer)
@@ -440,10 +442,22 @@ class SqliteStorage:
             saved.append((peer, state))
         return storage.StatesSaved(tuple(saved))
 
-    def _change(self, head: _Head, change: storage.SaveState, old: ConversationState) -> storage.States:
-        """Apply the change to the user's stored state, `old`, and to the peers' states; return the changed states."""
+    def _end_for(self, user: str, head: _Head, id: str) -> int:
+        """Return the last seq of the log that this user, who is or was a member, may see."""
+        if id.startswith(f"{Scene.P2P}:") and user in head.members:
+            return head.max_seq  # saves a query for most read marks
+        (last,) = self._db.execute(
+            "SELECT max(last) FROM stays WHERE user = ? AND conversation = ?", (user, head.key)
+        ).fetchone()
+        return int(min(last, head.max_seq))
+
+    def _change(self, head: _Head, change: storage.SaveState, old: ConversationState, end: int) -> storage.States:
+        """Apply the change to the user's stored state, `old`, and to the peers' states; return the changed states.
+
+        `end` is the last seq of the log that the user may see.
+        """
         user, id = change.user, change.conversation_id
-        new = change.applied_to(old, head.max_seq)
+        new = change.applied_to(old, end)
         changed = [(user, new)] if new != old else []
         if new.blocked != old.blocked and id.startswith(f"{Scene.P2P}:"):
             head.blocked = head.blocked | {user} if new.blocked else head.blocked - {user}
@@ -451,7 +465,7 @@ class SqliteStorage:
             for peer in storage.peers(id, head.members, user):
                 before = self._state_of(head, id, peer)
                 assert before is not None
-                after = change.shown_to_peer(before, new, head.max_seq)
+                after = change.shown_to_peer(before, new, end)
                 if after != before:
                     changed.append((peer, after))
                     self._db.execute(
@@ -493,13 +507,17 @@ class SqliteStorage:
         head = self._head(request.conversation_id)
         if head is None or not 1 <= request.seq <= head.max_seq:
             return None
-        seen = self._db.execute(
-            "SELECT 1 FROM stays WHERE user = ? AND conversation = ? AND ? BETWEEN first AND last",
-            (request.user, head.key, request.seq),
-        )
-        if seen.fetchone() is None:
+        if not self._sees(request.user, head, request.seq):
             return None
         return storage.ReadCount(*self._db.execute(schema.COUNT_READ, (head.key, request.seq)).fetchone())
+
+    def _sees(self, user: str, head: _Head, seq: int) -> bool:
+        """Return whether the user may see the entry at this seq."""
+        seen = self._db.execute(
+            "SELECT 1 FROM stays WHERE user = ? AND conversation = ? AND ? BETWEEN first AND last",
+            (user, head.key, seq),
+        )
+        return seen.fetchone() is not None
 
     def _range(self, request: storage.Range) -> storage.RangePage | None:
         head, user = self._head(request.conversation_id), request.user
@@ -565,29 +583,13 @@ class SqliteStorage:
                 return True
         if not request.doubted:
             return False
+        # Only the user's own conversations count. A comparison with others would show how much is written in them.
         ends = dict(
             self._db.execute(
                 f"SELECT id, {schema.END} FROM members JOIN conversations ON key = conversation WHERE user = ?", (user,)
             )
         )
-        return any(
-            seq > ends.get(id, 0) and seq > self._end_of(id)
-            for id, seq in request.cursors.items()
-            if not is_chatroom(id)
-        )
-
-    def _end_of(self, id: str) -> int:
-        """Return the highest seq of a conversation, for any user; 0 if the conversation does not exist.
-
-        A user can send to a conversation without being a member, for example a system message to another user. Then
-        the user knows a seq beyond the last entry that this user sees.
-        """
-        row = self._db.execute(
-            "SELECT coalesce(max(seq), 0) FROM messages JOIN conversations ON key = conversation"
-            " WHERE conversations.id = ?",
-            (id,),
-        ).fetchone()
-        return int(row[0])
+        return any(seq > ends.get(id, 0) for id, seq in request.cursors.items() if not is_chatroom(id))
 
     def _missed_in_inbox(self, request: storage.Missed, room: Room) -> storage.MissedPage:
         user = request.session.user

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, Writer, failed, same, session, state
+from core.builders import AB, TEAM, Writer, change, failed, same, session, state
 
 from imsim.core import events, frames, internal_frames, storage
-from imsim.core.model import Code
+from imsim.core.model import Code, Scene
 from imsim.core.policies import Policies
 
 # --- sending --------------------------------------------------------------------------------------------------------
@@ -210,3 +210,20 @@ def test_change_beyond_the_group_rate_is_refused_and_has_no_effect():
     writer.say("4", by="bob")
     writer.answer_all()
     assert writer.answers() == [("4", 3)]
+
+
+def test_sends_to_a_missing_group_are_decided_in_order_with_its_creation(writer):
+    for number in (1, 2):
+        writer.to(TEAM, frames.Send(str(number), Scene.GROUP, "team", "hello", after="0" if number == 2 else None))
+    writer.to(TEAM, change("3", "create"))
+    writer.to(TEAM, frames.Send("4", Scene.GROUP, "team", "hello", after="3"))
+    writer.answer_all()
+    assert writer.answers() == [("1", Code.NOT_MEMBER), ("2", Code.GAP), ("3", 1), ("4", 2)]
+
+
+def test_missing_group_is_not_kept_in_memory(writer):
+    writer.to(TEAM, frames.Send("1", Scene.GROUP, "team", "hello", resend=True))
+    writer.answer_all()
+    assert writer.answers() == [("1", Code.NOT_MEMBER)]
+    writer.to(TEAM, frames.Send("2", Scene.GROUP, "team", "hello"))
+    assert [request.op for request in writer.asked] == ["open_conversation"]

@@ -304,4 +304,5 @@ def test_writer_of_a_system_log_continues_after_a_note_that_overtook_it(writer):
     writer.look_up()
     writer.answer(-1)
     writer.answer_all()
-    assert writer.answers() == [("2", 1), ("1", 2)]
+    assert writer.answers() == [("2", 1), ("1", 0)]
+    assert writer.storage.execute(storage.Get("system:bob", 2)).id_client == "1"

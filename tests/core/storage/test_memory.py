@@ -131,24 +131,24 @@ def test_device_with_more_messages_than_storage_is_ahead_if_its_cursors_are_doub
     def ask(cursors, *, doubted=True):
         return store.execute(storage.Missed(session("bob"), cursors, 10, doubted=doubted))
 
-    for cursors in ({AB: 2, TEAM: 2}, {AB: -5}, {"group:none": 0}):
+    for cursors in ({AB: 2, TEAM: 1}, {AB: -5}, {"group:none": 0}):
         assert isinstance(ask(cursors), storage.MissedPage)
-    for cursors in ({AB: 3}, {TEAM: 3}, {"group:none": 1}, {AB: 10**30}):
+    for cursors in ({AB: 3}, {TEAM: 2}, {"group:none": 1}, {AB: 10**30}):
         assert ask(cursors) == storage.Ahead()
         assert isinstance(ask(cursors, doubted=False), storage.MissedPage)
 
 
-def test_cursor_of_a_non_member_is_accepted(store):
-    """The answer to an application contains a seq of a log that the applicant has not joined."""
+def test_cursor_of_a_non_member_is_ahead_whether_the_conversation_exists_or_not(store):
     epoch = opened(store, TEAM, ("alice",)).epoch
     store.execute(storage.Append(epoch, message(1, conversation_id=TEAM), 0))
 
     def ask(cursors):
         return store.execute(storage.Missed(session("bob"), cursors, 10, doubted=True))
 
-    for cursors in ({TEAM: 1}, {"chatroom:lounge": 10**15}):
+    for cursors in ({TEAM: 0}, {"group:none": 0}, {"chatroom:lounge": 10**15}):
         assert isinstance(ask(cursors), storage.MissedPage)
-    assert ask({TEAM: 2}) == storage.Ahead()
+    for cursors in ({TEAM: 1}, {TEAM: 2}, {"group:none": 1}, {"p2p:alice:carol": 1}):
+        assert ask(cursors) == storage.Ahead()
 
 
 # --- ranges ---------------------------------------------------------------------------------------------------------
@@ -265,6 +265,28 @@ def test_get_returns_the_message_or_none(store):
     assert [store.execute(storage.Get(AB, seq)) for seq in (1, 2)] == [message(1), message(2)]
     assert [store.execute(storage.Get(AB, seq)) for seq in (-1, 0, 3)] == [None] * 3
     assert store.execute(storage.Get(TEAM, 1)) is None
+
+
+def test_get_returns_only_messages_that_the_user_may_see(store):
+    team = Team(store)
+    team.add(joined=("carol",))
+    team.add(left=("carol",))
+    team.add()
+
+    def found(user):
+        return [seq for seq in range(6) if store.execute(storage.Get(TEAM, seq, user)) is not None]
+
+    assert (found("alice"), found("carol"), found("mallory"), found(None)) == ([1, 2, 3, 4], [2, 3], [], [1, 2, 3, 4])
+
+
+def test_marks_of_a_former_member_end_where_the_stay_ended(store):
+    team = Team(store)
+    team.add(left=("bob",))
+    team.add()
+    assert save(store, "bob", 99, TEAM)["bob"].read_seq == 2
+    assert save(store, "bob", conversation=TEAM, hidden_seq=99)["bob"].hidden_seq == 2
+    team.add(joined=("bob",))
+    assert save(store, "bob", 99, TEAM)["bob"].read_seq == 4
 
 
 def test_notes_get_a_seq_in_the_system_log_of_their_user(store):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +62,17 @@ class Decision:
     left: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
     amended: Message | None = None
+
+
+def check_member(conversation_id: str, user: str, members: Collection[str]) -> None:
+    """Check that the user is a member. A conversation that does not exist has no members.
+
+    Raises: RuleViolation, which does not show whether the conversation exists.
+    """
+    if user not in members:
+        raise RuleViolation(
+            Code.NOT_MEMBER, f"you are not a member of {conversation_id}, or there is no such conversation"
+        )
 
 
 def resolved(users: tuple[str, ...] | list[str], id: str, state: str) -> tuple[Note, ...]:

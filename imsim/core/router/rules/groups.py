@@ -7,6 +7,9 @@ member may make few. The setting `join` decides how a user becomes a member:
 - "approval": a user applies, and the owner or an admin accepts.
 - "invite": only the owner and admins can invite. With the other two settings, every member can invite.
 
+The last setting also hides the group: a user who is neither a member nor invited gets the same answers as if the group
+did not exist. With the other two settings, `join` or `apply` shows that it exists, but not how much is written in it.
+
 With the setting `consent`, an invited user must accept first. So must a user whom `create` names.
 """
 
@@ -18,7 +21,7 @@ from typing import Any
 
 from imsim.core.exceptions import BadName
 from imsim.core.model import Code, check_name
-from imsim.core.router.rules.decision import Change, Decision, Note, RuleViolation, resolved
+from imsim.core.router.rules.decision import Change, Decision, Note, RuleViolation, check_member, resolved
 
 _JOIN = ("open", "approval", "invite")
 _TITLE = 256  # characters
@@ -100,8 +103,6 @@ def decide(state: dict[str, Any] | None, members: Collection[str], change: Chang
             Code.BAD_REQUEST, f"file.event: expected one of {', '.join(_RULES)} in a group (got {change.event!r})"
         )
     group = Group.of(state, members) if members else Group()  # a group that is created again starts empty
-    if not members and change.event != "create":
-        raise RuleViolation(Code.NO_CONVERSATION, f"to: there is no conversation {change.conversation_id}")
     try:
         for target in change.targets:
             check_name("file.targets", target)
@@ -186,10 +187,7 @@ def _apply(group: Group, members: Collection[str], change: Change, limits: Limit
     user = change.operator
     if user in members:
         raise RuleViolation(Code.CONFLICT, "apply: you are already a member of this group")
-    if group.join == "invite":
-        raise RuleViolation(
-            Code.FORBIDDEN, "apply: this group does not accept applications; ask its owner or an admin to invite you"
-        )
+    _check_is_public(group, change)
     if group.join == "open":
         raise RuleViolation(Code.CONFLICT, "apply: this group is open; send join instead")
     expires, admins = change.time + limits.request_lifetime, [group.owner, *group.admins]
@@ -203,6 +201,7 @@ def _apply(group: Group, members: Collection[str], change: Change, limits: Limit
 
 
 def _join(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
+    _check_is_public(group, change)
     if group.join != "open":
         raise RuleViolation(Code.FORBIDDEN, "join: this group is not open; send apply, or ask for an invitation")
     if change.operator in members:
@@ -312,10 +311,17 @@ def _about(group: Group) -> dict[str, Any]:
     return {"title": group.title}
 
 
+def _check_is_public(group: Group, change: Change) -> None:
+    """Check that a user can become a member without an invitation. A group that does not exist has no such setting."""
+    if group.join == "invite":
+        raise RuleViolation(
+            Code.FORBIDDEN, f"{change.event}: no such group accepts you without an invitation by its owner or an admin"
+        )
+
+
 def _need(group: Group, members: Collection[str], change: Change, rank: int = 0) -> None:
     """Check that the operator is a member with at least this rank."""
-    if change.operator not in members:
-        raise RuleViolation(Code.NOT_MEMBER, f"you are not a member of {change.conversation_id}")
+    check_member(change.conversation_id, change.operator, members)
     if group.rank(change.operator) < rank:
         raise RuleViolation(
             Code.FORBIDDEN, "only the owner may do this" if rank == 2 else "only the owner or an admin may do this"

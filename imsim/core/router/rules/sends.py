@@ -13,7 +13,7 @@ from imsim.core import changes, frames, storage
 from imsim.core.model import Code, Message, MessageType, Scene, conversation_id
 from imsim.core.policies import Policies
 from imsim.core.router.rules import amendments, decision, friends, groups
-from imsim.core.router.rules.decision import Change, Decision, RuleViolation
+from imsim.core.router.rules.decision import Change, Decision, RuleViolation, check_member
 
 #: The text of every rejection with the code `blocked` of a message to one user.
 BLOCKED_TEXT = "the other user does not accept messages from you"
@@ -61,9 +61,9 @@ class LookupCache:
             raise NeedsLookup(storage.Find(conversation_id, sender, id_client))
         return self.messages[sender, id_client]
 
-    def get(self, conversation_id: str, seq: int) -> Message | None:
+    def get(self, conversation_id: str, seq: int, user: str) -> Message | None:
         if seq not in self.messages:
-            raise NeedsLookup(storage.Get(conversation_id, seq))
+            raise NeedsLookup(storage.Get(conversation_id, seq, user))
         return self.messages[seq]
 
     def between(self, conversation_id: str, user: str, others: tuple[str, ...]) -> storage.Relations:
@@ -113,8 +113,7 @@ def decide(
 
 
 def _check_member(conversation: Conversation, user: str) -> None:
-    if user not in conversation.member_set:
-        raise RuleViolation(Code.NOT_MEMBER, f"you are not a member of {conversation.id}")
+    check_member(conversation.id, user, conversation.member_set)
 
 
 def _check_may_add(
@@ -180,13 +179,13 @@ def _check_may_send(
 def _amend(
     conversation: Conversation, frame: frames.Send, change: Change, known: LookupCache, policies: Policies
 ) -> Decision:
+    _check_member(conversation, change.operator)
     seq = amendments.target_seq(change)
     if change.event == "edit":
         _check_may_send(conversation, change.operator, frame, known, policies)
-    _check_member(conversation, change.operator)
     if frame.scene == Scene.P2P:
         _check_may_address(conversation, change, known)
-    target, rank = known.get(conversation.id, seq), 0
+    target, rank = known.get(conversation.id, seq, change.operator), 0
     if target is None:
         raise RuleViolation(Code.BAD_REQUEST, "file.data.seq: there is no message with this seq")
     if frame.scene == Scene.GROUP:

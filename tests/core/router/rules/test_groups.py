@@ -174,7 +174,7 @@ TABLE = [
         (OWNER, "invite", (OWNER,), {}, "file.targets: all these users are already members"),
         (OWNER, "kick", (), {}, "file.targets: expected at least one user"),
         (OWNER, "configure", (), {"titel": "x"}, "file.data: expected title, join or consent (got titel)"),
-        (OUTSIDER, "leave", (), {}, f"you are not a member of {TEAM}"),
+        (OUTSIDER, "leave", (), {}, f"you are not a member of {TEAM}, or there is no such conversation"),
         (
             *(INVITED, "accept", (INVITED,), {}),
             "file.targets: to accept your own invitation, send no targets",
@@ -207,11 +207,12 @@ def test_each_event_is_allowed_by_role(asked, expected, join, consent):
 
 
 @pytest.mark.parametrize(("event", "who"), list(product(groups.EVENTS, ROLES)))
-def test_missing_group_can_only_be_created(event, who):
+def test_missing_group_answers_like_a_group_that_the_user_is_a_stranger_to(event, who):
     dismissed = team()
     dismissed.do("dismiss", OWNER)
     for nothing in (Team(), dismissed):
-        assert nothing.try_(event, who, OTHER) == (OK if event == "create" else Code.NO_CONVERSATION)
+        expected = OK if event == "create" else team("invite").try_(event, OUTSIDER, OTHER)
+        assert nothing.try_(event, who, OTHER) == expected
 
 
 def test_first_founder_owns_a_group_without_state():

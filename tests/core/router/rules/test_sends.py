@@ -66,7 +66,7 @@ def test_notification_without_rules_is_a_plain_message(team):
         ("system:bob", change("1", "resolve", "x", scene=Scene.SYSTEM, to="bob"), Code.BAD_REQUEST),
         ("system:bob", change("1", "create", scene=Scene.SYSTEM, to="bob"), Code.BAD_REQUEST),
         ("system:bob", change("1", "theme", scene=Scene.SYSTEM, to="bob"), Code.BAD_REQUEST),
-        ("system:bob", change("1", "recall", scene=Scene.SYSTEM, to="bob", seq=1), Code.BAD_REQUEST),
+        ("system:bob", change("1", "recall", scene=Scene.SYSTEM, to="bob", seq=1), Code.NOT_MEMBER),
         ("system:bob", frames.Send("1", Scene.SYSTEM, "bob", "hi"), Code.BAD_REQUEST),
         ("p2p:alice:alice", change("1", "friend_request", scene=Scene.P2P, to="alice"), Code.BAD_REQUEST),
     ],
