@@ -138,7 +138,11 @@ class Replications:
 
     @property
     def runs(self) -> list[Run]:
-        """The runs, if they were kept with `keep="runs"`. Raises: UsageError if they were not."""
+        """The runs, if they were kept with `keep="runs"`.
+
+        Raises:
+            UsageError: they were not kept.
+        """
         if any(sample.run is None for sample in self.samples):
             raise UsageError(
                 "runs: the rows of replications were not kept; use replicate(..., keep='runs'), or run one again with "
