@@ -1,7 +1,8 @@
-"""The simulated world: the core's machines on SimPy's clock, with links between them and stations that take time.
+"""The simulated world: the core's machines on SimPy's clock. Links delay frames, and stations take service time.
 
 Read in this order: `clock`, `link`, `station`; `nodes` (machines and their work) with `connection` and `outages`;
-`cluster` (the nodes wired up); `experiment` (a plan carried out on it), with `faults`, `tracing` and `utilisation`.
+`cluster` (connects the nodes); `experiment` (carries out a plan on a cluster), with `faults`, `tracing` and
+`utilisation`.
 """
 
 from imsim.sim.clock import Clock

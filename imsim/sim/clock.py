@@ -1,8 +1,8 @@
-"""Simulated time: SimPy's Environment, on whose queue plain calls can stand beside its own events.
+"""Simulated time: SimPy's Environment, whose queue also holds plain calls.
 
-A SimPy process costs a generator, an event and several calls for each wait. Nearly everything here is "call this then",
-so that is what the queue holds: (time, priority, number, function, argument). SimPy's own entries, which have four
-parts, are left to SimPy: processes, resources and `run(until=event)` work as ever.
+A SimPy process costs a generator, an event and several calls for each wait. The simulation needs only calls at given
+times. So the queue holds entries of five parts: (time, priority, number, function, argument). SimPy's own entries have
+four parts, and SimPy handles them: processes, resources and `run(until=event)` still work.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BEFORE_ALL, _AFTER_ALL = -1.0, float("inf")  # priorities; those of SimPy are 0
 
 
 class NodeClock(Protocol):
-    """What a node needs of a clock, which may be one of its own."""
+    """The part of a clock that a node uses. A node may have a clock of its own."""
 
     @property
     def now(self) -> float: ...
@@ -31,13 +31,13 @@ class NodeClock(Protocol):
 
 
 class Ring(Protocol):
-    """Has a timer's callback called when its time has come."""
+    """The owner of a timer: the clock calls `ring` at the timer's deadline, and `ring` calls the timer's callback."""
 
     def ring(self, timer: Timer) -> object: ...
 
 
 class _End(Exception):
-    """The end of a run has come."""
+    """Ends a run: the last call in the queue raises it."""
 
 
 def _end(_: None) -> None:
@@ -45,18 +45,19 @@ def _end(_: None) -> None:
 
 
 class Clock(simpy.Environment):
-    """Time in seconds. Starts at `initial_time`, which may be negative."""
+    """A clock in seconds. It starts at `initial_time`, which may be negative."""
 
-    __slots__ = ("_timers", "now")  # `now` is read far more often than anything else: no property, as in SimPy
+    # SimPy has `now` as a property. Here it is an attribute, because it is read far more often than anything else.
+    __slots__ = ("_timers", "now")
 
     now: float
 
     def __init__(self, initial_time: float = 0.0) -> None:
         super().__init__(initial_time)
-        self._timers: dict[float, list[Timer]] = {}  # by the slot of time that they lie in
+        self._timers: dict[float, list[Timer]] = {}  # by the slot of their deadline
 
     @property
-    def _now(self) -> float:  # what SimPy calls it
+    def _now(self) -> float:  # SimPy's name for `now`
         return self.now
 
     @_now.setter
@@ -64,13 +65,18 @@ class Clock(simpy.Environment):
         self.now = now
 
     def call_at(self, at: float, function: Callable[[Any], object], argument: Any) -> None:
-        """Call `function(argument)` at the time `at`, which must not have passed; calls for one time keep their
-        order, also among SimPy's events."""
+        """Call `function(argument)` at the time `at`, which must not be in the past.
+
+        Calls for the same time run in the order in which they were scheduled, also among SimPy's normal events.
+        """
         queue: list[Any] = self._queue
         heappush(queue, (at, NORMAL, next(self._eid), function, argument))
 
     def delay(self, seconds: float) -> Callable[[float, Callable[[Any], object], Any], None]:
-        """`call_at`, this much later than it is asked to; in one call, as most links have a constant latency."""
+        """Return a `call_at` that adds `seconds` to the time it is given.
+
+        Most links have a constant latency: with this, a frame costs one function call.
+        """
         queue: list[Any] = self._queue
         numbers = self._eid
 
@@ -80,9 +86,11 @@ class Clock(simpy.Environment):
         return call_at
 
     def timer_at(self, at: float, ring: Ring, callback: Any, argument: Any) -> Timer:
-        """Have `ring.ring` called with the timer that this returns, unless it is cancelled by then; the ring is the
-        timer's last part. For what is far off, and likely to be cancelled, such as a retry: until shortly before, it
-        does not stand in the queue, which is the faster the shorter it is."""
+        """Set a timer and return it. At the deadline, `ring.ring(timer)` is called, unless the timer was cancelled.
+
+        `ring` is the last part of the timer. This method is for distant deadlines that are likely to be cancelled,
+        such as those of retries. Such a timer enters the queue only shortly before its deadline: a short queue is fast.
+        """
         slot = at // _SLOT
         timer = Timer((at, next(self._eid), callback, argument, ring))
         timers = self._timers.get(slot)
@@ -92,25 +100,26 @@ class Clock(simpy.Environment):
             heappush(self._queue, (max(at, self.now), NORMAL, timer[1], ring.ring, timer))  # type: ignore[misc]
         else:
             self._timers[slot] = [timer]
-            heappush(self._queue, (slot * _SLOT, URGENT, next(self._eid), self._come_near, slot))  # type: ignore[misc]
+            heappush(self._queue, (slot * _SLOT, URGENT, next(self._eid), self._enqueue_slot, slot))  # type: ignore[misc]
         return timer
 
-    def _come_near(self, slot: float) -> None:
+    def _enqueue_slot(self, slot: float) -> None:
+        """Move the timers of a slot into the queue, except those that were cancelled."""
         for timer in self._timers.pop(slot):
             at, number, callback, _, ring = timer
             if callback is not None:
                 heappush(self._queue, (at, NORMAL, number, ring.ring, timer))  # type: ignore[misc]
 
     def clear(self) -> None:
-        """Nothing is to happen any more."""
+        """Remove all calls, events and timers."""
         for timer in chain(*self._timers.values(), (entry[-1] for entry in self._queue)):
             if type(timer) is Timer:
-                timer.cancel()  # for its owner has it, and it has its owner
+                timer.cancel()  # breaks the reference cycle between the timer and its owner
         self._queue.clear()
         self._timers.clear()
 
     def step(self) -> None:
-        """The next call or the next event of SimPy."""
+        """Run the next call or the next SimPy event."""
         queue: list[Any] = self._queue
         if not queue or len(queue[0]) == 4:
             super().step()
@@ -119,7 +128,10 @@ class Clock(simpy.Environment):
             function(argument)
 
     def run(self, until: float | Event | None = None) -> Any:
-        """As SimPy's: to the end, up to a time (what happens at that very time is left), or until an event."""
+        """Run as SimPy does. `until`: a time, an event, or None to run until the queue is empty.
+
+        If `until` is a time, the calls at that time do not run.
+        """
         if until is None or isinstance(until, Event):
             return super().run(until)
         end = float(until)
@@ -129,11 +141,11 @@ class Clock(simpy.Environment):
         return None
 
     def run_until_idle(self) -> None:
-        """Everything that is to happen at the present time, and nothing later."""
+        """Run everything that is scheduled for the present time, and nothing later."""
         self._run(self.now, _AFTER_ALL)
 
     def _run(self, end: float, priority: float) -> None:
-        """Until the end, which is a call in the queue like any other: so none of them has to be compared with it."""
+        """Run up to the time `end`. The end is a call in the queue, so the loop need not compare each entry with it."""
         queue: list[Any] = self._queue
         last = (end, priority, next(self._eid), _end, None)
         heappush(queue, last)
@@ -150,6 +162,6 @@ class Clock(simpy.Environment):
         except _End:
             return
         except BaseException:
-            queue.remove(last)  # the run broke off: nothing may end by it later
+            queue.remove(last)  # a later run must not end at this entry
             heapify(queue)
             raise

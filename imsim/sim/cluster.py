@@ -1,4 +1,4 @@
-"""The cluster: the nodes of a topology and the links between them, wired up; and the devices' connections to it."""
+"""The cluster: the nodes of a topology, the links between them, and the connections of devices to gateways."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from imsim.sim.tracing import Tracer
 
 
 class ServerReports(Protocol):
-    """Hears what the servers do."""
+    """Receives the events of the servers."""
 
     def committed(self, event: events.Committed, at: float) -> None: ...
 
@@ -38,11 +38,13 @@ class ServerReports(Protocol):
 
 
 class Parts:
-    """What a cluster is made of besides nodes: clocks, stations and links, as a scenario has them. Another world can
-    have others. `epoch`: wall time at which the clocks were 0."""
+    """Creates the parts of a cluster besides its nodes: clocks, stations and links, with the values of a scenario.
+
+    `epoch`: the wall time at which the clocks were 0.
+    """
 
     def __init__(self, scenario: Scenario, seed: int, users: int, start: float, epoch: float, tracer: Tracer | None):
-        """`users`: how many there are. `start`: the time of the clocks."""
+        """`users`: the number of users. `start`: the initial time of the clocks."""
         faults = {type(fault) for fault in scenario.faults}
         self.breaks_links = bool(faults & {NodeCrash, Partition})
         self.epoch = epoch
@@ -63,17 +65,17 @@ class Parts:
         self.free_link = FreeLink(self._clock)
 
     def clock(self, node: str) -> Clock:
-        """The clock of this node."""
+        """Return the clock of this node."""
         return self._clock
 
     def work(self, tier: Tier, kind: str, index: int) -> Work:
-        """The station of a node."""
+        """Return the work of a new node: its station and its service times."""
         if self._tracer is None:
             return Work(tier, self._seed, kind, index, self._clock)
         return self._tracer.work(tier, self._seed, kind, index, self._clock)
 
     def link(self, source: ServerNode, target: ServerNode) -> NodeLink:
-        """From a node to another."""
+        """Return a new link from a server to another."""
         fields = self._scenario.network.between(source.tier, target.tier)
         stream = Streams(self._backend, np.array([crc32(f"{source.name}>{target.name}".encode())]))
         link_class = CuttableLink if self.breaks_links else NodeLink
@@ -85,20 +87,21 @@ class Parts:
         return link
 
     def network(self, user: int) -> ClientNetwork:
-        """What the user's devices are connected by."""
+        """Return the network of a user's devices."""
         return self._networks[user]
 
     def jitter(self, device: int) -> Stream:
-        """From which the delays of the device's reconnects are drawn."""
+        """Return the random stream for the reconnect delays of a device."""
         return Stream(self._jitter, device)
 
     def connection(
         self, id: int, client: DeviceNode, gateway: GatewayNode[Connection], up: Link | FreeLink, down: Link | FreeLink
     ) -> Connection:
+        """Return a new connection from a device to a gateway over these links."""
         return self._connection(id, client, gateway, self._clock, up, down)
 
     def links(self, client: DeviceNode) -> tuple[Link, Link]:
-        """Up and down, for a connection of this device."""
+        """Return the links up and down for a new connection of this device."""
         network = client.network
         up, down = Link(network.up, client.number), Link(network.down, client.number)
         up.loss = down.loss = client.loss
@@ -117,7 +120,7 @@ class Parts:
 
 
 class Storage(Protocol):
-    """What others need of a storage's node."""
+    """The part of a storage's node that `wire` uses."""
 
     @property
     def name(self) -> str: ...
@@ -133,7 +136,7 @@ def wire(
     storages: Sequence[Storage],
     link: Callable[[Any, Any], Carry],
 ) -> None:
-    """Give each node its ways to others. `link`: makes that from one node to another."""
+    """Connect the nodes: set the ways from each node to the others. `link(source, target)` returns a way."""
 
     def to_routers(source: ServerNode) -> dict[str, Hop]:
         return {router.name: (link(source, router), router.receive) for router in routers}
@@ -151,7 +154,7 @@ def wire(
 
 
 class Cluster:
-    """All nodes of a topology, each with the ways to the others that it needs."""
+    """The nodes of a topology, connected with each other."""
 
     def __init__(
         self,
@@ -162,7 +165,7 @@ class Cluster:
         users: Mapping[str, int],
         reports: ServerReports,
     ) -> None:
-        """`strategy` decides which node owns a conversation or a user. `users`: the number of each."""
+        """`strategy` decides which node owns a conversation or a user. `users`: the number of each user, by name."""
         self.policies = policies
         self.parts = parts
         self.data = Data(policies.fanout)
@@ -206,11 +209,11 @@ class Cluster:
 
     @property
     def nodes(self) -> dict[tuple[str, int], ServerNode]:
-        """By tier and number: gateways, routers, storages."""
+        """The servers by (tier, index): gateways, then routers, then storages."""
         return {node.key: node for node in chain(self.gateways, self.routers, self.storages)}
 
     def router_of(self, name: str) -> RouterNode:
-        """The router that owns a conversation or a user."""
+        """Return the router that owns a conversation or a user."""
         owner = self.placement.owner(name)
         return next(router for router in self.routers if router.name == owner)
 
@@ -227,8 +230,11 @@ class Cluster:
 
     @contextmanager
     def free_of_charge(self) -> Iterator[None]:
-        """What happens meanwhile takes no time, on links and at nodes: so that a run can begin as if the service had
-        been in use for long. It must be over when this ends."""
+        """Set all links and nodes to take no time inside the `with` block.
+
+        So a run can start as if the service had been in use for a long time. Everything that starts inside the block
+        must be over at its end.
+        """
         self._set_free(True)
         yield
         self._set_free(False)
@@ -243,11 +249,11 @@ class Cluster:
                 connection.use(*self.parts.links(connection.client))
 
     def open(self, conversation_id: str, members: tuple[str, ...]) -> None:
-        """Have a conversation ready for what will come; it is made, with these members, if there is none."""
+        """Open a conversation before its first message. Create it with these members if it does not exist."""
         self.router_of(conversation_id).open(conversation_id, members)
 
     def revoke(self, user: str) -> None:
-        """Every token of the user that was given out before now is void."""
+        """Revoke all tokens of a user that were issued before now."""
         router = self.router_of(user)
         router.receive(internal_frames.Revoke(user, self.parts.epoch + router.clock.now))
 
@@ -263,12 +269,15 @@ class Cluster:
         token: str | None = None,
         kind: str = "",
     ) -> DeviceNode:
-        """A new client for device `number`. `user`: the number of its user; `names`: of the user and of the device."""
+        """Return the node of a new client on device `number`.
+
+        `user`: the number of its user. `names`: the names of the user and of the device.
+        """
         name, device = names
         clock = self.parts.clock(f"{name}/{device}")
         jitter = self.parts.jitter(number)
         if token is None:
-            token = f"{name} {self.parts.epoch + clock.now!r}"  # who, and when it was issued
+            token = f"{name} {self.parts.epoch + clock.now!r}"  # the user, and the time of issue
         return DeviceNode(
             number,
             clock,
@@ -280,7 +289,10 @@ class Cluster:
         )
 
     def connect(self, client: DeviceNode) -> Connection:
-        """To the gateway of the device; if that is known to be down, the next one, as a load balancer would."""
+        """Return a new connection of a device to its gateway.
+
+        If the gateway is known to be down, connect to the next one that seems up, as a load balancer does.
+        """
         first = client.number % len(self.gateways)
         gateway = self.gateways[first]
         if not gateway.seems_up:
@@ -292,7 +304,7 @@ class Cluster:
         return self.parts.connection(self._connections, client, gateway, up, down)
 
     def forget(self) -> None:
-        """Let go of all nodes, and of what they hold. Nothing can be done with the cluster afterwards."""
+        """Release all nodes and everything that they hold. The cluster cannot be used after this call."""
         for node in self.nodes.values():
             node.forget()
         vars(self).clear()

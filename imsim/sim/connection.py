@@ -1,4 +1,4 @@
-"""The connection between a client and its gateway."""
+"""Connections between clients and gateways."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Way(Protocol):
 
 
 class ClientEnd(Protocol):
-    """What a connection needs of its client."""
+    """The part of a client's node that its connection uses."""
 
     number: int
 
     @property
     def connection(self) -> Any:
-        """The one that the client uses."""
+        """The connection that the client uses at present, or None."""
 
     def connection_opened(self) -> None: ...
 
@@ -34,18 +34,18 @@ class ClientEnd(Protocol):
 class PausableEnd(ClientEnd, Protocol):
     """A device that can stop reading."""
 
-    deaf_until: float
+    paused_until: float
 
 
 class GatewayEnd(Protocol):
-    """What a connection needs of its gateway."""
+    """The part of a gateway's node that its connections use."""
 
     is_up: bool
 
     def accepted(self, connection: Any) -> None: ...
 
     def refused(self, connection: Any) -> None:
-        """A client wants to connect, but the gateway has crashed."""
+        """Handle a connection attempt of a client after a crash of the gateway."""
 
     def hung_up(self, connection: Any) -> None: ...
 
@@ -53,8 +53,10 @@ class GatewayEnd(Protocol):
 
 
 class ConnectionState:
-    """Whether each end still holds the connection open. Over `up` and `down` goes a frame, or what else happens at the
-    other end."""
+    """A connection as a pair of flags: whether each end still holds it open.
+
+    `up` and `down` carry the frames. They also carry the opening and the close of the connection to the other end.
+    """
 
     __slots__ = ("_clock", "client", "client_open", "down", "gateway", "gateway_open", "id", "up")
 
@@ -74,7 +76,7 @@ class ConnectionState:
         self.down = down
 
     def cut(self, _: None) -> None:
-        """It breaks, both ends learn of it, and what is on its way vanishes."""
+        """Break the connection: both ends detect it, and the frames in transit are lost."""
         self.lost_by_gateway(None)
         self.client_open = self.client.connection is self
         self.lost_by_client(None)
@@ -82,11 +84,11 @@ class ConnectionState:
     # --- at the gateway ---
 
     def gateway_crashed(self) -> None:
-        """The gateway is gone, and does not hold it any more."""
+        """Close the gateway's end after a crash of the gateway."""
         self.gateway_open = False
 
     def crash_noticed(self) -> None:
-        """Others have noticed that."""
+        """Handle the detection of the gateway's crash."""
 
     def accept(self, _: None) -> None:
         if not self.gateway.is_up:
@@ -122,7 +124,7 @@ class ConnectionState:
 
 
 class Connection(ConnectionState):
-    """One over two links. It ends as soon as one of them gives a frame up."""
+    """A connection over two links. It breaks as soon as one of them gives up on a frame."""
 
     __slots__ = ()
 
@@ -136,42 +138,45 @@ class Connection(ConnectionState):
         self.use(up, down)
 
     def use(self, up: Link | FreeLink, down: Link | FreeLink) -> None:
-        """From now on what it carries goes over these links."""
+        """Carry all frames over these links from now on."""
         self.up, self.down = up, down
         if up.gives_up:
             up.on_broken = down.on_broken = self._given_up
 
     def lose(self, loss: float) -> None:
-        """From now on this share of its transmissions is lost."""
+        """Lose this share of the transmissions from now on."""
         self.up.loss = self.down.loss = loss
 
     def gateway_crashed(self) -> None:
-        """Of which the client knows nothing: frames vanish, either way."""
+        """Lose all frames in both directions. The client does not know of the crash yet."""
         super().gateway_crashed()
         self.client_open = False
 
     def crash_noticed(self) -> None:
-        """The client sees it break."""
+        """Break the connection at the client."""
         if self.client.connection is self:
             self.client_open = True
-            self.down.forget()  # what the gateway had not sent it never will
+            self.down.forget()  # the frames that the gateway had not sent are lost
             self.down.carry(self._clock.now, self.lost_by_client, None)
 
     def _given_up(self, at: float) -> None:
-        """At that time it breaks, and both ends learn of it. (TCP does not say whether the other end could; without
-        it, the heartbeat would find out.)"""
+        """Break the connection at the time `at`, for both ends.
+
+        With TCP, the other end may not detect the break. It would then detect the missing heartbeats.
+        """
         self._clock.call_at(at, self.cut, None)
 
 
 class PausableConnection(Connection):
-    """One whose device can stop reading for a while: what comes waits until the device reads on."""
+    """A connection whose device can stop reading for some time. Meanwhile frames wait for the device."""
 
     __slots__ = ()
 
     client: PausableEnd
 
     def _waits(self, then: Arrive, frame: Any) -> bool:
-        until = self.client.deaf_until
+        """Return whether the device has stopped reading. If so, schedule `then(frame)` for when it reads again."""
+        until = self.client.paused_until
         if until <= self._clock.now:
             return False
         self._clock.call_at(until, then, frame)

@@ -1,4 +1,4 @@
-"""The experiment: a scenario's plan carried out on a simulated cluster, its facts recorded."""
+"""The experiment: carries out the plan of a scenario on a simulated cluster and records the facts."""
 
 from __future__ import annotations
 
@@ -41,9 +41,11 @@ def simulate(
 ) -> Tables:
     """Carry out the scenario's plan in simulated time and return its rows.
 
-    seed, duration (seconds): in place of the scenario's own. `progress` is called with the share done, from 0 to 1.
-    spans: record also where the time went, and how busy the nodes were; the other rows are the same.
-    Raises: UsageError if the plan is impossible to hold.
+    seed, duration (seconds): used instead of the scenario's values, if given.
+    progress: called with the finished share of the run, 0 to 1.
+    spans: also record the spans of each delivery and the utilisation of the nodes over time. The other rows do not
+    change.
+    Raises: UsageError if the plan is too large, or if seed or duration are invalid.
     """
     duration = scenario.duration if duration is None else duration
     with no_garbage_collection():
@@ -53,11 +55,12 @@ def simulate(
 
 
 class Experiment:
-    """A scenario's cluster and the devices of its users. `run` does the rest; or drive the clock by hand.
+    """The cluster of a scenario and the devices of its users. Call `run`, or run its `clock` directly.
 
-    The workload starts at time 0, in a service that has been in use for long: before, the conversations are opened and
-    all devices log in, and that costs nothing. The logins are evenly spread over one heartbeat, which is therefore how
-    long before 0 the simulation starts: so the heartbeats are evenly spread, too. Wall time counts from that start.
+    The workload starts at time 0, in a service that has been in use for a long time. Before time 0, the conversations
+    are opened and all devices log in, and this takes no time. The simulation starts one heartbeat interval before
+    time 0. The logins are evenly spread over that interval, so the heartbeats are evenly spread, too. The wall time is
+    0 at the start of the simulation.
     """
 
     def __init__(self, scenario: Scenario, plan: Plan, *, seed: int | None = None, spans: bool = False) -> None:
@@ -66,16 +69,16 @@ class Experiment:
         self.seed = seed = scenario.seed if seed is None else seed
         self.recorder = Recorder()
         self.observer = Observer(plan, self.recorder)
-        #: Called with every event of a client, after it was recorded.
+        #: Called with every event of a client, after the event was recorded.
         self.listeners: list[Listener] = []
         self._tracer = Tracer(plan) if spans else None
         if self._tracer is not None:
             self.listeners.append(self._tracer.client_event)
-        self._meter: Meter | None = None  # of a run
+        self._meter: Meter | None = None  # None before `run`
         self._duration = 0.0
         self._login_draws = Draws(seed, "login")
         self._lead = scenario.policies.heartbeat
-        # One number at a time is taken from a memoryview three times as fast as from an array.
+        # Reading one number from a memoryview is three times as fast as reading it from an array.
         self._at, self._sender, self._device = plan.at.data, plan.sender.data, plan.device.data
 
         topology, users = scenario.topology, {user: number for number, user in enumerate(plan.users)}
@@ -85,20 +88,20 @@ class Experiment:
             topology, scenario.core_policies(), parts, strategy_of(topology.placement, plan), users, self.observer
         )
         is_busy = busy_users(scenario, plan)
-        #: By device number; without those that are idle for the whole run, see `imsim.sim.idle`.
+        #: By device number, without the devices that are idle during the whole run (`imsim.sim.idle`).
         self.clients = {
             node.number: node
             for user in np.nonzero(is_busy)[0].tolist()
             for device in range(len(plan.devices))
             for node in (self.client(user, device),)
         }
-        self._keep_idle_ones_alive(np.repeat(~is_busy, len(plan.devices)))
+        self._add_idle_heartbeats(np.repeat(~is_busy, len(plan.devices)))
         if scenario.conversations.friend_requests > 0:
             self.listeners.append(self._answer_requests)
         self.faults = Faults(scenario.faults, seed, self.clock, self.cluster, self.clients.values(), len(plan.devices))
 
     def client(self, user: int, device: int, token: str | None = None, kind: str = "") -> DeviceNode:
-        """A new client for this device, with a new token unless one is given."""
+        """Return the node of a new client for this device, with a new token unless `token` is given."""
         plan = self.plan
         names = (plan.users[user], plan.devices[device])
         number = plan.device_index(user, device)
@@ -109,11 +112,11 @@ class Experiment:
 
     @no_garbage_collection()
     def run(self, duration: float, progress: Progress | None = None) -> None:
-        """Log all devices in, carry out the plan, and go on for the scenario's `drain`."""
+        """Log in all devices, carry out the plan, and continue for the scenario's `drain`."""
         if self.clock.now < 0:
             self.log_in()
         if self.plan.online_periods is not None:
-            self._come_or_leave(self.plan.online_periods.changes())
+            self._schedule_online_change(self.plan.online_periods.changes())
         if self.plan.actions:
             self.clock.call_at(self.plan.actions[0].at / 1e9, self._act, 0)
         self.faults.schedule()
@@ -131,20 +134,22 @@ class Experiment:
                 progress(step / steps)
 
     def tables(self) -> Tables:
-        """The rows of what has happened so far."""
-        return self._tables(*self._measured())
+        """Return the rows of the run so far."""
+        return self._tables(*self._measure())
 
     def finish(self) -> Tables:
-        """The rows of a run that is over. Nothing can be done with the experiment afterwards: its world, which takes
-        the most memory, makes room for them."""
-        measured = self._measured()
-        self._let_go_of_world()
-        tables = self._tables(*measured)
+        """Return the rows of a finished run. The experiment cannot be used after this call.
+
+        The cluster and the devices take most of the memory. They are released before the tables are built.
+        """
+        measurements = self._measure()
+        self._release_world()
+        tables = self._tables(*measurements)
         vars(self).clear()
         return tables
 
-    def _measured(self) -> tuple[dict[str, dict[str, float]] | None, pa.Table | None]:
-        """The utilisation of the nodes, and their series where they were traced."""
+    def _measure(self) -> tuple[dict[str, dict[str, float]] | None, pa.Table | None]:
+        """Return the utilisation of the nodes and their time series. Each is None if the run did not measure it."""
         if self._meter is None:
             return None, None
         utilisation = self._meter.utilisation()
@@ -159,9 +164,11 @@ class Experiment:
         spans = None if nodes is None or self._tracer is None else self._tracer.table(tables.deliveries)
         return replace(tables, utilisation=utilisation, spans=spans, nodes=nodes)
 
-    def _let_go_of_world(self) -> None:
-        """Its parts hold each other, and it takes the garbage collector ten times as long to find out that nothing else
-        does."""
+    def _release_world(self) -> None:
+        """Release the cluster and the devices, whose objects form reference cycles.
+
+        The garbage collector would need ten times as long to find these cycles.
+        """
         for client in self.clients.values():
             client.forget()
         self.cluster.forget()
@@ -171,26 +178,28 @@ class Experiment:
     # --- before time 0 ----------------------------------------------------------------------------------------------
 
     def log_in(self) -> None:
-        """All devices log in before time 0 and enter the chatrooms, at no cost; those that the plan has offline then
-        have left again."""
+        """Log in all devices and enter the chatrooms before time 0, which takes no time.
+
+        Devices that are offline at time 0 in the plan log out again.
+        """
         numbers = np.fromiter(self.clients, np.int64)
         at = -self._lead * self._login_draws.array(numbers)
         order = np.argsort(at, kind="stable")
-        self._log_in_next(zip(at[order].tolist(), numbers[order].tolist(), strict=True))
+        self._schedule_login(zip(at[order].tolist(), numbers[order].tolist(), strict=True))
         for room in self.plan.rooms:
-            self._fill(room)
+            self._enter_room(room)
         if self.plan.online_periods is not None:
-            self._send_away(self.plan.online_periods)
+            self._log_out_offline_devices(self.plan.online_periods)
         with self.cluster.free_of_charge():
             self._open_conversations()
             self.clock.run(until=0.0)
 
-    def _log_in_next(self, logins: Iterator[tuple[float, int]]) -> None:
-        """Have the next client log in in time, and so on: the queue never holds all of them."""
+    def _schedule_login(self, logins: Iterator[tuple[float, int]]) -> None:
+        """Schedule the next login, which schedules the one after it. So the queue never holds all logins."""
         for at, number in logins:
             client = self.clients[number]
             self.clock.call_at(at, client.act, client.machine.start)
-            self.clock.call_at(at, self._log_in_next, logins)
+            self.clock.call_at(at, self._schedule_login, logins)
             break
 
     def _open_conversations(self) -> None:
@@ -202,22 +211,22 @@ class Experiment:
     def _login_of(self, client: DeviceNode) -> float:
         return -self._lead * self._login_draws.at(client.number)
 
-    def _keep_idle_ones_alive(self, is_idle: npt.NDArray[np.bool_]) -> None:
-        """is_idle: of each device."""
+    def _add_idle_heartbeats(self, is_idle: npt.NDArray[np.bool_]) -> None:
+        """Simulate the heartbeats of the idle devices, if they have a service time. `is_idle`: for each device."""
         if {frames.Ping.op, frames.Pong.op} & self.scenario.topology.gateway.service.keys():
             gateways = self.cluster.gateways
             for index, gateway in enumerate(gateways):
-                if many := int(is_idle[index :: len(gateways)].sum()):
-                    Heartbeats(self.clock, gateway, many, self.cluster.policies.heartbeat)
+                if devices := int(is_idle[index :: len(gateways)].sum()):
+                    Heartbeats(self.clock, gateway, devices, self.cluster.policies.heartbeat)
 
-    def _fill(self, room: PlannedConversation) -> None:
-        """All of its audience enters, once logged in."""
+    def _enter_room(self, room: PlannedConversation) -> None:
+        """Let the audience of a chatroom enter it, after the logins."""
         for user in room.members:
             for device in range(len(self.plan.devices)):
                 client = self.clients[self.plan.device_index(user, device)]
                 self.clock.call_at(self._login_of(client) / 2, client.act, partial(client.machine.enter, room.name))
 
-    def _send_away(self, online_periods: OnlinePeriods) -> None:
+    def _log_out_offline_devices(self, online_periods: OnlinePeriods) -> None:
         for client in self.clients.values():
             if not online_periods.is_online_first[client.number]:
                 self.clock.call_at(self._login_of(client) / 4, client.act, client.machine.stop)
@@ -225,7 +234,7 @@ class Experiment:
     # --- the plan ---------------------------------------------------------------------------------------------------
 
     def _send(self, intent: int) -> None:
-        """Send one message and schedule the next: the queue never holds the whole plan."""
+        """Send one message and schedule the next. So the queue never holds the whole plan."""
         plan = self.plan
         if intent + 1 < len(self._at):
             self.clock.call_at(self._at[intent + 1] / 1e9, self._send, intent + 1)
@@ -234,7 +243,7 @@ class Experiment:
         actor.send(client.machine, plan, str, IdClient(intent), now)
 
     def _act(self, number: int) -> None:
-        """The same for what users do besides writing."""
+        """Carry out one action, such as a recall, and schedule the next."""
         plan = self.plan
         if number + 1 < len(plan.actions):
             self.clock.call_at(plan.actions[number + 1].at / 1e9, self._act, number + 1)
@@ -243,12 +252,12 @@ class Experiment:
         seq_of, name = self.observer.seqs.get, actor.action_id(number)
         client.act(lambda now: actor.act(client.machine, plan, action, seq_of, str, name, now))
 
-    def _come_or_leave(self, changes: Iterator[tuple[int, int, bool]]) -> None:
-        """Have the next device come or leave in time, and so on: the queue never holds all of them."""
-        for ns, number, comes in changes:
+    def _schedule_online_change(self, changes: Iterator[tuple[int, int, bool]]) -> None:
+        """Schedule the next change of a device, online or offline. It schedules the one after it."""
+        for ns, number, goes_online in changes:
             machine = self.clients[number].machine
-            self.clock.call_at(ns / 1e9, self.clients[number].act, machine.start if comes else machine.stop)
-            self.clock.call_at(ns / 1e9, self._come_or_leave, changes)
+            self.clock.call_at(ns / 1e9, self.clients[number].act, machine.start if goes_online else machine.stop)
+            self.clock.call_at(ns / 1e9, self._schedule_online_change, changes)
             break
 
     # --- answers ------------------------------------------------------------------------------------------------------

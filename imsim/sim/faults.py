@@ -1,4 +1,4 @@
-"""The scenario's faults, carried out as plain scheduled calls. What follows from a broken connection: `outages`."""
+"""The faults of a scenario, as scheduled calls. `outages` handles the consequences of a broken connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from imsim.sim.outages import Key, Pair
 
 
 class Faults:
-    """What goes wrong in a cluster, and with the networks of its clients."""
+    """Injects the faults of a scenario into a cluster and into the networks of its clients."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Faults:
         clients: Iterable[DeviceNode],
         devices: int,
     ) -> None:
-        """`devices`: of each user."""
+        """`devices`: the number of devices of each user."""
         self._faults = list(faults)
         self._seed = seed
         self._clock = clock
@@ -43,20 +43,20 @@ class Faults:
         self._clients = list(clients)
         self._devices = devices
         self._nodes = cluster.nodes
-        self._bursts: list[tuple[set[int], float]] = []  # users, and what their networks lose
+        self._bursts: list[tuple[set[int], float]] = []  # users, and the loss in their networks
 
     def schedule(self) -> None:
         for number, fault in enumerate(self._faults):
-            self._clock.call_at(fault.at, self._begin, (number, fault))
+            self._clock.call_at(fault.at, self._inject, (number, fault))
 
-    def _begin(self, numbered: tuple[int, Fault]) -> None:
+    def _inject(self, numbered: tuple[int, Fault]) -> None:
         number, fault = numbered
         now, draws = self._clock.now, Draws(self._seed, "fault", number)
         if isinstance(fault, NodeCrash):
             for key in self._targets(fault.target):
                 self._crash(fault, self._nodes[key])
         elif isinstance(fault, Partition):
-            self._part(fault)
+            self._partition(fault)
         elif isinstance(fault, StorageStall):
             for key in self._targets(fault.target):
                 node = self._nodes[key]
@@ -67,12 +67,12 @@ class Faults:
             burst = (users, fault.loss)
             self._bursts.append(burst)
             self._adjust_loss(users)
-            self._later(fault.duration, self._burst_over, burst)
+            self._later(fault.duration, self._end_burst, burst)
         else:
             for client in self._clients:
                 if draws.at(client.number) < fault.share:
                     if isinstance(fault, SlowReader):
-                        client.deaf_until = max(now + fault.duration, client.deaf_until)
+                        client.paused_until = max(now + fault.duration, client.paused_until)
                     else:
                         client.break_connection()
 
@@ -94,23 +94,23 @@ class Faults:
         node.crash()
         pairs = self._outages.of(node)
         self._outages.begin(pairs, node)
-        self._later(min(fault.detect, fault.duration), self._noticed, (node, pairs, node.lives))
+        self._later(min(fault.detect, fault.duration), self._notice_crash, (node, pairs, node.lives))
         self._later(fault.duration, self._restart, (node, pairs))
 
-    def _noticed(self, gone: tuple[ServerNode, list[Pair], int]) -> None:
-        node, pairs, life = gone
+    def _notice_crash(self, crashed: tuple[ServerNode, list[Pair], int]) -> None:
+        node, pairs, life = crashed
         if life == node.lives:
             self._outages.notice(pairs)
             if isinstance(node, GatewayNode):
                 node.crash_noticed()
 
-    def _restart(self, gone: tuple[ServerNode, list[Pair]]) -> None:
-        node, pairs = gone
-        self._noticed((node, pairs, node.lives))
+    def _restart(self, crashed: tuple[ServerNode, list[Pair]]) -> None:
+        node, pairs = crashed
+        self._notice_crash((node, pairs, node.lives))
         node.restart()
         self._outages.end(pairs)
 
-    def _part(self, fault: Partition) -> None:
+    def _partition(self, fault: Partition) -> None:
         pairs = self._outages.between(self._targets(fault.target), self._targets(fault.other))
         self._outages.begin(pairs)
         self._later(min(fault.detect, fault.duration), self._outages.notice, pairs)
@@ -118,7 +118,7 @@ class Faults:
 
     # --- the networks of clients ------------------------------------------------------------------------------------
 
-    def _burst_over(self, burst: tuple[set[int], float]) -> None:
+    def _end_burst(self, burst: tuple[set[int], float]) -> None:
         self._bursts.remove(burst)
         self._adjust_loss(burst[0])
 
@@ -126,7 +126,7 @@ class Faults:
         return client.number // self._devices
 
     def _adjust_loss(self, users: set[int]) -> None:
-        """Have the networks of these users lose what they lose now."""
+        """Set the loss of these users' networks: the highest of their own loss and the present bursts."""
         for client in self._clients:
             user = self._user(client)
             if user in users:

@@ -1,4 +1,4 @@
-"""Python's garbage collector, out of the way while many objects are made and few are let go."""
+"""Runs without Python's garbage collector."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """A run makes millions of objects and leaves no cycle among them (tested): looking for some takes a fifth of its
-    time, and in a large world more. The small worlds of the fault search do have cycles, which can wait until their
-    end: they take a sixth less time."""
+    """Disable garbage collection inside a `with` block or a decorated function.
+
+    A run makes millions of objects and no reference cycles (a test checks this). The search for cycles takes a fifth
+    of the time of a run, and more in a large world. The small worlds of the fault search do have cycles. Their
+    collection can wait until the end of the world, which saves a sixth of the time.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:

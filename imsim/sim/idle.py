@@ -1,7 +1,7 @@
-"""Devices that are online and do nothing all the time: most of a million.
+"""Idle devices: they are online during the whole run, send nothing and receive nothing. In a large scenario, most are.
 
-No row of a run is about a device that sends nothing and is sent nothing, and its login lies before time 0. So it is not
-made at all: what is left of it are its heartbeats, where the scenario says that they cost its gateway work.
+No row of a run is about an idle device, and its login is before time 0. So the simulation does not create it. It
+simulates only the heartbeats, and those only if the scenario gives them a service time at the gateway.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from imsim.sim.nodes.node import NodeTimers
 
 
 def busy_users(scenario: Scenario, plan: Plan) -> npt.NDArray[np.bool_]:
-    """Of each user, whether the plan has anything for the user's devices to do, if only to show a message."""
+    """Return for each user whether the user's devices do anything in the plan. Showing a message counts."""
     if scenario.faults or scenario.policies.presence.reaches_friends or plan.online_periods is not None:
-        return np.ones(len(plan.users), bool)  # connections may break, devices come and go, or hear of others
-    # The audience of a chatroom enters it, spoken in or not.
+        return np.ones(len(plan.users), bool)  # connections may break, devices go offline, or presence changes
+    # The audience enters every chatroom, even one without messages.
     is_used = np.array([conversation.scene is Scene.CHATROOM for conversation in plan.conversations], bool)
     is_used[plan.conversation] = True
     is_used[[action.conversation for action in plan.actions if action.conversation >= 0]] = True
@@ -40,7 +40,7 @@ def busy_users(scenario: Scenario, plan: Plan) -> npt.NDArray[np.bool_]:
 
 
 class Heartbeats:
-    """The pings, and the answers, of `devices` idle devices of one gateway: evenly spread, as their logins are."""
+    """The pings and pongs of `devices` idle devices of one gateway, evenly spread over time like their logins."""
 
     __slots__ = ("_gap", "_gateway", "_timers")
 
@@ -54,4 +54,4 @@ class Heartbeats:
         if self._gateway.is_up:
             for op in (frames.Ping.op, frames.Pong.op):
                 self._gateway.work.done(now, op, None)
-        self._timers.at(now + self._gap, self._beat)  # a timer: not a consequence of this one
+        self._timers.at(now + self._gap, self._beat)  # a timer, because in a trace no beat causes the next

@@ -1,4 +1,4 @@
-"""A link: one direction of a connection between two nodes. Delay lives here."""
+"""Links: one direction of a connection between two nodes. All network delay is here."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from imsim.scenario.sections import Link as LinkFields
 from imsim.sim.clock import Clock
 from imsim.sim.sizes import frame_bytes
 
-_MANY = 32  # frames of a link that are remembered before it looks which can be forgotten
-_JITTER, _LOSS = 0, 1  # what is drawn for a frame besides its latency
+_MANY = 32  # a link remembers this many frames before it looks for frames to forget
+_JITTER, _LOSS = 0, 1  # the numbers of the draws for a frame besides its latency
 _NEVER = -math.inf
 
 Arrive = Callable[[Any], object]
 Carry = Callable[[float, Arrive, Any], None]
 
-#: The way from one node to another: a link's `way`, and what is called at the other end.
+#: The way from one node to another: a link's `way`, and the function that receives a frame at the other end.
 Hop = tuple[Carry, Arrive]
 
-#: In place of scheduling an arrival: (leaves, parts, at, arrive, frame), see `Link.watch`.
+#: Schedules an arrival instead of the link: called with (leaves, parts, at, arrive, frame), see `Link.watch`.
 Watch = Callable[[float, tuple[float, float, float], float, Arrive, Any], None]
 
 
 class Medium:
-    """What the links of a network have in common: how long frames take, and what that is drawn and scheduled with.
+    """The properties that the links of a network share: the delays and losses, their random draws and the clock.
 
-    Each link draws its latencies from one of `streams`. `chances` is for what happens to single frames (jitter, loss);
-    it is drawn by the position in that stream, so that more of the one leaves the other as it was. `bandwidth`: bytes
-    per second, of each link; None: without limit.
+    Each link draws its latencies from one of `streams`. `chances` gives the draws for single frames (jitter and loss),
+    by the frame's position in that stream. So a change of jitter or loss does not change the latencies.
+    `bandwidth`: bytes per second of each link, or None for no limit.
     """
 
     __slots__ = (
@@ -63,12 +63,12 @@ class Medium:
         self.retransmit = fields.retransmit
         most = fields.max_retransmits if isinstance(fields, ClientLink) else None
         self.most = math.inf if most is None else most
-        self.is_plain = not (self.jitter or bandwidth)  # nothing but the latency counts, and loss
+        self.is_plain = not (self.jitter or bandwidth)  # the delay depends on latency and loss only
         self.constant = fields.latency.constant if self.is_plain else None
 
 
 class ClientNetwork(NamedTuple):
-    """What the devices of some users are connected by: of their links `up` to a gateway and `down` from it."""
+    """The network of some users' devices: the media of their links `up` to a gateway and `down` from it."""
 
     fields: ClientLink
     up: Medium
@@ -76,22 +76,24 @@ class ClientNetwork(NamedTuple):
 
 
 class Link:
-    """Between a device and its gateway. Frames keep the order in which `carry` is called, as TCP keeps it: one that is
-    late holds up those behind it."""
+    """A link between a device and its gateway.
+
+    Frames arrive in the order of the calls to `carry`, as with TCP: a late frame delays the frames behind it.
+    """
 
     __slots__ = ("_free", "_last", "_medium", "_number", "_parts", "_watch", "loss", "on_broken")
 
     def __init__(self, medium: Medium, number: int) -> None:
-        """`number`: of its stream."""
+        """`number`: the number of the link's stream."""
         self._medium = medium
         self._number = number
         self._free = _NEVER  # when the last frame is sent
         self._last = _NEVER  # when the last frame arrives
         self.loss = medium.loss
-        #: Called with the time at which the sender gives the connection up; from then on nothing is carried.
+        #: Called with the time at which the sender gives up the connection. The link carries nothing after that time.
         self.on_broken: Callable[[float], object] | None = None
-        #: Of the latest frame, where it is watched: when it began to be sent, when it would have come without loss, and
-        #: when with it.
+        #: Three times of the latest frame on a watched link: the start of its transmission, its arrival without loss
+        #: and its arrival with loss.
         self._parts = (0.0, 0.0, 0.0)
         self._watch: Watch | None = None
 
@@ -101,20 +103,20 @@ class Link:
         return self._medium.most < math.inf
 
     def watch(self, watch: Watch) -> None:
-        """From now on leave it to `watch` to schedule what arrives; it is also given the parts of the way."""
+        """Let `watch` schedule the arrivals from now on. It also receives the parts of each frame's delay."""
         self._watch = watch
 
     def forget(self) -> None:
-        """What is still to leave will not: nothing waits for it."""
+        """Forget the frames that have not left: later frames need not wait for them."""
         self._free = self._last = _NEVER
 
     def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
-        """Have `arrive(frame)` called when a frame arrives that leaves at the time `leaves`, in seconds."""
+        """Send a frame that leaves at the time `leaves`, in seconds. On its arrival, `arrive(frame)` is called."""
         medium = self._medium
         if medium.is_plain and self._watch is None:
             loss = self.loss
             if not loss and medium.constant is not None:
-                # No frame can get ahead of another, whatever the order of the calls.
+                # The latency is constant, so no frame can overtake another.
                 medium.clock.call_at(leaves + medium.constant, arrive, frame)
                 return
             name, u = medium.streams.draw(self._number)
@@ -134,7 +136,7 @@ class Link:
             self._watch(leaves, self._parts, at, arrive, frame)
 
     def _arrival(self, leaves: float, frame: Any) -> float:
-        """When it would arrive if none were before it; infinity where the connection breaks."""
+        """Return the arrival time of a frame if none were ahead of it. Infinity: the connection breaks."""
         medium = self._medium
         begins = sent = leaves
         if medium.bandwidth is not None:
@@ -144,17 +146,17 @@ class Link:
         at = sent + medium.latency_of(u)
         if medium.jitter is not None:
             at += medium.jitter.quantile(medium.chances.at(name, _JITTER))
-        unspoilt = at
+        lossless = at
         if self.loss and (u := medium.chances.at(name, _LOSS)) < self.loss:
             at += self._lost(u, sent)
         if self._watch is not None:
-            self._parts = (begins, unspoilt, at)
+            self._parts = (begins, lossless, at)
         return at
 
     def _lost(self, u: float, sent: float) -> float:
-        """By how much a frame is late that is lost at least once; infinity where the connection breaks."""
+        """Return the delay, in seconds, of a frame that is lost at least once. Infinity: the connection breaks."""
         medium = self._medium
-        lost = int(math.log(u) / math.log(self.loss))  # geometric: each transmission is lost with this chance
+        lost = int(math.log(u) / math.log(self.loss))  # geometric: each transmission is lost with probability `loss`
         if lost <= medium.most:
             return lost * medium.retransmit
         if self.on_broken is not None:
@@ -163,8 +165,10 @@ class Link:
 
 
 class FreeLink:
-    """Takes no time. Any number of connections can share it: what one thing leads to comes in the order of the calls,
-    before anything else happens."""
+    """A link that takes no time. Any number of connections can share it.
+
+    Frames arrive in the order of the calls to `carry`. The frames that an arrival causes arrive before any other event.
+    """
 
     __slots__ = ("_at", "_waiting", "loss", "on_broken")
 
@@ -189,24 +193,28 @@ class FreeLink:
             waiting.popleft()
 
     def forget(self) -> None:
-        """Nothing is ever still to leave."""
+        """Do nothing: a frame leaves at once, so there is none to forget."""
 
 
 class NodeLink(Link):
-    """Between two servers, which send to each other over one lasting connection. Frames keep the order in which they
-    leave, which need not be that of the calls: where several workers are at it, what came later may be done earlier."""
+    """A link between two servers, which have one permanent connection.
+
+    Frames arrive in the order in which they leave. This can differ from the order of the calls to `carry`: with several
+    workers, a later job can be done earlier.
+    """
 
     __slots__ = ("_latest", "_left", "_passed")
 
     def __init__(self, medium: Medium, number: int) -> None:
         super().__init__(medium, number)
-        self._left = _NEVER  # when the last of them leaves
-        #: (leaves, before when none that leaves later arrives), ascending: those that may not have left yet.
+        self._left = _NEVER  # the latest time at which a frame leaves
+        #: The frames that may not have left yet, as (leaves, bound), ascending: no frame that leaves later arrives
+        #: before the bound.
         self._latest: list[tuple[float, float]] = []
-        self._passed = _NEVER  # the same of those that have left, and are forgotten
+        self._passed = _NEVER  # the bound of the frames that have left and are forgotten
 
     def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
-        # The same as above except for the order; a call for the part that differs would cost every hop.
+        # Repeats `Link.carry` with another order of arrival: a method call for the order would slow down every hop.
         medium = self._medium
         if medium.is_plain and not self.loss and self._watch is None:
             if medium.constant is not None:
@@ -231,7 +239,7 @@ class NodeLink(Link):
             self._watch(leaves, self._parts, at, arrive, frame)
 
     def way(self) -> Carry:
-        """The shortest way to `carry`."""
+        """Return the fastest function that does what `carry` does."""
         constant = None if self.loss or self._watch else self._medium.constant
         return self.carry if constant is None else self._medium.clock.delay(constant)
 
@@ -242,7 +250,7 @@ class NodeLink(Link):
             del self._latest[:gone]
 
     def _among_others(self, leaves: float, at: float) -> float:
-        """The same for one that leaves before others that were announced earlier."""
+        """Return the arrival time of a frame that leaves before frames of earlier calls. Adjust their bounds."""
         latest = self._latest
         position = bisect_right(latest, (leaves, math.inf))
         at = max(at, latest[position - 1][1] if position else self._passed)
@@ -250,6 +258,7 @@ class NodeLink(Link):
         for later in range(position + 1, len(latest)):
             if latest[later][1] >= at:
                 return at
-            latest[later] = (latest[later][0], at)  # too late for that one, but not for those behind it
+            # This frame is already scheduled and keeps its time. The bound is for the frames behind it.
+            latest[later] = (latest[later][0], at)
         self._last = max(self._last, at)
         return at

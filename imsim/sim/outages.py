@@ -1,7 +1,7 @@
-"""Connections between servers that break: what is lost with one, and when both ends learn of it.
+"""Broken connections between servers: which frames are lost, and when both ends detect the break.
 
-One rule for both ends: frames vanish, and neither knows, until the break is noticed or over; then both know that their
-connection broke. There is never traffic over a new one before.
+One rule holds for both ends. Until the break is detected or over, frames are lost and neither end knows. Then both ends
+know that their connection broke. Only after that do they use a new connection.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, Protocol, Self
 from imsim.sim.link import Arrive, Carry, NodeLink
 
 Key = tuple[str, int]  # a node's tier and index
-Pair = tuple[Key, Key]  # two nodes that have a connection; the first hears first of what happens to it
+Pair = tuple[Key, Key]  # two nodes that have a connection; the first one is notified first of its changes
 
 
 class Peer(Protocol):
-    """A node, as its connections see it."""
+    """The part of a node that its connections use."""
 
     @property
     def key(self) -> Key: ...
@@ -26,8 +26,8 @@ class Peer(Protocol):
     def peer_back(self, peer: Any) -> None: ...
 
 
-class Mortal(Protocol):
-    """A node that can crash. `lives`: how often it has; `died`: when it last did."""
+class Crashable(Protocol):
+    """A node that can crash. `lives`: the number of its crashes. `died`: the time of its last crash."""
 
     lives: int
     died: float
@@ -38,17 +38,20 @@ class BreakableLink(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether it carries anything: not while it is broken, for whatever cause."""
+        """Whether the link carries frames. It does not while it has a cause to be broken."""
 
     def break_off(self, *, sender_died: bool) -> None:
-        """A cause to be broken. What is on its way is lost, except what a sender had sent before it died."""
+        """Add a cause to be broken. The frames in transit are lost.
+
+        `sender_died`: the cause is a crash of the sender. The frames that it sent before the crash still arrive.
+        """
 
     def repair(self) -> None:
-        """One cause is over."""
+        """Remove one cause to be broken."""
 
 
 class Sent(NamedTuple):
-    """What travels on a `CuttableLink`: a frame, and what was the case when it was sent."""
+    """A frame in transit on a `CuttableLink`, with the counts of cuts and of the source's crashes at its sending."""
 
     leaves: float
     cuts: int
@@ -58,15 +61,18 @@ class Sent(NamedTuple):
 
 
 class CuttableLink(NodeLink):
-    """A link between nodes that can break, and whose source can crash: what had not arrived, or had not left, is
-    lost."""
+    """A link between servers that can break, and whose source can crash.
+
+    A break loses the frames that have not arrived. A crash of the source loses the frames that have not left.
+    """
 
     __slots__ = ("_causes", "_cuts", "_source")
 
-    def of(self, source: Mortal) -> Self:
+    def of(self, source: Crashable) -> Self:
+        """Set the node that sends over this link. Return the link."""
         self._source = source
-        self._causes = 0  # for which it is broken
-        self._cuts = 0  # how often what was on its way was lost
+        self._causes = 0  # the causes for which it is broken at present
+        self._cuts = 0  # how often the frames in transit were lost
         return self
 
     @property
@@ -94,40 +100,41 @@ class CuttableLink(NodeLink):
         if sent.cuts != self._cuts:
             return
         if sent.lives != self._source.lives and self._source.died < sent.leaves:
-            return  # the node was still working at it
+            return  # the source crashed before the frame left
         sent.arrive(sent.frame)
 
 
 class Outages:
-    """Which connections are broken, and which of these breaks their ends have not noticed."""
+    """The connections between nodes: which are broken, and which of these breaks the ends have not detected."""
 
     def __init__(self) -> None:
         self._nodes: dict[Key, Peer] = {}
-        self._links: dict[Pair, dict[Key, BreakableLink]] = {}  # by their sources
+        self._links: dict[Pair, dict[Key, BreakableLink]] = {}  # the links of a pair, by their sources
         self._unnoticed: set[Pair] = set()
-        self.broken: set[Pair] = set()  # until a cause is over
+        self.broken: set[Pair] = set()  # pairs whose connection broke; the end of a cause removes its pairs
 
     def connect(self, one: Peer, other: Peer) -> None:
-        """The two have a connection."""
+        """Record that two nodes have a connection."""
         self._nodes[one.key], self._nodes[other.key] = one, other
         self._links.setdefault(_pair(one.key, other.key), {})
 
     def add(self, link: BreakableLink, source: Peer, target: Peer) -> None:
-        """A connection can have a link each way, which breaks with it."""
+        """Add a link that breaks with the connection of these nodes: at most one link per direction."""
         if source is not target:
             self.connect(source, target)
             self._links[_pair(source.key, target.key)][source.key] = link
 
     def of(self, node: Peer) -> list[Pair]:
-        """All connections of a node, in ascending order."""
+        """Return the connections of a node, in ascending order."""
         return sorted(pair for pair in self._links if node.key in pair)
 
     def between(self, ones: Iterable[Key], others: Iterable[Key]) -> list[Pair]:
+        """Return the connections between two groups of nodes, in ascending order."""
         others = list(others)
         return sorted({_pair(one, other) for one in ones for other in others} & self._links.keys())
 
     def begin(self, pairs: list[Pair], dead: Peer | None = None) -> None:
-        """They break. `dead`: the end of each that crashed, if one did."""
+        """Break these connections. `dead`: the node that crashed, if a crash is the cause."""
         self._unnoticed.update(pairs)
         self.broken.update(pairs)
         for pair in pairs:
@@ -135,14 +142,14 @@ class Outages:
                 link.break_off(sender_died=dead is not None and source == dead.key)
 
     def notice(self, pairs: list[Pair]) -> None:
-        """The ends notice, unless they have."""
+        """Notify the ends of these connections of the break, unless they know of it already."""
         for pair in pairs:
             if pair in self._unnoticed:
                 self._unnoticed.discard(pair)
                 self._lost(pair)
 
     def end(self, pairs: list[Pair]) -> None:
-        """One cause is over; the ends can connect again, unless there is another."""
+        """Remove one cause of the break. The ends connect again if no other cause remains."""
         self.notice(pairs)
         self.broken.difference_update(pairs)
         for pair in pairs:
@@ -154,7 +161,7 @@ class Outages:
                 one.peer_back(other)
                 other.peer_back(one)
             else:
-                self._lost(pair)  # of which a node that has just started does not know
+                self._lost(pair)  # a node that has just started does not know of the other cause
 
     def _lost(self, pair: Pair) -> None:
         one, other = (self._nodes[key] for key in pair)

@@ -1,4 +1,4 @@
-"""A scenario's `topology.placement` as a strategy of the core."""
+"""The placement strategy of a scenario (`topology.placement`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from imsim.scenario.custom_parts import broken
 
 
 def strategy_of(placement: str | Strategy, plan: Plan) -> Strategy:
-    """`placement`: a strategy's name, or a function(name, nodes) of the user's own."""
+    """Return the core's strategy for `placement`: the name of a strategy, or a custom function(name, nodes)."""
     if callable(placement):
         return _checked(placement)
     if placement == "spread":
@@ -24,10 +24,10 @@ def _checked(custom: Strategy) -> Strategy:
         except ImsimError:
             raise
         except Exception as error:
-            raise broken(f"custom placement: {name!r}, {nodes}:", error) from error
+            raise broken(f"custom placement({name!r}, {nodes})", error) from error
         if node not in range(nodes):
             raise UsageError(
-                f"custom placement: {name!r}, {nodes}: expected a number from 0 to {nodes - 1}, got {node!r}"
+                f"custom placement({name!r}, {nodes}): must return a number from 0 to {nodes - 1} (got {node!r})"
             )
         return int(node)
 

@@ -1,5 +1,8 @@
-"""How many bytes of messages a frame or a request carries: what a per-byte service time counts, and, with what is
-around them, what a link's bandwidth does."""
+"""The sizes of frames and requests, in bytes.
+
+A per-byte service time counts the bytes of the messages that a frame or a request carries. A link's bandwidth also
+counts the overhead around them.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from imsim.core import frames, internal_frames, storage
 from imsim.core.model import Message
 from imsim.core.sizes import body_bytes, utf8_bytes
 
-#: What a frame weighs besides its content, in bytes, and each message in a page. The wire's JSON around the content has
-#: 13 (ping) to 218 (push); a WebSocket header 2 to 8, a TLS 1.3 record 22, TCP and IP 40 more: 80 to 290, most frames
-#: in the upper half.
+#: The overhead of a frame, and of each message in a page, in bytes. The JSON around the content has 13 (ping) to 218
+#: bytes (push), a WebSocket header 2 to 8, a TLS 1.3 record 22, TCP and IP 40. The sum is 80 to 290 bytes, and in the
+#: upper half for most frames.
 FRAME_OVERHEAD = 200
 
 _BODIES = (frames.Send, Message)
@@ -24,7 +27,7 @@ _PASSED_ON = (internal_frames.Up, internal_frames.Down, internal_frames.Presence
 
 
 def carried_bytes(carrier: Any) -> int:
-    """Of all that users wrote in a frame, a request or a result; 0 for those without."""
+    """Return the bytes of user content in a frame, a request or a result. 0 if it has no user content."""
     if isinstance(carrier, _BODIES):
         return body_bytes(carrier)
     if isinstance(carrier, _WITH_MESSAGE):
@@ -33,19 +36,22 @@ def carried_bytes(carrier: Any) -> int:
         return carried_bytes(carrier.frame)
     if isinstance(carrier, _WITH_MESSAGES):
         return sum(map(body_bytes, carrier.messages))
-    if isinstance(carrier, list):  # of pushes that go as one
+    if isinstance(carrier, list):  # pushes that are sent as one operation
         return sum(map(carried_bytes, carrier))
     if isinstance(carrier, _WITH_CUSTOM) and carrier.custom is not None:
         return utf8_bytes(carrier.custom)
     return 0
 
 
-def frame_bytes(thing: Any) -> int:
-    """What a link carries for this, overheads included. Of what travels as a tuple (who asked, what is to be called
-    ...), the last part is the frame."""
-    while type(thing) is tuple:
-        thing = thing[-1]
-    if isinstance(thing, _PASSED_ON):
-        thing = thing.frame
-    parts = len(thing.messages) if isinstance(thing, _WITH_MESSAGES) else 0
-    return FRAME_OVERHEAD * (1 + parts) + carried_bytes(thing)
+def frame_bytes(carried: Any) -> int:
+    """Return the bytes that a link carries for `carried`, overheads included.
+
+    `carried` is a frame, or a tuple whose last part is the frame. Its other parts are the sender of the request or the
+    function to call, for example.
+    """
+    while type(carried) is tuple:
+        carried = carried[-1]
+    if isinstance(carried, _PASSED_ON):
+        carried = carried.frame
+    parts = len(carried.messages) if isinstance(carried, _WITH_MESSAGES) else 0
+    return FRAME_OVERHEAD * (1 + parts) + carried_bytes(carried)

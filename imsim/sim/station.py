@@ -1,4 +1,4 @@
-"""A station: a queue and the workers that take from it."""
+"""Stations: a station is a queue and the workers that take jobs from it."""
 
 from __future__ import annotations
 
@@ -14,51 +14,59 @@ from imsim.scenario.custom_parts import broken
 from imsim.scenario.sections import Tier
 from imsim.sim.clock import Clock
 
-_FEW = 64  # flows that are remembered before a station looks which can be forgotten
+_FEW = 64  # a station remembers this many flows before it looks for flows to forget
 
 
 class Station:
-    """First come, first served by `workers` workers, without limit on the queue.
+    """A queue without limit and `workers` workers, first come, first served.
 
-    Because the order of service is the order of arrival, the time at which a job will leave is known when it comes: no
-    event is needed for its waiting, its start or its end. Exact for any arrivals and demands, feedback included.
+    Service is in the order of arrival, so the departure of a job is known at its arrival. No event is needed for its
+    waiting, its start or its end. The result is exact for any arrivals and demands, feedback included.
     """
 
     __slots__ = ("_free", "_last", "_most_flows", "busy", "drops", "jobs", "waited")
 
     def __init__(self, workers: int = 1) -> None:
         if workers < 1:
-            raise ValueError(f"a station needs 1 or more workers, got {workers}")
+            raise ValueError(f"workers: must be at least 1 (got {workers})")
         self._free = [float("-inf")] * workers  # a heap: when each worker will be free
         self._last: dict[Hashable, float] = {}  # by flow: when its last job leaves
         self._most_flows = _FEW
-        self.jobs = 0  # taken on so far
-        self.busy = 0.0  # seconds of work taken on, all workers together, less what a crash has undone
+        self.jobs = 0  # jobs accepted so far
+        self.busy = 0.0  # seconds of work of the accepted jobs; a crash subtracts the work that it cancels
         self.drops = 0  # jobs that did not fit into the queue
-        self.waited = 0.0  # seconds that jobs waited for a worker, all together
+        self.waited = 0.0  # seconds that the jobs waited for a worker, as a sum
 
     def full(self, now: float, besides: int = 0) -> bool:
-        """Whether a job that comes now would be dropped. `besides`: jobs that wait at the node and not here."""
+        """Return whether a job that arrives now would be dropped.
+
+        `besides`: the count of jobs that wait at the node but not at this station.
+        """
         return False
 
     def worked(self, now: float) -> float:
-        """Seconds of work that its workers have done until now, all together: what was taken on, less what is still
-        to be done. So a share of time costs something to measure at its two ends only. (A job announced for later,
-        while its worker rests, is taken for under way: at each end by at most one job a worker.)"""
+        """Return the seconds of work that all workers together have done until `now`.
+
+        It is the accepted work minus the remaining work. So the utilisation of a time window needs a reading at each of
+        its two ends only. A job that was submitted for a later time counts as started. The error at each end is at most
+        one job per worker.
+        """
         return self.busy - sum(free - now for free in self._free if free > now)
 
     def forget(self, now: float) -> None:
-        """All jobs are gone: the workers are free."""
+        """Remove all jobs, as after a crash: all workers are free."""
         self.busy = self.worked(now)
         self._free = [float("-inf")] * len(self._free)
         self._last.clear()
 
     def submit(self, now: float, demand: float, flow: Hashable = None, jobs: int = 1) -> float | None:
-        """When a job that comes now and needs `demand` seconds of work will leave; None: it is dropped. Calls in the
-        order of arrival. `jobs`: as how many it counts, if several are done as one.
+        """Accept a job that arrives at `now` and needs `demand` seconds of work. Return the time at which it leaves.
 
-        With several workers a short job can overtake a long one; jobs of one `flow` (a connection, a conversation)
-        still leave in order: the one that is done early is held, while its worker goes on to the next job.
+        None: the job is dropped. Calls must be in the order of arrival. `jobs`: the number of jobs that it counts as,
+        if it does several at once.
+
+        With several workers, a short job can overtake a long one. The jobs of one `flow` (a connection, a conversation)
+        still leave in order: a job that is done early is held back, and its worker starts the next job.
         """
         free = self._free
         start = free[0]
@@ -83,17 +91,17 @@ class Station:
         return done
 
     def _forget_flows(self) -> None:
-        """Forget the flows whose last job leaves before any worker is free: no later job can be done sooner."""
+        """Forget the flows whose last job leaves before any worker is free: a later job cannot overtake that job."""
         self._last = {flow: last for flow, last in self._last.items() if last > self._free[0]}
         self._most_flows = 2 * len(self._last) + _FEW
 
 
 class BoundedStation(Station):
-    """The same with room for `room` jobs, waiting or in service; what comes when it is full is dropped.
+    """A station with room for `room` jobs, waiting or in service. It drops a job that arrives when it is full.
 
-    A node may know of a job before it comes: the answer to a frame in service comes when the service ends. So jobs
-    count from their arrival to their departure, whatever the order of the calls, and what has left by the clock's time
-    can be forgotten.
+    A node may submit a job before the job arrives: the answer to a frame in service arrives when the service ends. So a
+    job counts from its arrival to its departure, for any order of the calls. Jobs that have left by the clock's time
+    are forgotten.
     """
 
     __slots__ = ("_arrivals", "_clock", "_departures", "_prune_at", "room")
@@ -102,12 +110,13 @@ class BoundedStation(Station):
         super().__init__(workers)
         self.room = room
         self._clock = clock
-        self._arrivals: list[float] = []  # both sorted
+        # Both lists are in ascending order.
+        self._arrivals: list[float] = []
         self._departures: list[float] = []
         self._prune_at = 2 * room + 16
 
     def inside(self, now: float) -> int:
-        """How many jobs wait or are in service."""
+        """Return the number of jobs that wait or are in service at `now`."""
         return bisect_right(self._arrivals, now) - bisect_right(self._departures, now)
 
     def full(self, now: float, besides: int = 0) -> bool:
@@ -128,7 +137,7 @@ class BoundedStation(Station):
             insort(self._arrivals, now)
             insort(self._departures, done)
         if len(self._departures) > self._prune_at:
-            # As many arrivals as departures: for the time from now on they cancel out.
+            # Each removed job has left, so its arrival and its departure cancel out in every later count.
             left = bisect_right(self._departures, self._clock.now)
             del self._departures[:left], self._arrivals[:left]
             self._prune_at = 2 * len(self._departures) + 16
@@ -136,66 +145,70 @@ class BoundedStation(Station):
 
 
 class CustomStation(Station):
-    """A custom station (`topology.<tier>.station`), with the counters that every station has.
+    """A custom station (`topology.<tier>.station`), with the counters of every station.
 
-    `own` needs one method, `submit(now, demand, flow)`, called once for each operation in the order of arrival, that
-    answers when it will be done (not before `now`) or None: dropped. `flow` is what must stay in order among itself.
-    A method `full(now)`, if there is one, is asked by a storage before it carries out a request, so that what is
-    dropped is not carried out. A method `forget()`, if there is one, is called when the node crashes.
+    `custom` must have a method `submit(now, demand, flow)`. It is called once for each operation, in the order of
+    arrival. It returns the time at which the operation will be done (not before `now`), or None if the operation is
+    dropped. Operations of one `flow` must stay in order.
+
+    `custom` can have a method `full(now)`. A storage calls it before each request, so that it does not carry out a
+    request that will be dropped. `custom` can have a method `forget()`, which is called when the node crashes.
     """
 
-    __slots__ = ("_clock", "_full", "_name", "_own", "_under_way")
+    __slots__ = ("_clock", "_custom", "_full", "_in_service", "_name")
 
-    def __init__(self, own: Any, clock: Clock) -> None:
+    def __init__(self, custom: Any, clock: Clock) -> None:
         super().__init__()
-        self._name = f"custom station {type(own).__name__}"
-        if not callable(getattr(own, "submit", None)):
-            raise UsageError(f"{self._name}: expected a method submit(now, demand, flow), but it has none")
-        self._own = own
+        self._name = f"custom station {type(custom).__name__}"
+        if not callable(getattr(custom, "submit", None)):
+            raise UsageError(f"{self._name}: expected a method submit(now, demand, flow), but it does not have one")
+        self._custom = custom
         self._clock = clock
-        self._full = getattr(own, "full", None)
-        self._under_way: list[tuple[float, float]] = []  # a heap: when a job will be done, and its demand
+        self._full = getattr(custom, "full", None)
+        self._in_service: list[tuple[float, float]] = []  # a heap of (time when the job is done, its demand)
 
     def full(self, now: float, besides: int = 0) -> bool:
-        return self._full is not None and bool(self._asked("full", now))
+        return self._full is not None and bool(self._call("full", now))
 
     def worked(self, now: float) -> float:
-        """As far as can be known from outside: a job is taken to be worked at right before it is done."""
-        return self.busy - sum(min(demand, done - now) for done, demand in self._under_way if done > now)
+        """Return an estimate of the work done, in seconds: a job counts as in service for the last `demand` seconds
+        before it is done."""
+        return self.busy - sum(min(demand, done - now) for done, demand in self._in_service if done > now)
 
     def forget(self, now: float) -> None:
         self.busy = self.worked(now)
-        self._under_way.clear()
-        if hasattr(self._own, "forget"):
-            self._asked("forget")
+        self._in_service.clear()
+        if hasattr(self._custom, "forget"):
+            self._call("forget")
 
-    def _asked(self, method: str, *arguments: Any) -> Any:
+    def _call(self, method: str, *arguments: Any) -> Any:
         try:
-            return getattr(self._own, method)(*arguments)
+            return getattr(self._custom, method)(*arguments)
         except ImsimError:
             raise
         except Exception as error:
             raise broken(f"{self._name}: {method}", error) from error
 
     def submit(self, now: float, demand: float, flow: Hashable = None, jobs: int = 1) -> float | None:
-        done = self._asked("submit", now, demand, flow)
+        done = self._call("submit", now, demand, flow)
         if done is None:
             self.drops += jobs
             return None
         if not (isinstance(done, Real) and now <= float(done) < math.inf):
             raise UsageError(
-                f"{self._name}: submit({now:g}, {demand:g}, ...): expected a time from then on, or None, got {done!r}"
+                f"{self._name}: submit({now:g}, {demand:g}, ...): must return a time that is not before {now:g}, or"
+                f" None (got {done!r})"
             )
         self.jobs += jobs
         self.busy += demand
         self.waited += max(float(done) - now - demand, 0.0) * jobs
-        while self._under_way and self._under_way[0][0] <= self._clock.now:
-            heappop(self._under_way)
-        heappush(self._under_way, (float(done), demand))
+        while self._in_service and self._in_service[0][0] <= self._clock.now:
+            heappop(self._in_service)
+        heappush(self._in_service, (float(done), demand))
         return float(done)
 
 
-def _made(station: Callable[[Tier], Any], tier: Tier) -> Any:
+def _build(station: Callable[[Tier], Any], tier: Tier) -> Any:
     try:
         return station(tier)
     except ImsimError:
@@ -206,9 +219,9 @@ def _made(station: Callable[[Tier], Any], tier: Tier) -> Any:
 
 
 def station_of(tier: Tier, clock: Clock) -> Station:
-    """The station of a node of this tier: the simplest that does what the tier asks for."""
+    """Return a station for a node of this tier: the simplest that has the properties of the tier."""
     if tier.station is not None:
-        return CustomStation(_made(tier.station, tier), clock)
+        return CustomStation(_build(tier.station, tier), clock)
     if tier.queue is not None:
         return BoundedStation(tier.workers, tier.queue, clock)
     return Station(tier.workers)

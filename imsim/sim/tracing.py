@@ -1,12 +1,12 @@
-"""Where the time of each delivery went.
+"""Tracing: records the spans of each delivery, which show where its time went.
 
-Whatever happens in a simulated world was caused by something before it. A run that is traced remembers that: what its
-clock schedules carries the chain of spans that led to it, to which links and stations add theirs. What a machine keeps
-for later (a message that waits for its turn in the log, a push that is repeated, one that arrives before its
-predecessor) is taken up again from where its own chain ended.
+Every event in a simulated world has a cause. A traced run records the causes: each call that its clock schedules
+carries the chain of spans that led to it, and links and stations add their spans to the chain. A machine can keep a
+message for later: it waits for its turn in the log, its push is repeated, or it arrives before its predecessor. The
+message then continues from the end of its own chain.
 
-The nodes know nothing of it: `Tracer` has a clock, a station and a link's `watch` of its own, of which they are built.
-The rows are those of any other run. It costs about half as much time again, and memory for every message.
+The nodes do not know of the tracing. `Tracer` creates its own clocks, stations and link watches for them. The other
+rows are equal to those of an untraced run. Tracing takes about half as much time again, and memory for every message.
 """
 
 from __future__ import annotations
@@ -38,16 +38,21 @@ if TYPE_CHECKING:
 
 _OFFLINE, _LINK, _LINK_QUEUE, _RETRANSMIT, _QUEUE, _SERVICE, _RETRY, _HOLD = range(len(KINDS))
 
-#: What a gateway sends: its work for one frame leads to nothing but that frame's departure.
+#: The operations that send a frame to a client: their only consequence is that the frame leaves.
 _TO_CLIENT = frozenset(frame.op for frame in get_args(frames.ToClient))
 _WITH_MESSAGES = (frames.Page, frames.SyncDone, frames.HistoryPage, frames.Entered)
 
 
 class Span:
-    """One part of a chain: from the end of its parent to its own. `intent`: the message that the chain is about, from
-    its intended time on; None if it is about none (a login, say). `since`: when the chain begins;
-    `root_kind`: what was before it, for messages that had to wait for it to begin. `row`: where a delivery has it
-    recorded, 0 for beginnings, which are no spans; -1: nowhere yet."""
+    """One part of a chain: the time from the end of its parent to its own end.
+
+    The root of a chain has no parent and no length: it marks the beginning of the chain and is not a recorded span.
+
+    intent: the message that the chain is about, from its intended time on. None for other chains, such as a login.
+    since: the time at which the chain begins.
+    root_kind: the kind of the wait before the beginning, for messages that had to wait for this chain.
+    row: the row of the span in the recorded table. 0 for the root, -1 if the span is not recorded yet.
+    """
 
     __slots__ = ("end", "intent", "kind", "op", "parent", "root_kind", "row", "since", "where")
 
@@ -65,11 +70,11 @@ class Span:
             self.intent, self.since, self.root_kind = parent.intent, parent.since, parent.root_kind
 
     def until(self, end: float, kind: int, where: str, op: str = "") -> Span:
-        """The chain, longer by a span; itself if that would be none."""
+        """Return the chain extended by a span up to `end`, or the chain itself if the span would have no length."""
         return Span(self, end, kind, where, op) if end > self.end else self
 
     def through(self, parts: Iterable[tuple[float, int]], where: str, op: str = "") -> Span:
-        """The chain, longer by a span for each (end, kind) that is one."""
+        """Return the chain extended by a span for each (end, kind). Spans without length are left out."""
         span = self
         for end, kind in parts:
             if end > span.end:
@@ -77,7 +82,7 @@ class Span:
         return span
 
     def parts(self) -> list[Span]:
-        """From the first to the last, without the beginning."""
+        """Return the spans of the chain from first to last, without the root."""
         found, span = [], self
         while span.parent is not None:
             found.append(span)
@@ -86,26 +91,30 @@ class Span:
 
 
 class Tracer:
-    """`current` is the chain that led to what happens now; None where nothing did, as at a timer's call. `departing`:
-    the chain of the frame that is about to leave a gateway, where it is another."""
+    """Records the chains of a run.
+
+    current: the chain that led to the present call. None if no chain did, as for the call of a timer.
+    departing: the chain of the frame that is about to leave a gateway, if it is not `current`.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self.current: Span | None = None
         self.departing: Span | None = None
         self.works: list[TracedWork] = []
-        self.sent: dict[int, Span] = {}  # of each message, up to its latest sending
-        self.visible: dict[int, Span] = {}  # up to when storage carried out its append, so that others can see it
-        self.stored: dict[int, Span] = {}  # up to when its router knew that it is stored
-        self.pushed: dict[tuple[int, int], Span] = {}  # by (message, device), up to when its gateway had it
-        self.arrived: dict[tuple[int, int], Span] = {}  # up to when the device had it
+        # The chain of each message up to a certain step.
+        self.sent: dict[int, Span] = {}  # up to its latest send
+        self.visible: dict[int, Span] = {}  # up to the time when storage carried out its append and others can read it
+        self.stored: dict[int, Span] = {}  # up to the time when its router knew that it is stored
+        self.pushed: dict[tuple[int, int], Span] = {}  # by (message, device), up to its arrival at the gateway
+        self.arrived: dict[tuple[int, int], Span] = {}  # by (message, device), up to its arrival at the device
         self._done: set[tuple[int, int]] = set()
-        self._shown = array("q")  # of each delivery, see `span_table`
-        self._spans = array("q", (0, 0, 0, 0))  # of each recorded span its parent's row, kind, where and op
+        self._shown = array("q")  # four values for each delivery, see `span_table`
+        self._spans = array("q", (0, 0, 0, 0))  # for each recorded span: the row of its parent, kind, where, op
         self._ends = array("d", (0.0,))
-        self._names = defaultdict[str, int](count().__next__)  # each gets the next number
+        self._names = defaultdict[str, int](count().__next__)  # a new name receives the next number
 
-    # --- what a traced run is made of -------------------------------------------------------------------------------
+    # --- the parts of a traced run ----------------------------------------------------------------------------------
 
     def clock(self, start: float) -> Clock:
         self._clock = TracingClock(start, self)
@@ -116,39 +125,39 @@ class Tracer:
         return self.works[-1]
 
     def link(self, where: str, work: Work | None) -> Watch:
-        """What watches a link. `work`: of its source, which is a device if there is none."""
+        """Return the watch of a link. `work`: the work of the source node, or None if the source is a device."""
         return LinkTrace(self, self._clock, where, work)
 
     def client_frame(self, device: int, frame: Any) -> bool:
-        """A device has this frame. Returns False: it is not to be lost."""
+        """Record the arrival of a frame at a device. Return False: the device does not lose the frame."""
         if type(frame) is frames.Push:
-            self._comes((frame.message,), device)
+            self._record_arrivals((frame.message,), device)
         elif isinstance(frame, _WITH_MESSAGES):
-            self._comes(frame.messages, device)
+            self._record_arrivals(frame.messages, device)
         return False
 
     def client_event(self, client: DeviceNode, event: events.ClientEvent) -> None:
         if type(event) is events.Sent:
             if (intent := intent_of(event.id_client)) is not None:
-                self._sends(intent, client.now)
+                self._record_send(intent, client.now)
         elif type(event) is events.Shown and (intent := intent_of(event.message.id_client)) is not None:
-            self._shows(intent, client.number, client.now)
+            self._record_shown(intent, client.number, client.now)
 
     # --- chains -----------------------------------------------------------------------------------------------------
 
     def base(self, at: float) -> Span:
-        """The current chain, or one that begins here."""
+        """Return the current chain, or a new one that begins at the time `at`."""
         return Span(None, at, _HOLD, "", "") if self.current is None else self.current
 
     def own(self, intent: int | None, known: Span | None, now: float, kind: int, where: str) -> Span | None:
-        """The chain of this message: the current one if it is about it; else what is `known` of it, and a wait."""
+        """Return the chain of a message: the current one if it is about the message, otherwise `known` plus a wait."""
         current = self.current
         if intent is None or known is None or (current is not None and current.intent == intent):
             return current
         return known.until(now, kind, where)
 
     def pushes(self, intent: int | None, device: int, now: float, where: str) -> Span | None:
-        """The chain of a push that its gateway makes, perhaps again."""
+        """Return the chain of a push that a gateway sends, for the first time or again."""
         if intent is None:
             return self.current
         key = (intent, device)
@@ -156,7 +165,7 @@ class Tracer:
             self.pushed[key] = self.current
         return self.own(intent, self.pushed.get(key), now, _RETRY, where)
 
-    def _sends(self, intent: int, now: float) -> None:
+    def _record_send(self, intent: int, now: float) -> None:
         before = self.sent.get(intent)
         if before is not None:
             self.sent[intent] = before.until(now, _RETRY, "client", "send")
@@ -164,15 +173,15 @@ class Tracer:
             root = Span(None, int(self._plan.at[intent]) / 1e9, _HOLD, "", "", intent)
             self.sent[intent] = root.until(now, _OFFLINE, "client", "send")
 
-    def _comes(self, messages: Iterable[Message], device: int) -> None:
-        """These messages are there, even if they cannot be shown yet."""
+    def _record_arrivals(self, messages: Iterable[Message], device: int) -> None:
+        """Record the first arrival of these messages at a device. It may not be able to show them yet."""
         if self.current is not None:
             for message in messages:
                 intent = intent_of(message.id_client)
                 if intent is not None and (intent, device) not in self._done:
                     self.arrived.setdefault((intent, device), self.current)
 
-    def _shows(self, intent: int, device: int, now: float) -> None:
+    def _record_shown(self, intent: int, device: int, now: float) -> None:
         key = (intent, device)
         if key in self._done:
             return
@@ -185,11 +194,11 @@ class Tracer:
         self._shown.extend((*key, self._row_of(self._until_shown(intent, chain, now)), round(now * 1e9)))
 
     def _until_shown(self, intent: int, chain: Span | None, now: float) -> Span:
-        """What led to the message being shown now."""
+        """Return the chain that ends when the message is shown, which is now."""
         if chain is not None and chain.intent == intent:
             return chain.until(now, _HOLD, "client", "gap")
-        # It came along with something else: an answer to a login or to a question. Its own way ends where that could
-        # see it; from then on, it is the other's.
+        # The message arrived in the answer to a login or to another request. Its own chain ends at the time from which
+        # the request could read it. From that time on, the chain of the request counts.
         own = self.stored.get(intent)
         if own is None or (chain is not None and own.end > chain.since):
             own = self.visible.get(intent) or self.sent.get(intent)
@@ -201,7 +210,7 @@ class Tracer:
         return found.until(now, _HOLD, "client", "gap")
 
     def _row_of(self, span: Span) -> int:
-        """Where the span is recorded. What several deliveries have in common is recorded once."""
+        """Return the row of a span and record it if necessary. A span of several deliveries is recorded once."""
         last, new = span, []
         while span.row < 0:
             new.append(span)
@@ -215,14 +224,14 @@ class Tracer:
         return last.row
 
     def table(self, deliveries: pa.Table) -> pa.Table:
-        """The spans of these deliveries."""
+        """Return the table of the spans of these deliveries."""
         shown = np.array(self._shown, np.int64).reshape(-1, 4)
         spans = np.array(self._spans, np.int64).reshape(-1, 4)
         return span_table(self._plan, shown, spans, np.array(self._ends), list(self._names), deliveries)
 
 
 class TracingClock(Clock):
-    """What is scheduled carries the chain that led to it; a timer's call, none."""
+    """A clock that keeps with each scheduled call the chain that led to it. The calls of timers have no chain."""
 
     __slots__ = ("_tracer",)
 
@@ -234,7 +243,7 @@ class TracingClock(Clock):
         super().call_at(at, self._resume, (self._tracer.current, function, argument))
 
     def call_after(self, chain: Span | None, at: float, function: Arrive, argument: Any) -> None:
-        """The same for what another chain led to."""
+        """Call `function(argument)` at the time `at`, with this chain instead of the current one."""
         super().call_at(at, self._resume, (chain, function, argument))
 
     def timer_at(self, at: float, ring: Ring, callback: Any, argument: Any) -> Timer:
@@ -247,7 +256,7 @@ class TracingClock(Clock):
 
 
 class TracedRing:
-    """Has a timer ring, which nothing led to."""
+    """The owner of a timer in a traced run: it resets the chains before the timer's callback runs."""
 
     __slots__ = ("_ring", "_tracer")
 
@@ -261,7 +270,7 @@ class TracedRing:
 
 
 class LinkTrace:
-    """Watches a link: each frame that it carries has its own chain, to which its way is added."""
+    """The watch of a link: it adds the spans of the link to the chain of each frame."""
 
     __slots__ = ("_chain_of", "_clock", "_is_new", "_tracer", "_where", "_work")
 
@@ -280,11 +289,11 @@ class LinkTrace:
         self._is_new = True
 
     def __call__(self, leaves: float, parts: tuple[float, float, float], at: float, arrive: Arrive, frame: Any) -> None:
-        begins, unspoilt, arrives = parts
+        begins, lossless, arrives = parts
         sent = frame.frame if type(frame) is Sent else frame
         where = self._where
         chain = self._chain_of(leaves, sent) or Span(None, leaves, _HOLD, "", "")
-        way = ((leaves, _HOLD), (begins, _LINK_QUEUE), (unspoilt, _LINK), (arrives, _RETRANSMIT), (at, _LINK_QUEUE))
+        way = ((leaves, _HOLD), (begins, _LINK_QUEUE), (lossless, _LINK), (arrives, _RETRANSMIT), (at, _LINK_QUEUE))
         chain = chain.through(way, where)
         if where == "storage-router":
             request, result = sent
@@ -293,7 +302,7 @@ class LinkTrace:
         self._clock.call_after(chain, at, arrive, frame)
 
     def _stored(self, answer: tuple[storage.Append, Arrive, Any]) -> None:
-        """A router hears that a message is stored."""
+        """Record that a message is stored when its router receives the answer."""
         request, arrive, frame = answer
         intent = intent_of(request.message.id_client)
         if intent is not None and self._tracer.current is not None:
@@ -304,7 +313,7 @@ class LinkTrace:
         return self._tracer.current
 
     def _from_client(self, leaves: float, frame: Any) -> Span | None:
-        if self._is_new:  # a connection begins with a request for it
+        if self._is_new:  # the first frame of a connection is the connection attempt
             self._is_new = False
             return Span(None, leaves, _OFFLINE, "", "")
         if type(frame) is frames.Send and (intent := intent_of(frame.id_client)) is not None:
@@ -338,8 +347,11 @@ class LinkTrace:
 
 
 class TracedWork(Work):
-    """A node's station; `jobs_of` has for each job when it came, when it began, when it was done and as how many it
-    counts; `drops_at` when one came that was dropped."""
+    """The work of a node in a traced run: it adds the spans of the node to the chains and records the jobs.
+
+    jobs_of: four values for each job: the times of its arrival, start and end, and the number of jobs it counts as.
+    drops_at: the arrival time of each dropped job.
+    """
 
     __slots__ = (
         "_after", "_clock", "_crashes", "_latest", "_recorded", "_tracer", "delivers", "drops_at", "jobs_of", "sends",
@@ -351,12 +363,12 @@ class TracedWork(Work):
         self._clock = clock
         self.jobs_of = array("d")
         self.drops_at = array("d")
-        self._recorded = 0  # jobs of the station; one of the methods below may call another
-        self._crashes: list[tuple[int, float]] = []  # how many were recorded by then, and when
-        self._latest: tuple[float, float | None] = (0.0, None)  # when the latest operation began, and when it is done
-        self._after: Span | None = None  # the chain up to its end
-        self.sends: dict[int, Span] = {}  # of messages that came to a router and are not in the log, up to then
-        self.delivers: dict[int, Span] = {}  # of messages that came to the router of their recipients
+        self._recorded = 0  # recorded jobs; a method below may call another, and must not record a job twice
+        self._crashes: list[tuple[int, float]] = []  # (the number of recorded jobs at a crash, its time)
+        self._latest: tuple[float, float | None] = (0.0, None)  # the start and the end of the latest operation
+        self._after: Span | None = None  # the chain up to the end of the latest operation
+        self.sends: dict[int, Span] = {}  # chains of messages up to their arrival at a router, until they are appended
+        self.delivers: dict[int, Span] = {}  # chains of messages up to their arrival at the recipients' router
 
     def done(
         self, now: float, op: str, flow: Any, intent: int | None = None, entity: int = 0, carrier: Any = None
@@ -396,32 +408,32 @@ class TracedWork(Work):
         self._add_job(now, begins, done)
         return begins, done
 
-    def keep(self, now: float, thing: Any, entity: int = 0) -> tuple[Any, Span | None]:
-        if type(thing) is frames.Push:
-            return thing, self._tracer.pushes(intent_of(thing.message.id_client), entity, now, self.name)
-        return thing, self.chain_of_delivery(now, thing)
+    def keep(self, now: float, item: Any, entity: int = 0) -> tuple[Any, Span | None]:
+        if type(item) is frames.Push:
+            return item, self._tracer.pushes(intent_of(item.message.id_client), entity, now, self.name)
+        return item, self.chain_of_delivery(now, item)
 
     def resume(self, kept: tuple[Any, Span | None], result: Any = None) -> None:
-        """A push and an append are parts of the operation that was taken on last; a frame for users is next."""
-        thing, chain = kept
+        """Resume an item. A push or an append is part of the latest operation. Another frame starts the next one."""
+        item, chain = kept
         tracer, now, name = self._tracer, self._clock.now, self.name
         begins, done = self._latest
-        if type(thing) is frames.Push:
+        if type(item) is frames.Push:
             if chain is not None:
                 parts = ((now, _HOLD), (begins, _QUEUE), (begins if done is None else done, _SERVICE))
-                chain = chain.through(parts, name, thing.op)
+                chain = chain.through(parts, name, item.op)
             tracer.departing = chain or self._after
-        elif type(thing) is storage.Append:
+        elif type(item) is storage.Append:
             if chain is not None:
                 tracer.current = chain.until(now, _QUEUE, name, "commit")
-                self._carried_out(thing, result)
+                self._carried_out(item, result)
                 if done is not None:
                     tracer.current = tracer.current.through(((begins, _QUEUE), (done, _SERVICE)), name, "commit")
         else:
             tracer.current = chain
 
     def chain_of_delivery(self, now: float, frame: Any) -> Span | None:
-        """The chain of what a router has for the users of a router."""
+        """Return the chain of a frame that a router delivers to another router, or to itself, for its users."""
         if type(frame) is not internal_frames.Deliver:
             return self._tracer.current
         intent = intent_of(frame.message.id_client)
@@ -434,7 +446,10 @@ class TracedWork(Work):
         self.sends.clear()
 
     def jobs(self) -> npt.NDArray[np.float64]:
-        """Of each job when it came, began and was done, if only by a crash, and as how many it counts; shape (4, n)."""
+        """Return the arrival, start and end of each job and the number of jobs it counts as, as an array (4, n).
+
+        A crash ends the jobs that are not done.
+        """
         jobs = np.array(self.jobs_of).reshape(-1, 4)
         for jobs_before, at in self._crashes:
             np.minimum(jobs[:jobs_before, :3], at, out=jobs[:jobs_before, :3])
@@ -445,7 +460,7 @@ class TracedWork(Work):
         self._add_drops(now)
 
     def _carried_out(self, request: storage.Request, result: storage.Result) -> None:
-        """From now on other requests see what an append has stored."""
+        """Record that other requests can read the message of an append from now on."""
         tracer = self._tracer
         if type(request) is storage.Append and type(result) is storage.Appended and tracer.current is not None:
             intent = intent_of(request.message.id_client)
@@ -453,9 +468,9 @@ class TracedWork(Work):
                 tracer.visible.setdefault(intent, tracer.current)
 
     def _worked(self, now: float, op: str, done: float | None, busy: float) -> None:
-        """An operation was taken on, or dropped. `busy`: the station's before it."""
+        """Record an operation that was accepted or dropped. `busy`: the station's `busy` before the operation."""
         tracer = self._tracer
-        if done is not None and self.station.jobs == self._recorded:  # it takes no time, as most operations do
+        if done is not None and self.station.jobs == self._recorded:  # an operation without a service time, like most
             self._latest = (now, done)
         else:
             begins = now if done is None else max(now, done - (self.station.busy - busy))
@@ -465,7 +480,7 @@ class TracedWork(Work):
         self._after = tracer.current
 
     def _add_job(self, now: float, begins: float, done: float | None) -> bool:
-        """Returns whether a worker will be at it. What does not queue is done at once."""
+        """Record a job or a drop. Return whether the operation is a job: operations without a service time are not."""
         self._latest = (now, done)
         if done is None:
             self._add_drops(now)

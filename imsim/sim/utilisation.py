@@ -1,4 +1,4 @@
-"""How busy the nodes of a simulated run are, and how many jobs came to them."""
+"""The utilisation of the nodes in a simulated run, and the number of their jobs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 
 class Meter:
-    """Reads the stations of a run: the share of their workers' time and the waiting times from `since` to `until` (the
-    window of the other measures), and jobs and drops from now on, as all counts are of the whole run. It looks at each
-    of these moments only, so that it costs a job nothing."""
+    """Reads the counters of the stations in a run.
+
+    Utilisation and waiting times are for the window from `since` to `until`, like the other measures. Jobs and drops
+    count from the creation of the meter, because all counts are for the whole run. The meter reads at these moments
+    only, so a job takes no extra time.
+    """
 
     def __init__(self, clock: Clock, works: Sequence[Work], since: float, until: float) -> None:
         self._clock = clock
@@ -37,9 +40,15 @@ class Meter:
         return [(work.station.worked(at), work.station.waited) for work in self._works]
 
     def utilisation(self) -> dict[str, dict[str, float]]:
-        """Of each node: `busy` (0 to 1; also of a custom station, which may do more at a time than its tier has
-        `workers`), `waited` (seconds that jobs which came in the window waited for a worker, all together), the `jobs`
-        that it took on, and `drops`. Of a run that has not come to `until`, up to now."""
+        """Return four values for each node, by its name.
+
+        busy: the share of the workers' time in the window, 0 to 1. A custom station may do more at a time than its tier
+        has `workers`; its share is limited to 1.
+        waited: the seconds that the jobs which arrived in the window waited for a worker, as a sum.
+        jobs: the number of accepted jobs.
+        drops: the number of dropped jobs.
+        If the run has not reached `until`, the window ends now.
+        """
         until = min(self.until, self._clock.now)
         ends = self._now(until)
         first, last, *_ = [*self._readings, ends, ends]
@@ -55,30 +64,32 @@ class Meter:
         }
 
     def queues(self, works: Sequence[TracedWork]) -> dict[str, float]:
-        """Of each node of a traced run, the number of jobs that waited, on average over the same window."""
+        """Return the number of waiting jobs at each node of a traced run, on average over the window."""
         window, length = np.array([self.since, self.until]), self.until - self.since
         queues = {}
         for work in works:
-            came, began, _, _ = work.jobs()
-            queues[work.name] = round(float(_covered(came, began, window)[0]) / length, 6)
+            arrived, began, _, _ = work.jobs()
+            queues[work.name] = round(float(_covered(arrived, began, window)[0]) / length, 6)
         return queues
 
 
 def node_series(works: Sequence[TracedWork], end: float, buckets: int = 100) -> pa.Table:
-    """From time 0 to `end`, in this number of parts: how busy each node was, how many jobs waited, came, were
-    dropped."""
+    """Return a time series for each node, from time 0 to `end` in `buckets` buckets of equal length.
+
+    For each bucket: the utilisation, the average number of waiting jobs, and the numbers of accepted and dropped jobs.
+    """
     edges = np.linspace(0.0, end, buckets + 1)
     width = end / buckets
     columns: list[list[Any]] = [[] for _ in range(7)]
     for work in works:
-        came, began, done, counts = work.jobs()
+        arrived, began, done, counts = work.jobs()
         parts = (
             [work.name] * buckets,
             [work.tier] * buckets,
             np.rint(edges[:-1] * 1e9).astype(np.int64),
             _covered(began, done, edges) / (width * work.workers),
-            _covered(came, began, edges) / width,
-            np.histogram(came, edges, weights=counts)[0].astype(np.int64),
+            _covered(arrived, began, edges) / width,
+            np.histogram(arrived, edges, weights=counts)[0].astype(np.int64),
             np.histogram(work.drops_at, edges)[0],
         )
         for column, values in zip(columns, parts, strict=True):
@@ -87,13 +98,13 @@ def node_series(works: Sequence[TracedWork], end: float, buckets: int = 100) -> 
 
 
 def _covered(begin: Any, end: Any, edges: Any) -> Any:
-    """How many seconds of the intervals lie in each bucket, all together."""
+    """Return the seconds of all intervals that are in each bucket, as a sum."""
 
     def before(times: Any) -> Any:
-        """For each edge, the sum over `times` of what lies between them and the edge."""
+        """Return for each edge the sum of the distances from the `times` before it to the edge."""
         times = np.sort(times)
         sums = np.concatenate(([0.0], np.cumsum(times)))
         count = np.searchsorted(times, edges)
         return count * edges - sums[count]
 
-    return np.maximum(np.diff(before(begin) - before(end)), 0.0)  # negative only by rounding
+    return np.maximum(np.diff(before(begin) - before(end)), 0.0)  # rounding can make a difference negative

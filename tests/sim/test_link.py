@@ -113,8 +113,8 @@ def test_frame_waits_until_previous_frame_is_sent():
 # --- between servers --------------------------------------------------------------------------------------------------
 
 
-def test_frame_that_leaves_earlier_does_not_wait_for_frame_announced_earlier():
-    """One of two workers takes long. The other's frames leave first, although they were announced later."""
+def test_frame_that_leaves_earlier_does_not_wait_for_frame_carried_earlier():
+    """One of two workers takes long. The frames of the other leave first, although `carry` was called later."""
     for latency in ("10ms", {"kind": "uniform", "low": "9ms", "high": "11ms"}):
         wire = Wire(NodeLink, BackendLink, latency=latency)
         wire.carry(5.0, "long")

@@ -60,7 +60,7 @@ def two() -> Two:
     return Two()
 
 
-def test_outage_loses_frames_under_way_and_frames_sent_meanwhile(two):
+def test_outage_loses_frames_in_transit_and_frames_sent_meanwhile(two):
     two.send("before")
     two.outages.begin(two.pairs)
     two.send("during")

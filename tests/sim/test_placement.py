@@ -43,13 +43,15 @@ def test_strategy_moves_work_and_keeps_messages(strategy):
 
 def test_custom_placement_must_return_number_of_node():
     scenario = GROUPS.replace({"topology.placement": lambda name, nodes: nodes})
-    with pytest.raises(imsim.UsageError, match=r"custom placement: '.*', 4: expected a number from 0 to 3, got 4"):
+    with pytest.raises(
+        imsim.UsageError, match=r"custom placement\('.*', 4\): must return a number from 0 to 3 \(got 4\)"
+    ):
         imsim.simulate(scenario)
 
 
 def test_exception_in_custom_placement_is_usage_error():
     scenario = GROUPS.replace({"topology.placement": lambda name, nodes: {}[nodes]})
-    with pytest.raises(imsim.UsageError, match=r"custom placement: '.*', 4: raised KeyError: 4") as caught:
+    with pytest.raises(imsim.UsageError, match=r"custom placement\('.*', 4\) raised KeyError: 4") as caught:
         imsim.simulate(scenario)
     assert isinstance(caught.value.__cause__, KeyError)
 

@@ -61,7 +61,7 @@ def test_bounded_station_drops_same_jobs_as_simpy_model(jobs, workers, room):
 
 
 @given(_JOBS, st.integers(1, 3), st.integers(1, 5), st.data())
-def test_job_announced_in_advance_takes_no_room_before_arrival(jobs, workers, room, data):
+def test_job_submitted_in_advance_takes_no_room_before_arrival(jobs, workers, room, data):
     """An example is the answer to a frame: it is submitted early and arrives when the service of the frame ends."""
     clock = SimpleNamespace(now=0.0)
     station = BoundedStation(workers, room, clock)

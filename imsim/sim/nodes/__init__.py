@@ -1,10 +1,10 @@
-"""The nodes of the simulated system: each holds core machines, and is the port that they act through.
+"""The nodes of the simulated system. Each node holds a core machine and is the port that the machine acts through.
 
-**One event a hop.** When a frame arrives, its node's station says at once when a worker will be done with it, and the
-machine runs right then, given that later time as its `now`: what it sends leaves at that time. So a hop is one event,
-its arrival. Operations without a service time do not queue: they pass by those that do.
+**One event per hop.** When a frame arrives, the station of its node computes at once when a worker will be done with
+it. The machine also runs at once, with that later time as its `now`, and the frames that it sends leave at that time.
+So a hop is one event, its arrival. Operations without a service time do not queue: they overtake those with one.
 
-A node knows its clock, its station (`work`) and its way to each other node, but neither the cluster nor the plan.
+A node knows its clock, its station (`work`) and its way to each other node. It does not know the cluster or the plan.
 """
 
 from imsim.sim.nodes.client import ClientNode, DeviceNode

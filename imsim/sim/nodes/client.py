@@ -1,4 +1,4 @@
-"""A client's node, and that of a device in a scenario."""
+"""The node of a client, and the node of a device in a scenario."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _NEVER = float("-inf")
 
 
 class ClientNode(Node, ABC, Generic[C]):
-    """Holds a client. `number`: of its device."""
+    """A node that holds a client. `number`: the number of its device."""
 
     __slots__ = ("connection", "lose", "machine", "number")
 
     def __init__(self, number: int, clock: NodeClock, make: Callable[[Any], Client]) -> None:
-        """`make`: makes the client; this node is its port."""
+        """`make`: a function that creates the client. This node is its port."""
         super().__init__(clock)
         self.number = number
         self.connection: C | None = None
-        #: A hook for experiments: a frame for which it is true vanishes at this device, in either direction.
+        #: A hook for experiments: the device loses each frame for which it returns true, in both directions.
         self.lose: Callable[[Any], bool] | None = None
         self.machine = make(self)
 
     @abstractmethod
     def dial(self) -> C:
-        """A new connection to a gateway."""
+        """Return a new connection to a gateway."""
 
     def forget(self) -> None:
         self.machine.forget()
@@ -42,7 +42,7 @@ class ClientNode(Node, ABC, Generic[C]):
         del self.machine
 
     def act(self, action: Callable[[float], object]) -> None:
-        """Have the machine do something on the application's behalf: `action(now)`."""
+        """Call `action(now)`, an operation of the application on the machine."""
         self.now = self.clock.now
         action(self.now)
 
@@ -80,10 +80,9 @@ class ClientNode(Node, ABC, Generic[C]):
             connection.up.carry(self.now, connection.lost_by_gateway, None)
 
 
-#: By the type of an event: what is called with the number of the device, such an event of its client, and when it
-#: happened.
+#: By the type of a client's event: a function that is called with the number of the device, the event and its time.
 Reports = Mapping[type, Callable[[int, Any, float], None]]
-#: Called with the device and the event, after that.
+#: Called with the device and the event, after the function from `Reports`.
 Listener = Callable[["DeviceNode", events.ClientEvent], None]
 
 
@@ -91,14 +90,16 @@ class Dialer(Protocol):
     """Connects devices."""
 
     def connect(self, client: DeviceNode) -> Connection:
-        """A new connection from this device to a gateway."""
+        """Return a new connection from this device to a gateway."""
 
 
 class DeviceNode(ClientNode[Connection]):
-    """A device of the plan. `network`: what its next connection goes over; `loss`: the share of transmissions that it
-    loses then."""
+    """A device of the plan.
 
-    __slots__ = ("_dialer", "_listeners", "_reports", "deaf_until", "loss", "network")
+    `network`: the network of its next connection. `loss`: the share of transmissions that this connection loses.
+    """
+
+    __slots__ = ("_dialer", "_listeners", "_reports", "loss", "network", "paused_until")
 
     def __init__(
         self,
@@ -116,13 +117,13 @@ class DeviceNode(ClientNode[Connection]):
         self._dialer = dialer
         self._reports = reports
         self._listeners = listeners
-        self.deaf_until = _NEVER  # until then the device reads nothing, see `PausableConnection`
+        self.paused_until = _NEVER  # the device reads nothing before this time, see `PausableConnection`
 
     def dial(self) -> Connection:
         return self._dialer.connect(self)
 
     def break_connection(self) -> None:
-        """The network between this device and its gateway fails: both ends learn of it, frames on their way vanish."""
+        """Break the network to the gateway: both ends detect it, and the frames in transit are lost."""
         if self.connection is not None:
             self.connection.cut(None)
 

@@ -1,4 +1,4 @@
-"""A gateway's node."""
+"""The node of a gateway."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from imsim.sim.link import Hop
 from imsim.sim.nodes.node import ServerNode
 from imsim.sim.nodes.work import Work
 
-#: Called with what a gateway did with a push, the number of the device, and when.
+#: Called with a gateway's event about a push, the number of the device and the time.
 Report = Callable[[events.Pushed | events.Shed, int, float], None]
 
 
@@ -25,6 +25,8 @@ C = TypeVar("C", bound=ConnectionState)
 
 
 class GatewayNode(ServerNode, Generic[C]):
+    """A node that holds a gateway and its connections."""
+
     __slots__ = (
         "_batches", "_epoch", "_placement", "_policies", "_report", "_routers", "_unnoticed", "_users", "connections",
         "machine",
@@ -44,8 +46,8 @@ class GatewayNode(ServerNode, Generic[C]):
         report: Report,
         batch_interval: float = 0.0,
     ) -> None:
-        """`epoch`: wall time at which the clock was 0. `users`: all that there are. `placement`: which router
-        owns a conversation or a user."""
+        """`epoch`: the wall time at which the clock was 0. `users`: the names of all users. `placement`: decides which
+        router owns a conversation or a user."""
         super().__init__(index, clock, work)
         self._policies = policies
         self._epoch = epoch
@@ -54,7 +56,7 @@ class GatewayNode(ServerNode, Generic[C]):
         self._report = report
         self._routers: Mapping[str, Hop] = {}
         self.connections: dict[int, C] = {}
-        #: After a crash, until it is noticed: the connections that were lost with it.
+        #: The connections that a crash broke, until the crash is detected. None at all other times.
         self._unnoticed: list[C] | None = None
         self._batches = Batches(clock, work, batch_interval, self.connections) if batch_interval else None
         self.machine: Gateway | None = None
@@ -68,7 +70,7 @@ class GatewayNode(ServerNode, Generic[C]):
         self.machine = Gateway(self, self._policies, self.name, self._placement, self._epoch, self.new_timers())
 
     def crash(self) -> None:
-        """The clients hear of it by `crash_noticed`."""
+        """Stop the gateway. The clients do not know before `crash_noticed`."""
         super().crash()
         self.machine = None
         self._unnoticed = list(self.connections.values())
@@ -79,13 +81,14 @@ class GatewayNode(ServerNode, Generic[C]):
             connection.gateway_crashed()
 
     def crash_noticed(self) -> None:
+        """Break the clients' connections: the crash is detected."""
         unnoticed, self._unnoticed = self._unnoticed or [], None
         for connection in unnoticed:
             connection.crash_noticed()
 
     @property
     def seems_up(self) -> bool:
-        """Whether it is, as far as anything outside can know."""
+        """Whether the node seems up to others: it is up, or its crash is not detected yet."""
         return self.is_up or self._unnoticed is not None
 
     def forget(self) -> None:
@@ -131,7 +134,7 @@ class GatewayNode(ServerNode, Generic[C]):
         id = connection.id
         done = self.work.done(self.clock.now, frame.op, id, intent, connection.client.number, frame)
         if done is None:
-            return  # no room: the frame vanishes, and the client repeats what matters
+            return  # the queue is full: the frame is lost, and the client repeats those that need an answer
         self.now = done
         self.machine.receive(id, frame, done)
 
@@ -164,7 +167,7 @@ class GatewayNode(ServerNode, Generic[C]):
             target.down.carry(self.now, target.lost_by_client, None)
 
     def authenticate(self, connection: int, token: str) -> None:
-        # In the simulation a token is the user's name and when it was issued; its check costs what `login` costs.
+        # In the simulation, a token is the user's name and its time of issue. The cost of `login` includes its check.
         self.clock.call_at(self.now, self._authenticated, (connection, token))
 
     def _authenticated(self, asked: tuple[int, str]) -> None:
@@ -186,7 +189,7 @@ class GatewayNode(ServerNode, Generic[C]):
 
 
 class Batches:
-    """Pushes to one connection wait for each other, and go as one operation."""
+    """Batches of pushes: the pushes to one connection within an interval are sent as one operation."""
 
     __slots__ = ("_clock", "_connections", "_interval", "_waiting", "_work")
 

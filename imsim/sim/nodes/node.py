@@ -1,4 +1,4 @@
-"""What the nodes have in common: machines that are woken in time; and of servers, that they crash and come back."""
+"""The base classes of nodes: a node runs the timers of its machine, and a server can crash and restart."""
 
 from __future__ import annotations
 
@@ -13,32 +13,35 @@ _NEVER = float("inf")
 
 
 class Node:
-    """Holds a core machine. `now` is the time that it is given: when the node's worker is done with what came."""
+    """A node that holds a core machine.
+
+    `now` is the time that the machine gets: when the node's worker is done with the frame that arrived.
+    """
 
     __slots__ = ("_timers", "clock", "now")
 
     def __init__(self, clock: NodeClock) -> None:
         self.clock = clock
         self.now = clock.now
-        self._timers: Timers | None = None  # of its machine, if that is alive
+        self._timers: Timers | None = None  # the timers of its machine, or None after a crash
 
     def new_timers(self) -> Timers:
-        """For a machine that begins."""
+        """Return timers for a machine that starts."""
         assert isinstance(self.clock, Clock)
         self._timers = NodeTimers(self, self.clock)
         return self._timers
 
     def on_time(self, callback: Callable[[Any, float], None], argument: Any) -> None:
-        """A timer of the machine has come to its deadline."""
+        """Call the callback of a timer at its deadline."""
         self.now = now = self.clock.now
         callback(argument, now)
 
     def forget(self) -> None:
-        """Let go of all that it holds: the run is over."""
+        """Release all objects that the node holds, at the end of the run."""
 
 
 class NodeTimers(Timers):
-    """Those of a node's machine. Each stands in the clock, so the machine is never asked for its next deadline."""
+    """The timers of a node's machine. The clock holds each timer, so the node never needs the next deadline."""
 
     __slots__ = ("_clock", "_node")
 
@@ -53,7 +56,7 @@ class NodeTimers(Timers):
         self._node = None
 
     def handle(self, now: float) -> None:
-        """What was due has been called."""
+        """Do nothing: the clock has called the callbacks that were due."""
 
     def ring(self, timer: Timer) -> None:
         _, _, callback, argument, _ = timer
@@ -63,7 +66,7 @@ class NodeTimers(Timers):
 
 
 class ServerNode(Node):
-    """Node number `index` of its tier, and the station that does its work."""
+    """A server: the node with number `index` of its tier, with the station (`work`) for its operations."""
 
     __slots__ = ("died", "index", "is_up", "lives", "name", "work")
 
@@ -75,15 +78,15 @@ class ServerNode(Node):
         self.name = f"{self.tier}{index}"
         self.work = work
         self.is_up = True
-        self.lives = 0  # how often it has crashed
-        self.died = -_NEVER  # when it crashed last
+        self.lives = 0  # the number of its crashes
+        self.died = -_NEVER  # the time of its last crash
 
     @property
     def key(self) -> tuple[str, int]:
         return self.tier, self.index
 
     def crash(self) -> None:
-        """Everything in memory is gone."""
+        """Stop the node. Everything in its memory is lost."""
         self.is_up = False
         self.lives += 1
         self.died = self.clock.now
@@ -93,15 +96,15 @@ class ServerNode(Node):
         self.work.forget(self.clock.now)
 
     def start(self) -> None:
-        """Run, for the first time or after a crash."""
+        """Start the node, for the first time or after a crash."""
         self.is_up = True
 
     def restart(self) -> None:
-        """Run after a crash, and take up again what was going on."""
+        """Start the node after a crash, and resume its unfinished operations."""
         self.start()
 
     def peer_lost(self, peer: ServerNode) -> None:
-        """The connection to this node broke, and this end has noticed."""
+        """Handle the detection of a broken connection to this peer."""
 
     def peer_back(self, peer: ServerNode) -> None:
-        """The two are connected again."""
+        """Handle a restored connection to this peer."""

@@ -1,4 +1,4 @@
-"""A router's node."""
+"""The node of a router."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from imsim.sim.link import Hop
 from imsim.sim.nodes.node import ServerNode
 from imsim.sim.nodes.work import Work
 
-#: Called with what was stored, and when.
+#: Called with the event of a stored message and its time.
 Report = Callable[[events.Committed, float], None]
 
 
 class RouterNode(ServerNode):
-    """Carries the frames of a router, and charges for them."""
+    """A node that holds a router: it carries the router's frames and charges their service times."""
 
     __slots__ = (
         "_epoch",
@@ -49,8 +49,8 @@ class RouterNode(ServerNode):
         storage_placement: Placement,
         report: Report,
     ) -> None:
-        """`epoch`: wall time at which the clock was 0. `users`: the number of each. `placement` and `storage_placement`
-        decide which router, and which storage, owns a conversation or a user."""
+        """`epoch`: the wall time at which the clock was 0. `users`: the number of each user, by name. `placement` and
+        `storage_placement` decide which router and which storage own a conversation or a user."""
         super().__init__(index, clock, work)
         self._policies = policies
         self._epoch = epoch
@@ -63,7 +63,7 @@ class RouterNode(ServerNode):
         self.start()
 
     def wire(self, gateways: Mapping[str, Hop], routers: Mapping[str, Hop], storages: Mapping[str, Hop]) -> None:
-        """The ways to the other nodes, by their names."""
+        """Set the ways to the other nodes, by their names."""
         self._gateways = gateways
         self._routers = routers
         self._storages = storages
@@ -74,7 +74,7 @@ class RouterNode(ServerNode):
         self.machine = Router(self, self._policies, self.name, *placements, self._epoch, self.new_timers())
 
     def open(self, conversation_id: str, founders: tuple[str, ...]) -> None:
-        """Have a conversation ready for what will come."""
+        """Open a conversation before its first message. `founders`: its members if it does not exist yet."""
         assert self.machine is not None
         self.now = self.clock.now
         self.machine.open(conversation_id, self.now, founders)
@@ -112,7 +112,7 @@ class RouterNode(ServerNode):
     def on_time(self, callback: Callable[[Any, float], None], argument: Any) -> None:
         super().on_time(callback, argument)
         if self.machine is not None:
-            self.machine.handle_timer(self.now)  # which has it deal with what it has sent to itself
+            self.machine.handle_timer(self.now)  # the router handles the frames that it sent to itself
 
     def receive(self, frame: internal_frames.ToRouter) -> None:
         if self.machine is not None:
@@ -126,7 +126,8 @@ class RouterNode(ServerNode):
     # --- the router's port ---
 
     def charge(self, frame: internal_frames.ToRouter, kept: Any, now: float) -> float | None:
-        """Have a worker take the frame; where the queue is full, the frame vanishes."""
+        """Submit the work for a frame. Return the time when it is done, or None if the queue is full and the frame is
+        lost."""
         work, op = self.work, frame.op
         flow, id_client, recipients = frame.charged
         if kept is not None:

@@ -1,4 +1,4 @@
-"""A storage server's node."""
+"""The node of a storage server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imsim.sim.nodes.commits import Answer, GroupCommit
 from imsim.sim.nodes.node import ServerNode
 from imsim.sim.nodes.work import Work
 
-#: The name of the router that asks, and what.
+#: The name of the router that sent a request, and the request.
 Asked = tuple[str, storage.Request]
 
 _PAGES = (storage.MissedPage, storage.RangePage)
@@ -21,8 +21,10 @@ _ABOUT_ONE = (storage.OpenConversation, storage.Lookup)
 
 
 class Data:
-    """What all storage servers hold, shared by all, because what a request means does not depend on the server that
-    carries it out. `durable`: conversation -> when all that storage has of it by now is safe."""
+    """The data of the storage servers. All servers share it: the result of a request does not depend on the server.
+
+    `durable`: for each conversation, the time from which all of its stored messages are durable.
+    """
 
     def __init__(self, fanout: str) -> None:
         self.memory = MemoryStorage(fanout)
@@ -33,11 +35,11 @@ class Data:
 
 
 class StorageNode(ServerNode):
-    """One storage server, where requests take their time.
+    """A storage server. Requests take service time.
 
-    A request is carried out when it comes (an append under group commit: when its commit starts) and answered when the
-    work for it is done; so what reads a message that is still being made durable is answered no earlier than that is.
-    One that finds the queue full is not carried out: it fails at once.
+    A request is carried out when it arrives. With group commit, an append is carried out when its commit starts. The
+    answer is sent when the work for the request is done. If a request reads a message that is not durable yet, the
+    answer waits until the message is durable. If the queue is full, the request is not carried out and fails at once.
     """
 
     __slots__ = ("_commits", "_data", "_drops", "_routers", "stalled_until")
@@ -56,7 +58,7 @@ class StorageNode(ServerNode):
         self._routers = routers
 
     def crash(self) -> None:
-        """What it holds, stays; what it was asked and has not answered, it never will."""
+        """Stop the server. Its data survive. Requests that it has not answered are never answered."""
         super().crash()
         if self._commits is not None:
             self._commits = self._commits.forget()
@@ -83,7 +85,7 @@ class StorageNode(ServerNode):
 
     def _after_stall(self, waiting: tuple[int, Asked]) -> None:
         life, asked = waiting
-        if life == self.lives:  # else it crashed while it stood still
+        if life == self.lives:  # otherwise the server crashed during the stall, and the request is lost
             self.receive(asked)
 
     def _is_full(self, request: storage.Request, now: float) -> bool:
@@ -96,8 +98,8 @@ class StorageNode(ServerNode):
 
     def _answer(self, asked: Asked, result: storage.Result, done: float | None) -> None:
         router, request = asked
-        if done is None:  # a custom station decided so, after all
-            result, done = storage.Failed("dropped"), self.clock.now
+        if done is None:  # only a custom station drops a request here
+            result, done = storage.Failed("the custom station dropped the request"), self.clock.now
         durable = self._data.durable
         if type(result) is storage.Appended:
             assert type(request) is storage.Append
@@ -110,7 +112,7 @@ class StorageNode(ServerNode):
 
 
 def _read(request: storage.Request, result: storage.Result) -> Iterable[str]:
-    """The conversations that the result says something about."""
+    """Return the conversations that the result has data of."""
     if isinstance(result, _PAGES):
         return {message.conversation_id for message in result.messages}
     if isinstance(request, _ABOUT_ONE):

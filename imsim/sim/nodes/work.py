@@ -1,4 +1,4 @@
-"""How long a node takes over an operation."""
+"""The work of a node: the service times of its operations, and the station that does them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from imsim.sim.clock import Clock
 from imsim.sim.sizes import carried_bytes
 from imsim.sim.station import station_of
 
-#: The streams of renamed operations keep their first names, so that a seed gives the same rows as ever.
+#: The random streams of renamed operations keep their first names, so a seed still gives the same rows.
 _STREAMS = {"save_state": "save_place", "presence_update": "hint"}
 
-_OTHERS = 1 << 40  # draws for operations without a message are numbered from here, those of messages by intent
+_OTHERS = 1 << 40  # the first draw for operations without a message; those with a message are numbered by intent
 
 
 class _Operation:
-    """How long an operation takes. `others`: draws for those without a message."""
+    """The service time of an operation. `others`: the draws for operations without a message."""
 
     __slots__ = ("constant", "draws", "others", "quantile")
 
     def __init__(self, times: Distribution, speed: float, draws: Draws, others: int) -> None:
-        """`speed`: how many times as fast the workers are as those that `times` are of."""
+        """`speed`: the service times are `times` divided by this."""
         quantile = times.quantile
         self.quantile: Callable[[float], float] = quantile if speed == 1 else lambda u: quantile(u) / speed
         self.constant = None if times.constant is None else self.quantile(0.5)
@@ -33,22 +33,25 @@ class _Operation:
         self.others = numbers(draws, others)
 
     def demand(self, intent: int | None, entity: int) -> float:
-        """The seconds of work that it is for this message and entity."""
+        """Return the service time, in seconds, for a message and an entity."""
         if self.constant is not None:
             return self.constant
         return self.quantile(next(self.others) if intent is None else self.draws.at(intent, entity))
 
 
 class Work:
-    """A node's station with the service times of its tier. The time at which an operation will be done is None if there
-    is no room for it in the queue."""
+    """The station of a node, with the service times of its tier.
+
+    Several methods return the time at which an operation will be done. They return None if the operation is dropped,
+    which a full queue and a custom station can do.
+    """
 
     __slots__ = (
         "_append_is_all", "_operations", "_per_byte", "_service", "name", "station", "tier", "workers",
     )  # fmt: skip
 
     def __init__(self, tier: Tier, seed: int, kind: str, index: int, clock: Clock) -> None:
-        """`kind`: of the tier."""
+        """`kind`: the name of the tier. `index`: the number of the node in it."""
         self.tier = kind
         self.name = f"{kind}{index}"
         self.workers = tier.workers
@@ -62,28 +65,31 @@ class Work:
             for op, distribution in times.items()
         }
         self._service = self._operations
-        #: Whether an append costs its own service time and nothing else, as it mostly does.
+        #: Whether an append costs its own service time only. In most scenarios it does.
         self._append_is_all = not self._per_byte and not {"inbox", "commit"} & self._service.keys()
 
     def set_free(self, free: bool) -> None:
-        """Whether operations take no time from now on."""
+        """Set whether operations take no time from now on."""
         self._service = {} if free else self._operations
 
     def takes(self, op: str) -> bool:
-        """Whether the operation takes time: if not, it does not queue."""
+        """Return whether an operation takes time. If it takes none, it does not queue."""
         return op in self._service
 
     def done(
         self, now: float, op: str, flow: Any, intent: int | None = None, entity: int = 0, carrier: Any = None
     ) -> float | None:
-        """When a worker will be done with an operation that comes now. Its demand is a property of (message, entity),
-        whatever else happens, so that other designs meet the same. `carrier`: the frame whose bytes count."""
+        """Submit an operation that arrives at `now`. Return the time when a worker will be done with it.
+
+        Its demand depends on (message, entity) only, so other designs get the same demand under the same seed.
+        `carrier`: the frame whose bytes count.
+        """
         operation = self._service.get(op)
         if operation is None:
             return now
         demand = operation.constant
         if demand is None:
-            # As in `demand`, without a call.
+            # Repeats `_Operation.demand`, because a method call is slow here.
             u = next(operation.others) if intent is None else operation.draws.at(intent, entity)
             demand = operation.quantile(u)
         if self._per_byte:
@@ -93,7 +99,7 @@ class Work:
     def done_for_each(
         self, now: float, op: str, flow: Any, intent: int | None, entities: Collection[int], carrier: Any = None
     ) -> float | None:
-        """The same for an operation that costs its service time, and its bytes, once for each of `entities`."""
+        """Submit an operation that costs its service time and its bytes once for each of `entities`."""
         if op not in self._service:
             return now
         demand = self._demand(op, intent, entities)
@@ -102,7 +108,7 @@ class Work:
         return self.station.submit(now, demand, flow)
 
     def done_with_storage(self, now: float, request: storage.Request, result: storage.Result) -> float | None:
-        """The same for a request of storage, of which the result says how much work it was."""
+        """Submit the work for a storage request. The result gives the number of rows that were read or written."""
         op = request.op
         if type(request) is storage.Append:
             if self._append_is_all:
@@ -116,15 +122,15 @@ class Work:
         return self.station.submit(now, demand, None)
 
     def forget(self, now: float) -> None:
-        """The node crashes: nothing of what it was working at will be done."""
+        """Drop all operations that are not done, after a crash of the node."""
         self.station.forget(now)
 
     def turn_away(self, now: float) -> None:
-        """An operation that comes now finds the queue full, and is not begun."""
+        """Count an operation that is dropped because the queue is full."""
         self.station.drops += 1
 
     def append_demand(self, request: storage.Append, result: storage.Result) -> float:
-        """What an append costs, its inbox rows included and its commit not."""
+        """Return the demand of an append in seconds, with its inbox rows but without its commit."""
         message = request.message
         intent = intent_of(message.id_client)
         demand = self._demand("append", intent, (0,)) + self._bytes_demand("append", message)
@@ -134,21 +140,25 @@ class Work:
         return demand
 
     def commit(self, now: float, first: storage.Append, demands: Sequence[float]) -> tuple[float, float | None]:
-        """When a worker begins a commit of appends with these demands, of which `first` is the first, and when it is
-        done with it."""
+        """Submit a commit of appends. Return the time when a worker starts it and the time when it is done.
+
+        `first`: the first append of the commit. `demands`: the demands of all its appends.
+        """
         demand = self._commit_demand(first) + sum(demands)
         done = self.station.submit(now, demand, None, len(demands))
         return now if done is None else max(now, done - demand), done
 
-    def keep(self, now: float, thing: Any, entity: int = 0) -> Any:
-        """Something waits at this node. Returns what is to be given to `resume` when it is taken up again. It serves to
-        trace where the time goes (`imsim.sim.tracing`)."""
+    def keep(self, now: float, item: Any, entity: int = 0) -> Any:
+        """Note that `item` (a frame or an append) waits at this node. Return the argument for `resume`.
+
+        Only traced runs use it (`imsim.sim.tracing`).
+        """
 
     def resume(self, kept: Any, result: Any = None) -> None:
-        """What was kept is taken up again. `result`: of a request that was carried out."""
+        """Resume an item that `keep` noted. `result`: the result of a request that was carried out."""
 
     def _commit_demand(self, first: storage.Append) -> float:
-        """What a commit costs of which this is the first append."""
+        """Return the demand, in seconds, of a commit without its appends. `first`: the first append of the commit."""
         return self._demand("commit", intent_of(first.message.id_client), (0,))
 
     def _demand(self, op: str, intent: int | None, entities: Iterable[int]) -> float:
