@@ -108,7 +108,11 @@ def test_methods_and_properties_have_docstrings_in_google_style(name):
         text = inspect.getdoc(one) or ""
         assert text, f"{name}.{member} has no docstring"
         assert "Raises: " not in text, f"{name}.{member}: `Raises:` begins a section"
-        for argument in inspect.signature(one).parameters if inspect.isfunction(inspect.unwrap(getattr(one, "__func__", one))) else ():
+        for argument in (
+            inspect.signature(one).parameters
+            if inspect.isfunction(inspect.unwrap(getattr(one, "__func__", one)))
+            else ()
+        ):
             assert argument == "self" or f"    {argument}: " in text, f"{name}.{member}: {argument} is not described"
 
 

@@ -118,7 +118,7 @@ class Replications:
 
     @property
     def printed(self) -> list[str]:
-        """The metrics of the printed table: all but those that cannot differ from another one."""
+        """The metrics of the printed table. It leaves out metrics that always equal another one."""
         return printed(self.metrics, [self.scenario], self.asked)
 
     def values(self, metric: str) -> list[float]:

@@ -64,7 +64,7 @@ def every_device_holds_its_visible_set(evidence: Evidence) -> Iterator[str]:
 
 
 def _is_shared(evidence: Evidence, visible: list[Message]) -> bool:
-    """Return whether two devices sent one of these: once it is amended, the words of either may have been stored."""
+    """Return whether two devices sent one of these: once it is amended, the content of either may have been stored."""
     return any(message.id_client in evidence.shared for message in visible)
 
 

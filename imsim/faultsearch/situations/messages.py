@@ -51,7 +51,7 @@ def _is_early(entry: ClientReceived[frames.Push], past: Memory) -> bool:
 
 
 def _is_kept(entry: Shown) -> bool:
-    """Whether it is in a log, not in a chatroom."""
+    """Whether the message is in a log, not in a chatroom."""
     return not is_chatroom(entry.event.message.conversation_id)
 
 
