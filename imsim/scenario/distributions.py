@@ -254,9 +254,9 @@ def _percentile(value: object) -> object:
 
 
 class Empirical(_Distribution):
-    """A measured distribution: equally likely `values`, or `percentiles`.
+    """A measured distribution: equally likely `values`, or `percentiles` with linear interpolation between them.
 
-    Percentiles are pairs of a percentile and its value, with linear interpolation between them. In TOML:
+    `percentiles` are pairs of a percentile and its value. In TOML:
 
         { kind = "empirical", values = ["1ms", "1.2ms", "9ms"] }
         { kind = "empirical", percentiles = [[0, "1ms"], [50, "2ms"], [99, "9ms"], [100, "30ms"]] }
