@@ -1,6 +1,6 @@
 """Refresh the generated tables of the pages in docs/: `python -m docs.field_tables`.
 
-A table stands between two comments, `<!-- generated: NAME -->` and `<!-- end -->`. Its contents come from the models of
+A table is between two comments, `<!-- generated: NAME -->` and `<!-- end -->`. Its contents come from the models of
 `imsim.scenario`: types, defaults, bounds and descriptions. `tests/test_docs.py` fails if a page is not current.
 """
 

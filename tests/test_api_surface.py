@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import inspect
 import subprocess
 import sys
@@ -94,8 +95,35 @@ def test_examples_in_docstrings_run(name, tmp_path, monkeypatch):
     runner.run(examples, out=output.append)
     assert not runner.failures, "".join(output)
     pyplot.close("all")
-    needs_none = ("ImsimError", "RunError", "UsageError", "CustomDistribution", "Empirical", "Served", "Scenario")
-    assert examples.examples or name in needs_none
+    assert examples.examples or name in ("ImsimError", "RunError", "UsageError")
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_methods_and_properties_have_docstrings_in_google_style(name):
+    cls = getattr(imsim, name)
+    for member in dir(cls):
+        one = getattr(cls, member)
+        if member.startswith("_") or not (callable(one) or isinstance(one, property | functools.cached_property)):
+            continue
+        text = inspect.getdoc(one) or ""
+        assert text, f"{name}.{member} has no docstring"
+        assert "Raises: " not in text, f"{name}.{member}: `Raises:` begins a section"
+        for argument in (
+            inspect.signature(one).parameters
+            if inspect.isfunction(inspect.unwrap(getattr(one, "__func__", one)))
+            else ()
+        ):
+            assert argument == "self" or f"    {argument}: " in text, f"{name}.{member}: {argument} is not described"
+
+
+@pytest.mark.parametrize("method", ["load", "from_toml", "replace"])
+def test_examples_of_scenario_methods_run(method):
+    text = inspect.getdoc(getattr(Scenario, method))
+    examples = doctest.DocTestParser().get_doctest(text, {"imsim": imsim}, method, None, 0)
+    assert examples.examples
+    output: list[str] = []
+    doctest.DocTestRunner(verbose=False).run(examples, out=output.append)
+    assert not output, "".join(output)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -136,7 +136,7 @@ def utilisation(run: RunData) -> pd.DataFrame:
     import pandas as pd
 
     if "utilisation" not in run.manifest:
-        raise UsageError(f"run {run.id} has no data about nodes: only simulated runs have")
+        raise UsageError(f"run {run.id} has no data about nodes: only simulated runs have them")
     table = pd.DataFrame.from_dict(run.manifest["utilisation"], orient="index").rename_axis("node")
     table = table.astype({"jobs": int, "drops": int}).rename(columns={"waited": "waited_seconds"})
     table.insert(0, "tier", table.index.str.rstrip("0123456789"))

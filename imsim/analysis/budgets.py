@@ -92,7 +92,11 @@ class Budget:
         raise UsageError(f"budget {text!r}: expected a plain number, got {bound!r}")
 
     def is_kept_by(self, value: float) -> bool:
-        """Return whether one number keeps the bound. Infinity keeps no upper bound, and nan keeps none at all."""
+        """Return whether one number keeps the bound. Infinity keeps no upper bound, and nan keeps none at all.
+
+        Args:
+            value: the number, in the unit of `bound`.
+        """
         return _OPERATORS[self._operator](value, self.bound)
 
     def judge(self, values: Sequence[float], found: Estimate | None = None) -> Verdict:

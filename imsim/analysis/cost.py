@@ -92,7 +92,7 @@ class Cost:
 
 
 def fixed_per_hour(scenario: Scenario) -> dict[str, float]:
-    """Return the cost by the hour of the nodes and workers of a design, which is known before a run."""
+    """Return the hourly cost of a design's nodes and workers. It is known before a run."""
     prices, tiers = scenario.cost, scenario.topology.tiers()
     nodes = {f"{name}s": count * getattr(prices, name) for name, (count, _) in tiers.items()}
     return {**nodes, "workers": sum(count * tier.workers for count, tier in tiers.values()) * prices.worker}

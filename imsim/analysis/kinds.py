@@ -81,7 +81,7 @@ def kind_of(name: str) -> MetricKind:
 
 
 def axis_label(name: str, currency: str = "") -> str:
-    """Return the label of an axis, with the unit. `currency`: of costs."""
+    """Return the label of an axis, with the unit. `currency` is the unit of costs."""
     kind = kind_of(name)
     unit = {"money": currency, "share": "", "": ""}.get(kind.unit, kind.unit)
     label = kind.label or name

@@ -109,7 +109,7 @@ def did_you_mean(name: str, own: Iterable[str] = ()) -> str:
 
 @dataclass(frozen=True)
 class Measures:
-    """The metrics to measure in each replication: names, and functions of the user."""
+    """The metrics to measure in each replication: names of built-in metrics, and the user's own functions."""
 
     names: tuple[str, ...]
     functions: dict[str, MetricFunction] = field(default_factory=dict)

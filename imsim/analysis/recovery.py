@@ -252,15 +252,20 @@ class _Waits:
         return math.inf if is_known else math.nan
 
     def between(self, at: int, back: float, limit: float) -> NDArray[np.bool_]:
-        """Return which deliveries arrived after the limit and were under way at some time between the two (ns)."""
+        """Return which deliveries took longer than `limit`, and were under way at some time from `at` to `back`.
+
+        The limit is in ms, the times are in ns.
+        """
         return np.isfinite(self.ms) & (self.ms > limit) & (self.came >= at) & (self.since < back)
 
 
 def _under_way(
     since: NDArray[np.int64], came: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return the number of waits in each window: those that begin before its end, less those that end before its
-    start."""
+    """Return the number of waits under way in each window.
+
+    It is the number of waits that begin before the window's end, minus the number that end before its start.
+    """
     begun: NDArray[np.int64] = np.searchsorted(np.sort(since), ends)
     return begun - np.searchsorted(np.sort(came), starts)
 

@@ -59,9 +59,9 @@ def faultsearch(
     _refuse_together(context, "replay", ("file", "seeds", "first", "jobs"))
     _refuse_together(context, "file", ("scenario", "overrides", "save", "seeds", "first", "jobs"))
     if save and replay is None:
-        raise UsageError("faultsearch: --save needs --replay SEED, whose case it writes")
+        raise UsageError("faultsearch: --save writes the case of one seed; add --replay SEED")
     if overrides and not scenario:
-        raise UsageError("faultsearch: --set needs a SCENARIO, whose field it changes")
+        raise UsageError("faultsearch: --set changes a field of a scenario; add SCENARIO")
     chosen = load_scenario(scenario, overrides, None) if scenario else None
     again = shlex.join(["imsim", "faultsearch", *([scenario] if scenario else []), *(f"--set={o}" for o in overrides)])
     if file is not None:

@@ -1,9 +1,9 @@
 """The IM core: protocol machines that do no I/O, read no clock and draw no random number.
 
-All machines work in the same way. A machine is built with a *port*. The shell calls the machine's methods (`receive`,
-`stored`, `handle_timer`) and passes `now` to each. The machine acts through the methods of the port. These only note
-the actions and never call the machine back. `now` is the monotonic time of the node in seconds. Wall time is the node's
-`epoch` + `now`.
+All machines work in the same way. A machine is built with a *port*. The *shell* is the program around it, such as the
+simulation or the live server. It calls the machine's methods (`receive`, `stored`, `handle_timer`) and passes `now` to
+each. The machine acts through the methods of the port. These only note the actions and never call the machine back.
+`now` is the monotonic time of the node in seconds. Wall time is the node's `epoch` + `now`.
 
 A message takes this path: `Outbox.add` -> `Gateway._send` -> `Conversations._handle`, `_append` -> `storage.Append` ->
 `Conversations._appended`, `_release` (the answer `stored` to its sender) -> `Users._deliver` -> `Pushes.push` ->

@@ -44,7 +44,7 @@ class Number:
     whole: bool = True
 
     def fits(self, value: object) -> bool:
-        """Return whether the value is such a number. NaN and the infinities fail the comparison; booleans fail, too."""
+        """Return whether the value is a number within the limits. NaN, the infinities and booleans are not."""
         kinds = int if self.whole else (int, float)
         return isinstance(value, kinds) and not isinstance(value, bool) and self.least <= value <= self.most
 

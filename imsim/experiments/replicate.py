@@ -118,7 +118,7 @@ class Replications:
 
     @property
     def printed(self) -> list[str]:
-        """The metrics of the printed table: all but those that cannot differ from another one."""
+        """The metrics of the printed table. It leaves out metrics that always equal another one."""
         return printed(self.metrics, [self.scenario], self.asked)
 
     def values(self, metric: str) -> list[float]:
@@ -138,7 +138,11 @@ class Replications:
 
     @property
     def runs(self) -> list[Run]:
-        """The runs, if they were kept with `keep="runs"`. Raises: UsageError if they were not."""
+        """The runs, if they were kept with `keep="runs"`.
+
+        Raises:
+            UsageError: they were not kept.
+        """
         if any(sample.run is None for sample in self.samples):
             raise UsageError(
                 "runs: the rows of replications were not kept; use replicate(..., keep='runs'), or run one again with "

@@ -114,8 +114,10 @@ class FlawedCluster(Surroundings):
             self.outages.end(self._pairs(node.name, [*self.gateways, *self.routers]))
 
     def break_off(self, name: str, others: list[str], fault: Fault) -> list[Pair]:
-        """Break a node's connections to others, and return them. The ends detect it after the fault's `detect`
-        seconds."""
+        """Break a node's connections to others, and return the connections.
+
+        Both ends of each detect the break after the fault's `detect` seconds.
+        """
         pairs = self._pairs(name, others)
         self.outages.begin(pairs)
         self.later(min(fault.arguments["detect"], fault.arguments["seconds"]), self.outages.notice, pairs)

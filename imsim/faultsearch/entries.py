@@ -189,7 +189,7 @@ class Rested(Entry, word="idle"):
 
 @dataclass(slots=True, eq=False)
 class Present(Entry, word="online"):
-    """The instances that are online at a time when presence has settled."""
+    """The instances that are online at a time when presence no longer changes."""
 
     instances: tuple[str, ...]
 

@@ -68,7 +68,7 @@ class Windows(dict[str, Window]):
             del self[fault.kind]
 
     def strikes(self, kind: str) -> Window | None:
-        """Return the window of this kind if it is open and its rate hits now, else None."""
+        """Return the open window of this kind if a random draw at its rate makes the fault happen now, else None."""
         window = self.get(kind)
         return window if window is not None and window.draw() < window.arguments["rate"] else None
 

@@ -87,7 +87,7 @@ class Channel(FlawedLink):
     def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
         """Send the frame now; the clock of the node does not matter."""
         if self._breaks:
-            self._record(FrameLost(self._clock.now, "backbone", "", frame))
+            self._record(FrameLost(self._clock.now, "internal", "", frame))
             return
         extra = 0.0
         if self._lag is not None and self._clock.now < self._lag.end:

@@ -184,8 +184,10 @@ class Workload:
                 self._change(when, device, Scene.P2P, to, f"{event}-{user}-{other}", event)
 
     def _remove_for_a_while(self, name: str, founder: str, user: str) -> None:
-        """Remove a member for a while, and amend meanwhile a message that the member has seen. By chance alone this is
-        rare."""
+        """Remove a member for a while, and amend meanwhile a message that the member has seen.
+
+        Without this step it would seldom happen.
+        """
         random, id = self.random, f"{name}-away"
         at, event = random.between(EARLIEST, self.duration / 2), random.pick(("recall", "edit"))
         doings: list[tuple[str, dict[str, Any]]] = [

@@ -336,7 +336,7 @@ class _Port:
         self._on_event = on_event
         self.shed = 0
         self.close_code = CloseCode.NORMAL_CLOSURE
-        self.close_codes: dict[int, CloseCode] = {}  # by connection, where it is another one
+        self.close_codes: dict[int, CloseCode] = {}  # of the connections that do not get `close_code`
         self.logins: list[tuple[int, str]] = []  # pending: (connection, token)
         self._frame: frames.ToClient | None = None
         self._wire = b""
@@ -468,7 +468,7 @@ class _Connection(WebSocket):
             self.read_later()
 
     def _has_request(self) -> bool:
-        """Whether the whole head of an HTTP request has arrived, or something that cannot become one."""
+        """Whether the whole head of an HTTP request has arrived, or bytes that cannot become one."""
         if b"\r\n\r\n" in self._unread:
             return True
         first, separator, _ = self._unread.partition(b"\n")

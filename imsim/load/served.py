@@ -18,9 +18,16 @@ _STOP_SECONDS = 15.0
 class Served:
     """A running server in a subprocess. `url` is its address; `stop()` or the end of a `with` block stops it.
 
-    Once it has ended, it cannot start again: another `with` block raises UsageError.
+    Once it has ended, it cannot start again: another `with` block raises UsageError. The server also stops when this
+    process ends.
 
-    The server also stops when this process ends.
+    Attributes:
+        url: the address, ws://host:port.
+
+    Example:
+        >>> with imsim.serve("office") as server:
+        ...     server.url.startswith("ws://127.0.0.1:")
+        True
     """
 
     def __init__(self, scenario: Scenario, host: str, port: int, db: str | Path | None, key: str) -> None:

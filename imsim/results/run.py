@@ -86,11 +86,16 @@ class RunData:
     ) -> Self:
         """Create a run that has just ended.
 
-        started: the wall time of the start, with a time zone.
-        extra: additional entries of the manifest (JSON values).
+        Args:
+            tables: the rows.
+            scenario: the scenario that was run.
+            world: "sim" or "live".
+            seed: the seed that was used.
+            started: the wall time of the start, with a time zone.
+            extra: additional entries of the manifest (JSON values).
 
-        Raises: ValueError for a `started` without a time zone, a world other than "sim" and "live", and an `extra` that
-        redefines an entry.
+        Raises:
+            ValueError: `started` has no time zone, there is no such world, or `extra` redefines an entry.
         """
         if started.tzinfo is None:
             raise ValueError(f"started: expected a datetime with a time zone, got {started!r}")
@@ -124,9 +129,12 @@ class RunData:
     def open(cls, path: Path | str, *, verify: bool = False) -> Self:
         """Open the run in a folder.
 
-        verify: compute the digest of the rows and compare it (about a second for a million rows).
+        Args:
+            path: the folder.
+            verify: compute the digest of the rows and compare it (about a second for a million rows).
 
-        Raises: UsageError for a missing or broken folder or file, another schema version, or another digest.
+        Raises:
+            UsageError: the folder or one of its files is missing or broken, or has another schema version or digest.
         """
         folder = Path(path)
         if not folder.is_dir():
@@ -146,7 +154,13 @@ class RunData:
     def write(self, parent: Path | str) -> Path:
         """Create the run's folder in `parent` and return its path. `parent` is created if necessary.
 
-        The folder appears complete or not at all. Raises: UsageError if it already exists or cannot be created.
+        The folder appears complete or not at all.
+
+        Args:
+            parent: the folder in which the run's folder is created.
+
+        Raises:
+            UsageError: the run's folder already exists or cannot be created.
         """
         parent = Path(parent)
         folder = parent / self.id
@@ -221,7 +235,8 @@ class RunData:
     def spans(self) -> pd.DataFrame:
         """The spans of each delivery (schema.SPANS), which show where its time went. Times are in ns from the start.
 
-        Raises: UsageError if the run has no spans.
+        Raises:
+            UsageError: the run was recorded without spans.
         """
         return self._recorded(self.tables.spans)
 
@@ -229,7 +244,8 @@ class RunData:
     def nodes(self) -> pd.DataFrame:
         """How busy the nodes were (schema.NODES): one row for each node and time bucket.
 
-        Raises: UsageError if the run was recorded without spans.
+        Raises:
+            UsageError: the run was recorded without spans.
         """
         return self._recorded(self.tables.nodes)
 

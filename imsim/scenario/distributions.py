@@ -254,13 +254,22 @@ def _percentile(value: object) -> object:
 
 
 class Empirical(_Distribution):
-    """A measured distribution: the measured `values`, all equally likely; or their `percentiles`, pairs of a
-    percentile and its value, with linear interpolation.
+    """A measured distribution: equally likely `values`, or `percentiles` with linear interpolation between them.
+
+    `percentiles` are pairs of a percentile and its value. In TOML:
 
         { kind = "empirical", values = ["1ms", "1.2ms", "9ms"] }
         { kind = "empirical", percentiles = [[0, "1ms"], [50, "2ms"], [99, "9ms"], [100, "30ms"]] }
 
     `Empirical.of` makes a distribution from an array.
+
+    Attributes:
+        values: the measured values, in seconds or in the unit of the field.
+        percentiles: pairs of a percentile and its value.
+
+    Example:
+        >>> imsim.Empirical(values=("1ms", "1ms", "10ms")).mean
+        0.004
     """
 
     kind: Literal["empirical"] = "empirical"
@@ -276,9 +285,11 @@ class Empirical(_Distribution):
 
     @classmethod
     def of(cls, samples: npt.ArrayLike, most: int = 1000) -> Empirical:
-        """Return the distribution of samples: seconds, timedeltas or bytes.
+        """Return the distribution of samples.
 
-        More than `most` samples are reduced to `most` percentiles.
+        Args:
+            samples: an array of seconds, timedeltas or bytes.
+            most: more samples than this are reduced to this many percentiles.
         """
         values = np.sort(durations(samples))
         if len(values) <= most:
@@ -320,12 +331,18 @@ class Empirical(_Distribution):
 
     @property
     def mean(self) -> float:
+        """The mean of the values."""
         if self.values:
             return math.fsum(self.values) / len(self.values)
         points = list(zip(self._shares, self._sorted, strict=True))
         return math.fsum((q - p) * (low + high) / 2 for (p, low), (q, high) in pairwise(points))
 
     def quantile(self, u: float) -> float:
+        """Return the value below which the share `u` of all values lies.
+
+        Args:
+            u: a share above 0 and below 1.
+        """
         ordered = self._sorted
         if self.values:
             return ordered[int(u * len(ordered))]
@@ -335,6 +352,11 @@ class Empirical(_Distribution):
         return low + (ordered[at + 1] - low) * ((u - share) / (shares[at + 1] - share))
 
     def quantiles(self, u: Floats) -> Floats:
+        """Return `quantile` of each number of an array.
+
+        Args:
+            u: shares above 0 and below 1.
+        """
         ordered, u = np.array(self._sorted), np.asarray(u, np.float64)
         if self.values:
             return ordered[(u * len(ordered)).astype(np.int64)]
@@ -346,22 +368,25 @@ class Empirical(_Distribution):
 
 
 class CustomDistribution(_Distribution):
-    """The base class of custom distributions. Define a subclass in a notebook or a module:
-
-        class Bimodal(imsim.CustomDistribution):
-            fast: float
-            slow: float
-
-            def quantile(self, u):
-                return self.fast if u < 0.9 else self.slow
-
-        office.replace({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
+    """The base class of custom distributions. Define a subclass in a notebook or a module.
 
     Only `quantile(u)` is required. It returns the value below which the share `u` of all values lies: 0 or more, in
     seconds or in the unit of the field. Any exception from it becomes a UsageError that names the class.
 
     Two members are optional. A property `upper` returns the largest value, which is then checked against the limits
     before a run. A method `quantiles` does the same as `quantile` for whole arrays, faster.
+
+    Raises:
+        UsageError: a field is unknown or has a wrong value, or `quantile` does not return 0 or more.
+
+    Example:
+        >>> class Bimodal(imsim.CustomDistribution):
+        ...     fast: float
+        ...     slow: float
+        ...     def quantile(self, u):
+        ...         return self.fast if u < 0.9 else self.slow
+        >>> office = imsim.Scenario.load("office")
+        >>> slow = office.replace({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
     """
 
     def __init__(self, **fields: Any) -> None:
@@ -378,9 +403,21 @@ class CustomDistribution(_Distribution):
                 setattr(cls, name, _checked(vars(cls)[name]))
 
     def quantile(self, u: float) -> float:
+        """Return the value below which the share `u` of all values lies.
+
+        Each subclass must define this method.
+
+        Args:
+            u: a share above 0 and below 1.
+        """
         raise UsageError(f"custom distribution {type(self).__name__}: expected a method quantile(u), but it has none")
 
     def quantiles(self, u: Floats) -> Floats:
+        """Return `quantile` of each number of an array.
+
+        Args:
+            u: shares above 0 and below 1.
+        """
         u = np.asarray(u, np.float64)
         return np.fromiter(map(self.quantile, u.ravel().tolist()), np.float64, u.size).reshape(u.shape)
 

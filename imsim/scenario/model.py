@@ -34,8 +34,14 @@ _MOST_NAMED = 4  # fields in a repr
 class Scenario(ScenarioFields):
     """One IM system, its users, and for how long they send messages. Frozen; `replace` makes a changed copy.
 
-    Raises: UsageError for invalid fields, with one line for each problem. (A section or a built-in distribution that
-    is created on its own raises pydantic's ValidationError instead.)
+    Raises:
+        UsageError: a field is invalid; there is one line for each problem. (A section or a built-in distribution that
+            is created on its own raises pydantic's ValidationError instead.)
+
+    Example:
+        >>> office = imsim.Scenario.load("office")
+        >>> office.replace({"topology.routers": 4}).changes
+        {'topology.routers': (2, 4)}
     """
 
     _internal: ClassVar[frozenset[str]] = frozenset({"core_policies", "ignored_live", "lasting", "left_out"})
@@ -69,11 +75,18 @@ class Scenario(ScenarioFields):
     ) -> Scenario:
         """Load a preset by its name, or a TOML file by its path, and apply `overrides`.
 
-        overrides: "path=value" texts as on the command line (the value is read as TOML if possible, else as plain
-            text), or a mapping of dotted paths to Python values: {"population.users": 500}.
-        seed: replaces the scenario's own seed.
+        Args:
+            name_or_path: the name of a preset, or the path of a TOML file.
+            overrides: "path=value" texts as on the command line (the value is read as TOML if possible, else as plain
+                text), or a mapping of dotted paths to Python values: {"population.users": 500}.
+            seed: replaces the scenario's own seed.
 
-        Raises: UsageError, also if there is no such preset or file.
+        Raises:
+            UsageError: there is no such preset or file, or a field is unknown or has a wrong value.
+
+        Example:
+            >>> imsim.Scenario.load("office", {"population.users": 500})
+            <Scenario office: 500 users, 10 s, seed 1; differs from the preset office in population.users>
         """
         name, text = files.read(name_or_path)
         scenario = cls.from_toml(text, name=name)
@@ -84,7 +97,19 @@ class Scenario(ScenarioFields):
 
     @classmethod
     def from_toml(cls, text: str, *, name: str = "custom") -> Scenario:
-        """Return the scenario that a TOML text describes. Raises: UsageError."""
+        """Return the scenario that a TOML text describes.
+
+        Args:
+            text: the text of a scenario file.
+            name: the scenario's name.
+
+        Raises:
+            UsageError: the text is not TOML, or a field is unknown or has a wrong value.
+
+        Example:
+            >>> imsim.Scenario.from_toml('duration = "30s"').duration
+            30.0
+        """
         fields = files.parse(text, name)
         if "name" in fields:
             raise UsageError(f"scenario {name}: name: not a field of a file; a scenario has its file's name")
@@ -97,7 +122,18 @@ class Scenario(ScenarioFields):
     def replace(self, overrides: Mapping[str, object]) -> Scenario:
         """Return a copy with new values at these dotted paths: `office.replace({"topology.routers": 4})`.
 
-        All values are set before the first one is checked. Raises: UsageError, also for an unknown path.
+        All values are set before the first one is checked.
+
+        Args:
+            overrides: the new values, by dotted path.
+
+        Raises:
+            UsageError: a path is unknown, or the scenario with these values is not valid.
+
+        Example:
+            >>> office = imsim.Scenario.load("office")
+            >>> office.replace({"workload.rate": 2}).changes
+            {'workload.rate': (0.3, 2.0)}
         """
         if not overrides:
             return self
@@ -110,7 +146,13 @@ class Scenario(ScenarioFields):
         """Return a copy with this duration: seconds, or a text such as "5s".
 
         The copy has no faults and no replayed moments after the new end, and no warm-up that does not fit. `left_out`
-        lists what was removed. Raises: UsageError.
+        lists what was removed.
+
+        Args:
+            duration: the seconds, or a text with a unit.
+
+        Raises:
+            UsageError: the duration is not a time above 0.
         """
         fields: dict[str, object] = {"duration": duration, "warmup": 0.0, "faults": [], "workload.arrivals": "poisson"}
         seconds = self.replace(fields).duration
@@ -150,7 +192,7 @@ class Scenario(ScenarioFields):
     __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        """In a notebook: the title, and a table of the fields that differ from the preset or the defaults."""
+        """Return HTML for a notebook: the title, and a table of the differences from the preset or the defaults."""
         title = f"<b>{escape(self.name)}</b>" + (f": {escape(self.title)}" if self.title else "")
         users = f"{self.population.users:,} users · {self.duration:g} s · seed {self.seed}"
         found = differences([self._base, self])
@@ -166,28 +208,35 @@ class Scenario(ScenarioFields):
     def slice(self, share: float) -> Scenario:
         """Return a smaller scenario that is as busy: this share of the users, and of what serves them.
 
-        `office.slice(0.04)` is a twenty-fifth of `office`, and takes as little of the work to simulate. It scales:
+        `office.slice(0.04)` is a twenty-fifth of `office`, and its simulation takes a twenty-fifth of the work.
+        It scales:
 
         - Users, groups and chatrooms, and with them the load. Each user writes as often, to groups of the same size.
         - The workers of each node. Where the share of them is not a whole number, the slice has the next lower number,
           but at least one, and `speed` makes up for the rest. The number of nodes stays.
         - The `queue` of each node, so that an operation waits as long in a full one.
         - The batch of a group commit, like the workers.
-        - The bandwidths between servers, and the prices by the hour: costs per million messages stay.
+        - The bandwidths between servers, and the hourly prices: costs per million messages stay.
 
         Utilisation stays. Latencies stay where the workers can be divided; slower workers take longer for each
         operation: with one worker of a quarter of the speed the median is up to 45 % off. A group commit stays one at
         a time and takes as long, so storage with several workers and `commit` is not as busy as the whole.
 
-        Raises: UsageError if the share is not above 0 and up to 1, for a replay, and if groups would have more members
-        than there are users.
+        Args:
+            share: the size of the smaller scenario, above 0 and up to 1.
+
+        Raises:
+            UsageError: the share is out of range, the scenario replays recorded moments, or groups would have more
+                members than there are users.
         """
         return self.replace(sliced(self, share))
 
     def left_out(self, shorter: Scenario, *, live: bool = False) -> list[str]:
         """List the faults and moments that are missing in `shorter`, a copy made by `lasting`: one line each.
 
-        live: list only what matters to a live run.
+        Args:
+            shorter: the copy.
+            live: list only what matters to a live run.
         """
         found, why = [], f"they would come after the end of the requested duration ({shorter.duration:g} s)"
         if (many := len(self.faults) - len(shorter.faults)) and not live:
@@ -198,13 +247,17 @@ class Scenario(ScenarioFields):
         return found
 
     def oddities(self) -> list[str]:
-        """List values that are allowed, but probably a mistake, such as a timeout below the network's latency: one line
-        each."""
+        """List values that are allowed, but probably a mistake: one line each.
+
+        An example is a timeout below the network's latency.
+        """
         return consistency.oddities(self)
 
     def core_policies(self) -> CorePolicies:
-        """Return [policies] and [limits] as the core's machines need them: all but `token_lifetime`, which the issuer
-        of tokens needs."""
+        """Return [policies] and [limits] as the core's machines need them.
+
+        `token_lifetime` is left out: only the issuer of tokens needs it.
+        """
         fields = self.policies.model_dump(exclude={"token_lifetime"}) | self.limits.model_dump()
         return CorePolicies(**fields)
 
@@ -219,7 +272,14 @@ class Scenario(ScenarioFields):
 
     @staticmethod
     def preset_text(name: str) -> str:
-        """Return the text of a preset's file, with its comments. Raises: UsageError if there is no such preset."""
+        """Return the text of a preset's file, with its comments.
+
+        Args:
+            name: the name of the preset.
+
+        Raises:
+            UsageError: there is no such preset.
+        """
         return files.preset_text(name)
 
 

@@ -504,7 +504,7 @@ def test_case_on_the_page_runs_and_crashes_its_router(tmp_path):
         (("--replay", "4", "--seeds", "7", "--jobs", "2"), "--replay runs one case; leave out --seeds, --jobs"),
         (("office", "--case", "case.json"), "--case runs one case; leave out SCENARIO"),
         (("--replay", "4", "--case", "case.json"), "leave out --case"),
-        (("--save", "case.json"), "--save needs --replay SEED"),
+        (("--save", "case.json"), "--save writes the case of one seed; add --replay SEED"),
         (("--case", "nowhere.json"), "cannot read nowhere.json"),
         (("--replay", "4", "--save", "nowhere/case.json"), "cannot write nowhere/case.json"),
     ],

@@ -21,7 +21,7 @@ def trend(
 
     frame: a row for each design, with the columns that were varied, and each metric with the ends of its interval
         (`ack.p99`, `ack.p99.low`, `ack.p99.high`).
-    hue: another column that was varied, shown by colour. labels: of both axes.
+    hue: another column that was varied, shown by colour. labels: the labels of both axes.
     """
     ax = new_axes() if ax is None else ax
     drawn = frame.dropna(subset=[y])

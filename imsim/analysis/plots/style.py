@@ -134,7 +134,7 @@ def over_time(axes: tuple[Axes, Axes], time: TimeAxis, title: str) -> None:
         if one.time > 0:  # a fault without a recovery has its name where the run's duration ends
             name = one.outcome if len(time.recoveries) == 1 else f"{one.name}: {one.outcome}"
             names.append((min(one.recovered_at, time.duration), name))
-    rows = _labels(upper, sorted([*names, (time.duration, "nobody sends any more")]), end)
+    rows = _labels(upper, sorted([*names, (time.duration, "end of sending")]), end)
     titled(upper, title, pad=6 + _ROW * rows)
     upper.tick_params(labelbottom=False)
     lower.set_xlabel("seconds from the start")

@@ -72,7 +72,9 @@ class Router:
     ) -> None:
         """`timers`: the timers that hold its deadlines; by default its own."""
         self._charge = port.charge
-        self._own: deque[tuple[ToRouter, Any]] = deque()  # frames for itself, each with the result of `port.keep`
+        self._own: deque[tuple[ToRouter, Any]] = (
+            deque()
+        )  # frames that this router sends to itself, each with what `port.keep` returned for it
         self._storages = Storages(port, storages)
         parts = _PartsPort(port, name, placement, self._own, self._storages.ask)
         self._timers = timers or Timers()

@@ -20,7 +20,7 @@ from imsim.core.timers import Timers
 from imsim.core.unread import Unread
 
 _WAITING = 10_000  # frames that may wait while one user is being opened
-_LOGINS_PER_OPENING = 1 << 20  # session epochs that one opening of a user may hand out
+_LOGINS_PER_OPENING = 1 << 20  # logins, each with its own session epoch, that one opening of a user allows
 
 
 class UsersPort(Protocol):
@@ -165,7 +165,7 @@ class Users:
         self._give_up(user)
 
     def _give_up(self, user: User) -> None:
-        """Refuse the logins that wait for the opening, which failed."""
+        """Refuse the logins that wait for the opening of the user, because the opening failed."""
         del self._users[user.id]
         for frame in user.waiting:
             if isinstance(frame, internal_frames.Attach):

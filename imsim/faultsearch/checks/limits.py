@@ -39,7 +39,7 @@ Limit = tuple[float, int]  # rate, burst
 
 
 class _Left(dict[tuple[str, ...], tuple[float, float]]):
-    """By key: the tokens left in a bucket, and the time of that count."""
+    """The tokens left in the bucket of each key, and the time of that count."""
 
     def at(self, now: float, limit: Limit, *key: str) -> float:
         rate, burst = limit

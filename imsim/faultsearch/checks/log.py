@@ -68,7 +68,7 @@ def senders_keep_their_order(evidence: Evidence) -> Iterator[str]:
 
 
 def stored_messages_were_sent(evidence: Evidence) -> Iterator[str]:
-    """Each stored message was sent with these words, or is a system message that follows from one.
+    """Each stored message was sent with this content, or is a system message that follows from one.
 
     (Whether it was allowed is checked when it is stored.)
     """
@@ -82,7 +82,7 @@ def stored_messages_were_sent(evidence: Evidence) -> Iterator[str]:
             first = model.forms[conversation, message.seq][0]
             words = sent[conversation, message.sender, message.id_client]
             if (conversation, message.seq) not in model.notes and not any(same_words(first, one) for one in words):
-                yield f"{message.id_client} in {conversation} was never sent with these words"
+                yield f"{message.id_client} in {conversation} was never sent with this content"
 
 
 def members_agree_with_the_log(evidence: Evidence) -> Iterator[str]:

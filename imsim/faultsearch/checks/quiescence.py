@@ -93,7 +93,7 @@ def conversation_lists_are_right(evidence: Evidence) -> Iterator[str]:
         views, lines = instance.machine.conversations(), evidence.model.listed(instance.user)
         for view in views:
             if not instance.is_live and view.id in lines:
-                # A probe ended it, and has since acknowledged more.
+                # The login of a probe ended this session. Since then, the probe has acknowledged more messages.
                 state = lines[view.id].state
                 lines[view.id].state = replace(state, peer_delivered_seq=view.peer_delivered_seq)
         wrong_lines = _wrong_lines(evidence.model, instance.user, views, lines)

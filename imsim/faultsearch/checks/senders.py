@@ -31,11 +31,11 @@ def status_only_improves(evidence: Evidence) -> Iterator[str]:
 
 
 def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
-    """sent = stored + rejected + unknown, where unknown is only what was lost with its application.
+    """sent = stored + rejected + unknown. Only messages that were lost with their application are unknown.
 
-    The status is success exactly if the message is stored with these words, or received by a chatroom. (The reasons of
-    refusals are checked when they are sent. Left out: a message that its application sent again although it had
-    succeeded, and that got no answer.)
+    The status is success exactly if the message is stored with this content, or received by a chatroom. (Another check
+    covers the reasons of refusals. This check leaves out a message that its application sent again although it had
+    succeeded, if the second send got no answer.)
     """
     for instance in evidence.world.instances():
         # A message that another device of the user sent with this idClient may have been shown before.
@@ -56,7 +56,7 @@ def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
             if status == Status.SUCCESS:
                 # An amended message cannot be compared.
                 if not same and not (stored and evidence.model.logs[conversation][stored.seq - 1].amended):
-                    yield f"{id_client} on {instance.name} has the status success, but is not stored with these words"
+                    yield f"{id_client} on {instance.name} has the status success, but is not stored with this content"
             elif is_there and same and id_client not in (shown & evidence.shared) | again:
                 if _may_not_know(evidence, instance, conversation, id_client):
                     continue

@@ -64,7 +64,7 @@ def every_device_holds_its_visible_set(evidence: Evidence) -> Iterator[str]:
 
 
 def _is_shared(evidence: Evidence, visible: list[Message]) -> bool:
-    """Return whether two devices sent one of these: once it is amended, the words of either may have been stored."""
+    """Return whether two devices sent one of these: once it is amended, the content of either may have been stored."""
     return any(message.id_client in evidence.shared for message in visible)
 
 
@@ -144,7 +144,10 @@ def every_look_agrees_with_events(evidence: Evidence) -> Iterator[str]:
 
 
 def _left(evidence: Evidence, view: View, conversation: str, last: int) -> list[int]:
-    """Return the seqs that lastMsg may have. A device that searched for it may know more recalls than the view."""
+    """Return the seqs that may be the last message: those shown up to `last`, and later ones that are not recalled.
+
+    A device that searched for its last message may know recalls that the view does not know.
+    """
     recalled = {entry.seq for entry in evidence.model.logs[conversation] if entry.recalled}
     return [seq for seq in view.texts[conversation] if seq <= last or seq not in recalled]
 

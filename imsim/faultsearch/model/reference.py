@@ -208,8 +208,10 @@ class ReferenceModel:
         return any(stay.first <= seq <= stay.last for stay in self._stays(user, conversation))
 
     def _stays(self, user: str, conversation: str, age: int | None = None) -> list[Stay]:
-        """Return the stays as of the time when the log had `age` entries (None: now). A stay that has not ended ends
-        there."""
+        """Return the periods of membership, at the time when the log had `age` entries (None: now).
+
+        A period that had not ended by that time ends there.
+        """
         age = self.age(conversation) if age is None else age
         stays = self.stays.get(conversation, {}).get(user, [])
         return [Stay(one.first, min(one.last or age, age), one.since) for one in stays if one.since <= age]
@@ -224,7 +226,7 @@ class ReferenceModel:
         return stays[-1].last if stays else 0
 
     def view(self, user: str, conversation: str, age: int | None = None) -> list[Message]:
-        """Return the entries that the user may see, as of the time when the log had `age` entries (None: now).
+        """Return the entries that the user could see when the log had `age` entries (None: now).
 
         A user who has left sees the entries as they were then, but recalled ones as recalled.
         """
@@ -362,6 +364,6 @@ def wish_of(message: Message) -> Wish:
 
 
 def same_words(message: Message, sent: Mapping[str, Any]) -> bool:
-    """Return whether the message has the words that were given to `send`."""
+    """Return whether the message has the content that was given to `send`."""
     said = (message.content, message.type, message.file, message.custom)
     return said == (sent["content"], sent["type"], sent.get("file"), sent.get("custom"))

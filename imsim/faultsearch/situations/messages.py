@@ -41,7 +41,7 @@ def _is_behind_a_refusal(entry: Appended, past: Memory) -> bool:
 
 
 def _has_waited(entry: Refused, past: Memory) -> bool:
-    """Whether the refusal is sent at the moment of an acknowledgement: then it has waited for that."""
+    """Whether the refusal had to wait for an acknowledgement: then both are sent at the same moment."""
     return past.let_out[:2] == (entry.node, entry.at)
 
 
@@ -51,7 +51,7 @@ def _is_early(entry: ClientReceived[frames.Push], past: Memory) -> bool:
 
 
 def _is_kept(entry: Shown) -> bool:
-    """Whether it is in a log, not in a chatroom."""
+    """Whether the message is in a log, not in a chatroom."""
     return not is_chatroom(entry.event.message.conversation_id)
 
 

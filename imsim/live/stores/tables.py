@@ -110,7 +110,7 @@ class SqliteStorage:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             results = [self.execute(request) for request in requests]
-        except Exception as error:  # of any kind: it must not affect the other requests, nor end the writer thread
+        except Exception as error:  # no error may affect the other requests or end the writer thread
             self._roll_back()
             if len(requests) == 1:
                 return [storage.Failed(f"{type(error).__name__}: {error}")]

@@ -60,7 +60,7 @@ def test_timeline_shades_and_names_faults(axes):
     upper, _ = plots.timeline(WINDOWS, TimeAxis(3.95, 4.0, special), axes, title="tiny")
     upper.figure.draw_without_rendering()
     drawn = {text.get_text(): text.get_window_extent() for text in upper.texts}
-    assert list(drawn) == [*names, "nobody sends any more"]
+    assert list(drawn) == [*names, "end of sending"]
     boxes = list(drawn.values())
     assert all(box.y0 >= upper.bbox.y1 for box in boxes)
     assert not any(a.overlaps(b) for number, a in enumerate(boxes) for b in boxes[:number])
@@ -86,7 +86,7 @@ def test_timeline_names_fault_without_recovery_at_end(axes):
     upper, _ = plots.timeline(WINDOWS, TimeAxis(3.0, 4.0, (), recoveries), axes, title="tiny")
     assert line(upper, "limit of p95 for recovery").get_xdata().tolist() == [1.0, 3.0]
     texts = [text.get_text() for text in upper.texts]
-    assert sorted(texts) == ["a: not recovered", "nobody sends any more"]
+    assert sorted(texts) == ["a: not recovered", "end of sending"]
 
 
 @pytest.mark.parametrize("messages", [[], [{}], [{"outcome": "rejected"}]])
