@@ -144,7 +144,7 @@ def load(
 @OUT
 @JSON
 def demo(out: str, as_json: bool) -> None:
-    """Simulate a scenario, load-test the real server with it, and compare (half a minute).
+    """Simulate a scenario, load-test the real server with it, and compare (less than half a minute).
 
     Both worlds have the network of this machine: each simulated link takes 50 us and loses nothing.
     """
