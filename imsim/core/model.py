@@ -19,6 +19,14 @@ class Scene(StrEnum):
     SYSTEM = "system"  # messages from the service to one user: system:<user>
 
 
+class Role(StrEnum):
+    """The role of a member of a group."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    MEMBER = "member"
+
+
 class MessageType(StrEnum):
     """The type of a message."""
 
