@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, get_args
 
-from imsim.core.model import Code, ConversationState, Message, Role, Scene
+from imsim.core.model import Code, ConversationState, Message, Role, Scene, Skipped
 from imsim.core.policies import Policies
 from imsim.core.sizes import largest_from_client
 
@@ -432,16 +432,6 @@ class Notify:
     op: ClassVar[str] = "notify"
     conversation_id: str
     seq: int
-
-
-@dataclass(slots=True)
-class Skipped:
-    """The part of a conversation that a sync with `newest` leaves to `history`: the entries up to `seq`. `unread` has
-    the seqs of the unread messages among them, as ranges [first, last]."""
-
-    conversation_id: str
-    seq: int
-    unread: list[list[int]] = field(default_factory=list)
 
 
 @dataclass(slots=True)

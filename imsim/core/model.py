@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -219,6 +219,16 @@ class ConversationState:
             and self.custom == other.custom
             and self.blocked == other.blocked
         )
+
+
+@dataclass(slots=True)
+class Skipped:
+    """The part of a conversation that a sync with `newest` leaves to `history`: the entries up to `seq`. `unread` has
+    the seqs of the unread messages among them, as ranges [first, last]."""
+
+    conversation_id: str
+    seq: int
+    unread: list[list[int]] = field(default_factory=list)
 
 
 class Session(NamedTuple):

@@ -10,7 +10,7 @@ from imsim.core.client.inbox import Taken
 from imsim.core.client.outbox import Outbox, Outgoing
 from imsim.core.client.requests import Requests
 from imsim.core.empty import NO_NAMES
-from imsim.core.model import ConversationState, Flow, Message, Route
+from imsim.core.model import ConversationState, Flow, Message, Route, Skipped
 
 _IN, _OUT, _ONLINE = Flow.IN, Flow.OUT, State.ONLINE  # faster than attributes of the enumerations
 _LOOKBACK = 20  # the size of the first range to search for the last message after a recall
@@ -125,6 +125,15 @@ class Receiver:
         conversation = self.conversation(id)
         conversation.inbox.complete_to(seq)
         self.show_following(conversation, now)
+
+    def skip(self, skipped: Skipped, now: float) -> None:
+        """Leave out the messages up to `skipped.seq`, which the application can fetch with `history`."""
+        conversation = self.conversation(skipped.conversation_id)
+        for first, last in skipped.unread:
+            conversation.unread.add_range(first, last)
+        if conversation.inbox.next_seq <= skipped.seq:  # otherwise this page is older than what the device has
+            self._connection.port.emit(events.Skipped(skipped.conversation_id, skipped.seq))
+            self.complete_to(skipped.conversation_id, skipped.seq, now)
 
     def take_own(self, conversation: LocalConversation, message: Message, now: float) -> None:
         """Take a message that this device sent, and so shows already. It is stored now."""

@@ -114,7 +114,9 @@ class Sync:
         self._number += 1
         self._stop_timer()
         self._timer = self._connection.timers.at(now + self._connection.policies.send_timeout, self._ask_again)
-        self._connection.put(frames.Sync(cursors, self._version, self._inbox, self._number, self._resync, states), now)
+        newest = self._connection.policies.first_sync
+        sync = frames.Sync(cursors, self._version, self._inbox, self._number, self._resync, states, newest)
+        self._connection.put(sync, now)
 
     def _ask_again(self, _: None, now: float) -> None:
         """Repeat the sync under the same number, so that a late answer from slow storage still counts."""
@@ -123,6 +125,8 @@ class Sync:
 
     def _take(self, frame: frames.Page | frames.SyncDone, now: float) -> bool:
         """Take the messages and states of a page, and return whether it answers the latest sync."""
+        for skipped in frame.skipped:
+            self._receiver.skip(skipped, now)
         for message in frame.messages:
             self._receiver.take(message, Route.SYNC, now)
         for id, seq in frame.cursors.items():
