@@ -204,10 +204,14 @@ class History:
 
 @dataclass(slots=True)
 class Skipped:
-    """The device's first sync of a conversation has left the messages up to `seq` to `history`."""
+    """The device's first sync of a conversation has left the messages up to `seq` to `history`.
+
+    `unread` has the seqs of the unread messages among them, as ranges [first, last]. The unread count includes them.
+    """
 
     conversation_id: str
     seq: int
+    unread: list[list[int]]
 
 
 @dataclass(slots=True)

@@ -117,9 +117,9 @@ class Sync:
     of the latest `sync_done`, or of a later `page` that has one (0: none). `inbox` is that of the latest `page` or
     `sync_done` (0: none). `state_version` is that of the newest conversation state that the device has, from any frame.
     `number` is repeated in the answer: the client goes on only from the answer to its latest `sync`. `resync` is the
-    number of the latest `resync` on this connection (0: none). `newest` is for conversations without a cursor: if it is
-    not 0, the server sends only this many of their newest visible messages, at most a page of each conversation, and
-    the entries after the first of them.
+    number of the latest `resync` on this connection (0: none). `newest` is for conversations that are not in `cursors`:
+    if it is not 0, the server sends only this many of their newest visible messages, at most a page of each, and the
+    entries after the first of them.
     """
 
     op: ClassVar[str] = "sync"

@@ -166,7 +166,11 @@ def plausible(draw) -> list[storage.Request]:
         model.execute(request)
         sequence.append(request)
     for user in USERS:  # read everything at the end
-        sequence += [storage.OpenUser(user), storage.ReadFriends(user, "", 100), *(storage.Missed(session(user), {}, 100, version) for version in range(4))]
+        sequence += [
+            storage.OpenUser(user),
+            storage.ReadFriends(user, "", 100),
+            *(storage.Missed(session(user), {}, 100, version) for version in range(4)),
+        ]
         for id, inbox in zip(model._logs, cycle((0, 1)), strict=False):
             sequence += [storage.Range(user, id, 0, 100, 100), storage.Missed(session(user), {id: 2}, 2, 0, inbox)]
             sequence += [storage.ReadGroup(user, id, "", 100), storage.Missed(session(user), {id: 2}, 100, newest=2)]

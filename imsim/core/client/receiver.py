@@ -13,6 +13,7 @@ from imsim.core.empty import NO_NAMES
 from imsim.core.model import ConversationState, Flow, Message, Route, Skipped
 
 _IN, _OUT, _ONLINE = Flow.IN, Flow.OUT, State.ONLINE  # faster than attributes of the enumerations
+_OWN = 100  # the entries in which a message of this device is searched that may be stored
 _LOOKBACK = 20  # the size of the first range to search for the last message after a recall
 
 
@@ -126,14 +127,25 @@ class Receiver:
         conversation.inbox.complete_to(seq)
         self.show_following(conversation, now)
 
-    def skip(self, skipped: Skipped, now: float) -> None:
-        """Leave out the messages up to `skipped.seq`, which the application can fetch with `history`."""
-        conversation = self.conversation(skipped.conversation_id)
-        for first, last in skipped.unread:
-            conversation.unread.add_range(first, last)
-        if conversation.inbox.next_seq <= skipped.seq:  # otherwise this page is older than what the device has
-            self._connection.port.emit(events.Skipped(skipped.conversation_id, skipped.seq))
-            self.complete_to(skipped.conversation_id, skipped.seq, now)
+    def skip(self, skipped: Skipped, now: float) -> bool:
+        """Leave out the messages up to `skipped.seq`, which the application can fetch with `history`.
+
+        Return whether all of them are left out. If the device has shown something of the conversation, none is: other
+        frames have overtaken the page, and it may leave out the recall of a message that the device shows. If a send of
+        this device waits for an answer, the latest of them are not, because the message may be among them.
+        """
+        id, last = skipped.conversation_id, skipped.seq
+        if self.conversation(id).inbox.cursor:
+            return False
+        if self._outbox.may_be_stored(id):
+            last = max(0, last - _OWN)
+        if last:
+            unread = [[first, min(end, last)] for first, end in skipped.unread if first <= last]
+            for first, end in unread:
+                self.conversation(id).unread.add_range(first, end)
+            self._connection.port.emit(events.Skipped(id, last, unread))
+            self.complete_to(id, last, now)
+        return last == skipped.seq
 
     def take_own(self, conversation: LocalConversation, message: Message, now: float) -> None:
         """Take a message that this device sent, and so shows already. It is stored now."""

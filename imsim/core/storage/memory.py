@@ -430,7 +430,7 @@ class MemoryStorage:
             log, user = self._logs[conversation], request.session.user
             cursor = max(0, request.cursors.get(conversation, 0))
             page.reads += 1
-            if request.begins(cursor) and (skipped := self._beginning(log, user, request.newest)) is not None:
+            if request.begins(conversation) and (skipped := self._beginning(log, user, request.newest)):
                 page.skipped.append(skipped)
                 cursor = skipped.seq
             for message in log.seen_by(user, cursor):
@@ -465,7 +465,8 @@ class MemoryStorage:
             log = self._logs[conversation]
             message = log.as_seen_by(user, log.messages[row.seq - 1])  # with its recalls and edits
             cursor = page.cursors.get(conversation, request.cursors.get(conversation, 0))
-            if request.begins(cursor) and (skipped := self._beginning(log, user, request.newest)) is not None:
+            is_first = conversation not in page.cursors and request.begins(conversation)
+            if is_first and (skipped := self._beginning(log, user, request.newest)):
                 page.skipped.append(skipped)
                 cursor = page.cursors[conversation] = skipped.seq
             if message.seq > cursor:  # otherwise the device has it from a push, or it is left out

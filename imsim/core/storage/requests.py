@@ -209,7 +209,7 @@ class Missed:
     what the user may see. A conversation that is not one of the user's ends at 0, whether it exists or not. The cursors
     are checked only if `doubted`, because each check takes a read.
 
-    If `newest` is not 0, a conversation without a cursor begins with its `newest` latest visible messages, see
+    If `newest` is not 0, a conversation that is not in `cursors` begins with its `newest` latest visible messages, see
     `beginning`. In the first sync, such a page is read from the logs also with fanout = write, and only the last page
     has an `inbox`.
     """
@@ -226,9 +226,9 @@ class Missed:
     page_bytes: int = _ANY
     newest: int = 0
 
-    def begins(self, cursor: int) -> bool:
-        """Return whether only the newest messages of a conversation with this cursor are read."""
-        return self.newest > 0 and cursor <= 0
+    def begins(self, conversation_id: str) -> bool:
+        """Return whether only the newest messages of the conversation are read."""
+        return self.newest > 0 and conversation_id not in self.cursors
 
     @property
     def reads_logs(self) -> bool:

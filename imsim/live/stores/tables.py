@@ -644,7 +644,8 @@ class SqliteStorage:
         )
         for position, key, id, seq in rows:
             cursor = page.cursors.get(id, request.cursors.get(id, 0))
-            if request.begins(cursor) and (skipped := self._beginning(user, key, id, request.newest)) is not None:
+            is_first = id not in page.cursors and request.begins(id)
+            if is_first and (skipped := self._beginning(user, key, id, request.newest)):
                 page.skipped.append(skipped)
                 cursor = page.cursors[id] = skipped.seq
             if seq > cursor:  # otherwise the device has received it by a push, or it is left out
@@ -671,7 +672,7 @@ class SqliteStorage:
         for key, id, end in conversations:
             page.reads += 1
             cursor = max(0, request.cursors.get(id, 0))
-            if request.begins(cursor) and (skipped := self._beginning(user, key, id, request.newest)) is not None:
+            if request.begins(id) and (skipped := self._beginning(user, key, id, request.newest)):
                 page.skipped.append(skipped)
                 cursor = skipped.seq
             if cursor < end:
