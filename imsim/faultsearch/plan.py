@@ -133,16 +133,17 @@ def _first_sync(random: Random, policies: Policies) -> Policies:
 
     Like `_narrow`, it has its own random stream.
     """
-    return replace(policies, first_sync=random.pick((1, 2, 4))) if random.chance(0.3) else policies
+    return replace(policies, first_sync=random.pick((1, 1, 2, 4))) if random.chance(0.5) else policies
 
 
 def _listings(random: Random, users: tuple[str, ...], devices: tuple[str, ...], duration: float) -> tuple[Step, ...]:
     """Draw requests for the state of groups and for friends. They have their own random stream, like `_narrow`."""
     steps = []
-    for _ in range(random.pick((0, 4, 8))):
-        at, device, after = random.between(EARLIEST, duration), random.pick(devices), random.pick(("", "", *users))
-        if random.chance(0.6):
-            steps.append(Step(at, device, "group", {"name": random.pick(GROUPS), "after": after}))
+    for _ in range(random.pick((0, 5, 15))):
+        at, device, after = random.between(EARLIEST, duration), random.pick(devices), random.pick(("", "", "", *users))
+        if random.chance(0.7):
+            name = random.pick((GROUPS[0], *GROUPS))
+            steps.append(Step(at, device, "group", {"name": name, "after": after}))
         else:
             steps.append(Step(at, device, "friends", {"after": after}))
     return tuple(steps)

@@ -84,9 +84,8 @@ def test_removals_are_kept_until_the_read_mark_passes_them():
 # --- ranges -----------------------------------------------------------------------------------------------------------
 
 
-ranged = st.lists(
-    st.tuples(st.sampled_from(["add", "remove", "read", "range"]), st.integers(0, 15), st.integers(0, 15))
-)
+kinds = st.sampled_from(["add", "remove", "read", "range"])
+ranged = st.lists(st.tuples(kinds, st.integers(0, 15), st.integers(0, 15)))
 
 
 @given(ranged)

@@ -381,6 +381,8 @@ class Gateway:
         if len(frame.cursors) > CURSORS:
             text = f"cursors: expected at most {CURSORS} conversations, got {len(frame.cursors)}"
             self._reject(connection, frame, Code.BAD_REQUEST, text)
+        elif frame.newest < 0:
+            self._reject(connection, frame, Code.BAD_REQUEST, f"newest: expected 0 or more, got {frame.newest}")
         else:
             self._ask_own_user(connection, frame, now)
 

@@ -10,6 +10,7 @@ from typing import Any
 from imsim.core import changes
 from imsim.core.changes import are_friends
 from imsim.core.empty import NO_DICT, NO_LIST
+from imsim.core.limits import UNREAD_RANGES
 from imsim.core.model import ConversationState, Message, Skipped, is_chatroom, is_p2p, p2p_id, p2p_members, peer_in
 from imsim.core.policies import Fanout
 from imsim.core.sizes import Room, body_bytes
@@ -425,12 +426,15 @@ class MemoryStorage:
         return any(seq > ends.get(id, 0) for id, seq in request.cursors.items() if not is_chatroom(id))
 
     def _missed_in_logs(self, request: Missed, room: Room) -> MissedPage:
-        page = MissedPage([], {}, more=False, reads=0)
+        page, ranges = MissedPage([], {}, more=False, reads=0), Room(UNREAD_RANGES)
         for conversation in self._conversations_of.get(request.session.user, ()):
             log, user = self._logs[conversation], request.session.user
             cursor = max(0, request.cursors.get(conversation, 0))
             page.reads += 1
             if request.begins(conversation) and (skipped := self._beginning(log, user, request.newest)):
+                if not ranges.takes(len(skipped.unread)):
+                    page.more = True
+                    return page
                 page.skipped.append(skipped)
                 cursor = skipped.seq
             for message in log.seen_by(user, cursor):
@@ -459,7 +463,7 @@ class MemoryStorage:
         assert self._inboxes is not None
         user = request.session.user
         inbox = self._inboxes.get(user, [])
-        page = MissedPage([], {}, more=False, inbox=max(0, request.inbox))
+        page, ranges = MissedPage([], {}, more=False, inbox=max(0, request.inbox)), Room(UNREAD_RANGES)
         for row in islice(inbox, page.inbox, None):
             conversation = row.conversation_id
             log = self._logs[conversation]
@@ -467,6 +471,9 @@ class MemoryStorage:
             cursor = page.cursors.get(conversation, request.cursors.get(conversation, 0))
             is_first = conversation not in page.cursors and request.begins(conversation)
             if is_first and (skipped := self._beginning(log, user, request.newest)):
+                if not ranges.takes(len(skipped.unread)):
+                    page.more = True
+                    break
                 page.skipped.append(skipped)
                 cursor = page.cursors[conversation] = skipped.seq
             if message.seq > cursor:  # otherwise the device has it from a push, or it is left out

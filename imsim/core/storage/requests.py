@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, get_args
 
 from imsim.core.changes import is_visible
+from imsim.core.limits import UNREAD_RANGES
 from imsim.core.model import ConversationState, Message, Scene, Session, Skipped, is_p2p, p2p_id
 from imsim.core.sizes import Room, utf8_bytes
 from imsim.core.unread import Unread
@@ -210,8 +211,8 @@ class Missed:
     are checked only if `doubted`, because each check takes a read.
 
     If `newest` is not 0, a conversation that is not in `cursors` begins with its `newest` latest visible messages, see
-    `beginning`. In the first sync, such a page is read from the logs also with fanout = write, and only the last page
-    has an `inbox`.
+    `beginning`. The page ends before the ranges of unread messages exceed UNREAD_RANGES. In the first sync, such a page
+    is read from the logs also with fanout = write, and only the last page has an `inbox`.
     """
 
     op: ClassVar[str] = "missed"
@@ -544,12 +545,13 @@ def beginning(
     """Return the part of a conversation that is left out if its `newest` latest visible messages are sent.
 
     `latest` yields the entries that the user may see, latest first. Every entry after the first message that is sent is
-    sent, too. `unread(seq)` returns the unread messages up to this seq. Returns None if nothing is left out.
+    sent, too. `unread(seq)` returns the unread messages up to this seq; only their latest ranges are used, which are
+    hardly ever more than a few. Returns None if nothing is left out.
     """
     first = 0
     for message in latest:
         if newest == 0:
-            return Skipped(conversation_id, first - 1, unread(first - 1).ranges)
+            return Skipped(conversation_id, first - 1, unread(first - 1).ranges[-UNREAD_RANGES:])
         first = message.seq
         newest -= is_visible(message)
     return None

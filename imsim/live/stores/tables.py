@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from imsim.core import changes, storage
 from imsim.core.changes import are_friends
 from imsim.core.exceptions import RunError, UsageError
+from imsim.core.limits import UNREAD_RANGES
 from imsim.core.model import ConversationState, Message, Scene, Skipped, is_chatroom, p2p_id, p2p_members, peer_in
 from imsim.core.policies import Fanout
 from imsim.core.sizes import Room, body_bytes
@@ -636,7 +637,7 @@ class SqliteStorage:
 
     def _missed_in_inbox(self, request: storage.Missed, room: Room) -> storage.MissedPage:
         user = request.session.user
-        page = storage.MissedPage([], {}, more=False, inbox=max(0, request.inbox))
+        page, ranges = storage.MissedPage([], {}, more=False, inbox=max(0, request.inbox)), Room(UNREAD_RANGES)
         rows = self._db.execute(
             "SELECT position, inboxes.conversation, id, seq FROM inboxes JOIN conversations ON key = conversation"
             " WHERE user = ? AND position > ? ORDER BY position",
@@ -646,6 +647,9 @@ class SqliteStorage:
             cursor = page.cursors.get(id, request.cursors.get(id, 0))
             is_first = id not in page.cursors and request.begins(id)
             if is_first and (skipped := self._beginning(user, key, id, request.newest)):
+                if not ranges.takes(len(skipped.unread)):
+                    page.more = True
+                    break
                 page.skipped.append(skipped)
                 cursor = page.cursors[id] = skipped.seq
             if seq > cursor:  # otherwise the device has received it by a push, or it is left out
@@ -662,7 +666,7 @@ class SqliteStorage:
         return page
 
     def _missed_in_logs(self, request: storage.Missed, room: Room) -> storage.MissedPage:
-        page = storage.MissedPage([], {}, more=False, reads=0)
+        page, ranges = storage.MissedPage([], {}, more=False, reads=0), Room(UNREAD_RANGES)
         messages, cursors, user = page.messages, page.cursors, request.session.user
         conversations = self._db.execute(
             f"SELECT key, id, {schema.END} FROM members JOIN conversations ON key = conversation"
@@ -673,6 +677,9 @@ class SqliteStorage:
             page.reads += 1
             cursor = max(0, request.cursors.get(id, 0))
             if request.begins(id) and (skipped := self._beginning(user, key, id, request.newest)):
+                if not ranges.takes(len(skipped.unread)):
+                    page.more = True
+                    return page
                 page.skipped.append(skipped)
                 cursor = skipped.seq
             if cursor < end:

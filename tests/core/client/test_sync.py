@@ -248,7 +248,7 @@ def test_each_connection_counts_its_resyncs_from_one(phone):
     assert [sync.resync for sync in phone.sent(frames.Sync)] == [1]
 
 
-# --- a first sync that begins with the newest messages ------------------------------------------------------------------
+# --- a first sync that begins with the newest messages ----------------------------------------------------------------
 
 
 def first_page(phone, *seqs, skipped, unread=(), end=0, last=True):
