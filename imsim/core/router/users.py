@@ -341,7 +341,7 @@ class Users:
             )
             answers.send(self._port, up.session, answer)
         elif result is None:
-            answers.reject(self._port, up, Code.NO_CONVERSATION, "you have no message with this seq")
+            answers.reject(self._port, up, Code.NO_CONVERSATION, "seq: you have no message with this seq")
         else:
             answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not read the data")
 
