@@ -277,9 +277,7 @@ def _mute(group: Group, members: Collection[str], change: Change, limits: Limits
     named = frozenset(users)
     group.muted = [user for user in group.muted if user not in named] + (list(users) if muted else [])
     if muted and len(group.muted) > limits.size:
-        raise RuleViolation(
-            Code.TOO_LARGE, f"file.targets: {_at_most(limits)} muted users (former members count)"
-        )
+        raise RuleViolation(Code.TOO_LARGE, f"file.targets: {_at_most(limits)} muted users (former members count)")
     return Decision()
 
 
