@@ -109,6 +109,10 @@ _TYPES = {
     str: "string", int: "integer", float: "number", bool: "boolean", dict[str, int]: "object",
     dict[str, object]: "object", Message: "message", list[Message]: "list of messages",
     ConversationState: "conversation state", list[ConversationState]: "list of conversation states",
+    frames.Limits: "object", frames.Windows: "object", frames.GroupSettings: "object",
+    list[model.Skipped]: "list of skipped parts", list[list[int]]: "list of ranges",
+    list[frames.GroupMember]: "list of members", list[frames.Friend]: "list of friends",
+    list[frames.FriendRequest]: "list of friend requests",
 }  # fmt: skip
 
 
@@ -124,6 +128,8 @@ def fields(kind: type) -> list[list[str]]:
             default = f"`{json.dumps(field.default_factory())}`"
         elif field.default is dataclasses.MISSING:
             default = "required"
+        elif dataclasses.is_dataclass(field.default):
+            default = "`{}`"
         else:
             default = "none" if field.default is None else f"`{json.dumps(field.default).removesuffix('.0')}`"
         rows.append([f"`{alias(field.name)}`", name, default])
@@ -152,6 +158,24 @@ def test_every_field_of_messages_and_states_is_explained():
     assert sorted(row[:3] for row in table(SECTIONS["Conversation state"], "| field | type")) == sorted(
         fields(ConversationState)
     )
+
+
+PARTS = {
+    "field of `limits`": frames.Limits,
+    "field of `windows`": frames.Windows,
+    "field of a member": frames.GroupMember,
+    "field of `settings`": frames.GroupSettings,
+    "field of a friend": frames.Friend,
+    "field of a friend request": frames.FriendRequest,
+}
+
+
+def test_every_field_of_a_part_of_a_frame_is_explained():
+    for head, kind in PARTS.items():
+        assert [row[:3] for row in table(PROTOCOL, f"| {head} |")] == fields(kind)
+    skipped = table(SECTIONS["The newest messages first"], "| field | type")
+    assert [row[:3] for row in skipped] == fields(model.Skipped)
+    assert {*PARTS.values(), model.Skipped} == set(frames.PARTS)
 
 
 def test_every_request_has_its_answer_in_the_table():
@@ -492,6 +516,7 @@ def test_table_has_fixed_limits():
         model.LONGEST_REF,
         attachments.DEEPEST,
         limits.CURSORS,
+        limits.UNREAD_RANGES,
         gateway_connection.READS,
         gateway_connection.CHANGES,
         conversations._WAITING,

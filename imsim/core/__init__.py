@@ -18,7 +18,8 @@ Read in this order:
 - `storage`: `requests` (the requests to storage, as data) and `memory` (the same requests, executed in memory)
 - `router`: `conversations`, the single writer of each `log`, with the `rules` (`decision`, `sends`, `groups`,
   `friends`, `amendments`); `users`, the sessions and state of each user (`online`, `states`, `pending_writes`,
-  `presence`); `chatrooms`; `storages` (the storage node of each request); `answers` to devices
+  `presence`, `listings` of groups and friends); `chatrooms`; `storages` (the storage node of each request); `answers`
+  to devices
 - `gateway`, the access layer: each `connection`, `validation` of requests, `pushes` (sent until acknowledged), `marks`
   (acknowledgements for the routers)
 - `client`, the logic of an SDK: its `connection`, `outbox`, `receiver` with `inbox` (order), `conversations` (the local

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from imsim.core.frames import FriendsPage, GroupPage
 from imsim.core.model import Code, Flow, Message, Route, Session
 
 # --- from the client ------------------------------------------------------------------------------------------------
@@ -202,6 +203,32 @@ class History:
 
 
 @dataclass(slots=True)
+class Skipped:
+    """The device's first sync of a conversation has left the messages up to `seq` to `history`.
+
+    `unread` has the seqs of the unread messages among them, as ranges [first, last]. The unread count includes them.
+    """
+
+    conversation_id: str
+    seq: int
+    unread: list[list[int]]
+
+
+@dataclass(slots=True)
+class Group:
+    """A page of the state of a group: the answer to `group`."""
+
+    page: GroupPage
+
+
+@dataclass(slots=True)
+class Friends:
+    """A page of the user's friends and open friend requests: the answer to `friends`."""
+
+    page: FriendsPage
+
+
+@dataclass(slots=True)
 class RequestDone:
     """The server carried out a request. `request` is its op, `ref` its subject (a device, a conversation ...)."""
 
@@ -281,6 +308,9 @@ ClientEvent = (
     | PeerRead
     | History
     | ReadCounted
+    | Skipped
+    | Group
+    | Friends
     | Recalled
     | Edited
     | Resolved

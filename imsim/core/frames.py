@@ -6,10 +6,12 @@ dataclasses. Do not change a frame after its creation: machines in one process m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, get_args
 
-from imsim.core.model import Code, ConversationState, Message, Scene
+from imsim.core.model import Code, ConversationState, Message, Role, Scene, Skipped
+from imsim.core.policies import Policies
+from imsim.core.sizes import largest_from_client
 
 # --- client -> gateway ----------------------------------------------------------------------------------------------
 
@@ -115,7 +117,9 @@ class Sync:
     of the latest `sync_done`, or of a later `page` that has one (0: none). `inbox` is that of the latest `page` or
     `sync_done` (0: none). `state_version` is that of the newest conversation state that the device has, from any frame.
     `number` is repeated in the answer: the client goes on only from the answer to its latest `sync`. `resync` is the
-    number of the latest `resync` on this connection (0: none).
+    number of the latest `resync` on this connection (0: none). `newest` is for conversations that are not in `cursors`:
+    if it is not 0, the server sends only this many of their newest visible messages, at most a page of each, and the
+    entries after the first of them.
     """
 
     op: ClassVar[str] = "sync"
@@ -125,6 +129,7 @@ class Sync:
     number: int = 0
     resync: int = 0
     state_version: int = 0
+    newest: int = 0
 
     @property
     def ref(self) -> str:
@@ -202,6 +207,35 @@ class ReadCount:
 
 
 @dataclass(slots=True)
+class Group:
+    """A request for the state of a group: its settings, and its members after the name `after`. The answer is a
+    `group_page`. Only members get it."""
+
+    op: ClassVar[str] = "group"
+    conversation_id: str
+    after: str = ""
+    number: int = 0
+
+    @property
+    def ref(self) -> str:
+        return f"{self.conversation_id}:{self.after}"
+
+
+@dataclass(slots=True)
+class Friends:
+    """A request for the user's friends and open friend requests, from users after the name `after`. The answer is a
+    `friends_page`."""
+
+    op: ClassVar[str] = "friends"
+    after: str = ""
+    number: int = 0
+
+    @property
+    def ref(self) -> str:
+        return self.after
+
+
+@dataclass(slots=True)
 class Enter:
     """A request to enter a chatroom and to receive up to `recent` of its latest messages. The answer is `entered`. The
     device leaves the room when its connection ends, so enter again after a new login."""
@@ -245,11 +279,60 @@ class EndSession:
 # --- gateway -> client ----------------------------------------------------------------------------------------------
 
 
+_DEFAULTS = Policies()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of the server that concern a client. Rates are per second; 0 means no limit, except for
+    `typing_rate`."""
+
+    content_bytes: int = _DEFAULTS.content_bytes  # bytes of UTF-8 in the content, custom and file of a message, each
+    page: int = _DEFAULTS.page  # entries in a page
+    page_bytes: int = _DEFAULTS.page_bytes  # bytes of content, custom and file in a page
+    frame_bytes: int = largest_from_client(_DEFAULTS)  # bytes of a frame from a client
+    send_queue: int = _DEFAULTS.send_queue  # unacknowledged frames to a device
+    group_size: int = _DEFAULTS.group_size  # members and open requests of a group
+    user_rate: float = _DEFAULTS.user_rate  # messages of a user; also syncs, and other requests
+    user_burst: int = _DEFAULTS.user_burst
+    group_rate: float = _DEFAULTS.group_rate  # messages of all members of a group
+    group_burst: int = _DEFAULTS.group_burst
+    rooms: int = _DEFAULTS.rooms  # chatrooms of a connection
+    room_size: int = _DEFAULTS.room_size  # users in a chatroom
+    room_recent: int = _DEFAULTS.room_recent  # messages in `entered`
+    room_rate: float = _DEFAULTS.room_rate  # chatroom messages to a connection
+    room_burst: int = _DEFAULTS.room_burst
+    typing_rate: float = _DEFAULTS.typing_rate  # `typing` frames of a user; 0 means that the server drops all of them
+    typing_burst: int = _DEFAULTS.typing_burst
+
+    @classmethod
+    def of(cls, policies: Policies) -> Limits:
+        """Return the limits of a server with these policies."""
+        names = (field.name for field in fields(cls) if field.name != "frame_bytes")
+        return cls(**{name: getattr(policies, name) for name in names}, frame_bytes=largest_from_client(policies))
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The times in seconds within which a client must act, or should."""
+
+    recall: float = _DEFAULTS.recall_window  # how long the sender can recall a message
+    edit: float = _DEFAULTS.edit_window  # how long the sender can edit a message
+    request: float = _DEFAULTS.request_lifetime  # how long a friend request, application or invitation can be answered
+    answer: float = _DEFAULTS.send_timeout  # after this time without an answer, a client should repeat a request
+
+    @classmethod
+    def of(cls, policies: Policies) -> Windows:
+        """Return the windows of a server with these policies."""
+        return cls(policies.recall_window, policies.edit_window, policies.request_lifetime, policies.send_timeout)
+
+
 @dataclass(slots=True)
 class LoggedIn:
     """The login succeeded. `time` is the server's wall time in ms since 1970. `heartbeat` is the time in seconds after
     which a silent peer counts as lost, so ping a few times within it. `log` identifies the data in the server's
-    storage: a client that knows another `log` must discard everything that it has received."""
+    storage: a client that knows another `log` must discard everything that it has received. `limits` and `windows`
+    contain only the values that differ from the defaults."""
 
     op: ClassVar[str] = "logged_in"
     user: str
@@ -257,6 +340,8 @@ class LoggedIn:
     time: int
     heartbeat: float
     log: str = ""
+    limits: Limits = Limits()
+    windows: Windows = Windows()
 
 
 @dataclass(slots=True)
@@ -353,7 +438,8 @@ class Notify:
 class Page:
     """Some of the messages that the device missed, in seq order within each conversation. There are more: send the next
     `sync`. `cursors` gives, for each conversation, the seq up to which the device holds everything after this page.
-    `states` and `version` are as in `sync_done`, if the states do not fit into one frame (otherwise empty and 0)."""
+    `states` and `version` are as in `sync_done`, if the states do not fit into one frame (otherwise empty and 0).
+    `skipped` has the conversations that begin in this page, and not with their first message: see `newest`."""
 
     op: ClassVar[str] = "page"
     messages: list[Message]
@@ -362,13 +448,14 @@ class Page:
     number: int = 0
     states: list[ConversationState] = field(default_factory=list)
     version: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class SyncDone:
     """The last page of a sync. After it, the device holds everything. `states` are the conversation states that changed
     after the `version` in the `sync`. `version` is the end of the user's log when the server looked up these states,
-    for use in the next `sync`."""
+    for use in the next `sync`. `skipped` is as in `page`."""
 
     op: ClassVar[str] = "sync_done"
     messages: list[Message]
@@ -377,6 +464,7 @@ class SyncDone:
     version: int
     inbox: int = 0
     number: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -412,6 +500,77 @@ class ReadCounted:
     seq: int
     read: int
     members: int
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSettings:
+    """The settings of a group. `join` says how a user becomes a member (open, approval or invite). With `consent`, an
+    invited user must accept first. With `muted_all`, only the owner and the admins can write."""
+
+    join: str = "invite"
+    consent: bool = False
+    muted_all: bool = False
+
+
+@dataclass(slots=True)
+class GroupMember:
+    """A member of a group. With `muted`, the owner or an admin has muted this member."""
+
+    user: str
+    role: Role = Role.MEMBER
+    muted: bool = False
+
+
+@dataclass(slots=True)
+class GroupPage:
+    """The state of a group after the entry of its log at `seq`. `count` is the number of its members. `members` are
+    those after the name `after`, in ASCII order. If `next` is not empty, there are more: request them with
+    `after` = `next`."""
+
+    op: ClassVar[str] = "group_page"
+    conversation_id: str
+    seq: int
+    owner: str
+    count: int
+    members: list[GroupMember]
+    after: str = ""
+    title: str = ""
+    settings: GroupSettings = GroupSettings()
+    next: str = ""
+    number: int = 0
+
+
+@dataclass(slots=True)
+class Friend:
+    """A friend of the user. `blocked` says whether the user has blocked the friend."""
+
+    user: str
+    blocked: bool = False
+
+
+@dataclass(slots=True)
+class FriendRequest:
+    """An unanswered friend request between the user and `user`, sent by `by`, which is one of the two. `id` is the id
+    of the message that made the request, and the idClient of the system message that reports it. At the time `expires`
+    (in ms since 1970), it can no longer be answered."""
+
+    user: str
+    by: str
+    id: str
+    expires: int
+
+
+@dataclass(slots=True)
+class FriendsPage:
+    """The user's friends, and the open friend requests that the user has sent or received: those with users after the
+    name `after`, in ASCII order. If `next` is not empty, there are more: request them with `after` = `next`."""
+
+    op: ClassVar[str] = "friends_page"
+    friends: list[Friend]
+    requests: list[FriendRequest] = field(default_factory=list)
+    after: str = ""
+    next: str = ""
     number: int = 0
 
 
@@ -453,7 +612,7 @@ class Resync:
     number: int = 0
 
 
-Asked = Read | SetConversation | History | ReadCount | Enter | Leave | EndSession
+Asked = Read | SetConversation | History | ReadCount | Group | Friends | Enter | Leave | EndSession
 Request = Send | Sync | Asked  # these have an answer, at least `rejected`
 Routed = Request | Delivered | Typing  # a gateway passes these on to a router
 FromClient = Login | Ping | Send | Delivered | StateAck | Typing | Sync | Asked
@@ -472,11 +631,16 @@ ToClient = (
     | HistoryPage
     | State
     | ReadCounted
+    | GroupPage
+    | FriendsPage
     | Entered
     | IsTyping
     | Presence
     | Resync
 )
+
+#: The objects within frames, except messages and conversation states.
+PARTS = (Limits, Windows, Skipped, GroupSettings, GroupMember, Friend, FriendRequest)
 
 # The ops for which a gateway can have a service time. It handles each frame once, in either direction.
 GATEWAY_OPS = frozenset(frame.op for frame in (*get_args(FromClient), *get_args(ToClient)))

@@ -10,6 +10,9 @@ _BUCKETS = 10_000  # the number of buckets from which on the idle ones are remov
 #: The maximum of conversations in one sync. So a device can have at most this many.
 CURSORS = 10_000
 
+#: The maximum of ranges of unread messages in a page, and so in one conversation that a first sync leaves out in part.
+UNREAD_RANGES = 1_000
+
 
 class Bucket:
     """A token bucket: it starts with `burst` tokens, gains `rate` tokens a second, and holds at most `burst`."""

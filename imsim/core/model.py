@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -17,6 +17,14 @@ class Scene(StrEnum):
     GROUP = "group"
     CHATROOM = "chatroom"
     SYSTEM = "system"  # messages from the service to one user: system:<user>
+
+
+class Role(StrEnum):
+    """The role of a member of a group."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    MEMBER = "member"
 
 
 class MessageType(StrEnum):
@@ -211,6 +219,16 @@ class ConversationState:
             and self.custom == other.custom
             and self.blocked == other.blocked
         )
+
+
+@dataclass(slots=True)
+class Skipped:
+    """The part of a conversation that a sync with `newest` leaves to `history`: the entries up to `seq`. `unread` has
+    the seqs of the unread messages among them, as ranges [first, last]."""
+
+    conversation_id: str
+    seq: int
+    unread: list[list[int]] = field(default_factory=list)
 
 
 class Session(NamedTuple):

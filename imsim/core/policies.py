@@ -134,6 +134,7 @@ class Policies:
     recall_window: float = 120.0
     edit_window: float = 900.0
     request_lifetime: float = 604_800.0
+    first_sync: int = 0
     # limits
     content_bytes: int = 16_384
     send_queue: int = 1_024

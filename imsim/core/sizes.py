@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from imsim.core.limits import CURSORS
+from imsim.core.limits import CURSORS, UNREAD_RANGES
 from imsim.core.model import HasBody
 from imsim.core.policies import Policies
 
@@ -13,6 +13,8 @@ _TEXTS = 4  # texts in a message with up to content_bytes each: content, custom,
 _TARGET = 70  # a user in the targets of a change
 _CURSOR = 160  # a conversation and its seq in a sync
 _STATE = 512  # a conversation state without its custom
+_SKIPPED = 192  # a part of a conversation that a sync leaves out, without its ranges
+_RANGE = 40  # a range of unread messages, with the longest seqs
 _MESSAGE = 2_048  # a message without its body, with the longest names and an idClient that consists of escapes
 _FRAME = 1 << 16  # everything else in a frame: a token, texts, numbers
 _TAKEN = 64 << 20  # the least that a client accepts, because the server may have higher limits than the client
@@ -34,7 +36,7 @@ def utf8_bytes(text: str) -> int:
 
 
 class Room:
-    """The remaining bytes of a page."""
+    """The remaining bytes of a page, or the remaining count of its ranges."""
 
     __slots__ = ("_most", "_used")
 
@@ -64,8 +66,8 @@ def largest_from_client(policies: Policies) -> int:
 def largest_to_client(policies: Policies) -> int:
     """Return the bytes of the largest frame that the server sends: a page of messages or of conversation states."""
     written = max(_ESCAPED * policies.page_bytes, _largest_message(policies))
-    around = _MESSAGE * max(policies.page, policies.room_recent) + (_CURSOR + _STATE) * CURSORS
-    return _FRAME + written + around
+    around = _MESSAGE * max(policies.page, policies.room_recent) + (_CURSOR + _SKIPPED + _STATE) * CURSORS
+    return _FRAME + written + around + _RANGE * UNREAD_RANGES
 
 
 def largest_taken(policies: Policies) -> int:

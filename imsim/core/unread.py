@@ -30,6 +30,11 @@ class Unread:
         """The count of unread messages."""
         return sum(self._bounds[1::2]) - sum(self._bounds[::2])
 
+    @property
+    def ranges(self) -> list[list[int]]:
+        """The unread seqs as ascending ranges [first, last]."""
+        return [[first, after - 1] for first, after in zip(self._bounds[::2], self._bounds[1::2], strict=True)]
+
     def add(self, seq: int) -> None:
         """Count `seq` once, unless it has been read or removed. Seqs may arrive in any order."""
         if seq <= self._floor or (self._removed and seq in self._removed):
@@ -41,6 +46,19 @@ class Unread:
             self._bounds = (*bounds[:-1], seq + 1)
         elif not bisect_right(bounds, seq) % 2:
             self._flip(seq)
+
+    def add_range(self, first: int, last: int) -> None:
+        """Count each seq from `first` to `last`, as `add` does."""
+        first = max(first, self._floor + 1)
+        if first > last:
+            return
+        bounds, after = self._bounds, last + 1
+        at, end = bisect_left(bounds, first), bisect_right(bounds, after)
+        begin, finish = () if at % 2 else (first,), () if end % 2 else (after,)
+        self._bounds = (*bounds[:at], *begin, *finish, *bounds[end:])
+        for seq in self._removed or ():
+            if first <= seq <= last:
+                self._flip(seq)
 
     def remove(self, seq: int) -> None:
         """Do not count `seq`, now or later."""

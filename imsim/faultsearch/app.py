@@ -138,6 +138,18 @@ def _history(instance: Instance, asked: Any) -> None:
     instance.ask(wanted, lambda now: machine.history(wanted.conversation_id, wanted.first, wanted.last, now))
 
 
+def list_group(instance: Instance, asked: Any) -> None:
+    """Request a page of the state of a group."""
+    name, after, machine = asked["name"], asked.get("after", ""), instance.machine
+    instance.ask(frames.Group(f"{Scene.GROUP}:{name}", after), lambda now: machine.group(name, after, now))
+
+
+def list_friends(instance: Instance, asked: Any) -> None:
+    """Request a page of the friends and friend requests of the user."""
+    after, machine = asked.get("after", ""), instance.machine
+    instance.ask(frames.Friends(after), lambda now: machine.friends(after, now))
+
+
 def _create_group(instance: Instance, asked: Any) -> None:
     """Create a group. All devices of a user send the same request under one idClient."""
     name, members, data = asked["name"], asked["members"], asked.get("data", {})
@@ -214,6 +226,8 @@ _ACTIONS = {
     "hide": _hide,
     "read_count": _read_count,
     "history": _history,
+    "group": list_group,
+    "friends": list_friends,
     "create_group": _create_group,
     "change": _change,
     "amend": _amend,

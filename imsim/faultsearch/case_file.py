@@ -55,6 +55,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "hide": _CONVERSATION,
     "read_count": {**_CONVERSATION, "seq": (int, _Required)},
     "history": {**_CONVERSATION, "first": (int, _Required), "last": (int, _Required)},
+    "group": {"name": _TEXT, "after": (str, "")},
+    "friends": {"after": (str, "")},
     "create_group": {"name": _TEXT, "members": (list[str], _Required), "data": (dict[str, Any], {})},
     "change": {**_WHERE, "event": _TEXT, "targets": _NAMES, "data": (dict[str, Any], {})},
     "amend": {

@@ -108,8 +108,24 @@ class OwnTimers(Timers):
         return timer
 
 
-Answer = events.RequestDone | events.RequestFailed | events.Entered | events.ReadCounted | events.History
-_AnswerFrame = frames.Done | frames.Rejected | frames.Entered | frames.ReadCounted | frames.HistoryPage
+Answer = (
+    events.RequestDone
+    | events.RequestFailed
+    | events.Entered
+    | events.ReadCounted
+    | events.History
+    | events.Group
+    | events.Friends
+)
+_AnswerFrame = (
+    frames.Done
+    | frames.Rejected
+    | frames.Entered
+    | frames.ReadCounted
+    | frames.HistoryPage
+    | frames.GroupPage
+    | frames.FriendsPage
+)
 
 
 def answered(answer: Answer | _AnswerFrame) -> tuple[str, str]:
@@ -121,6 +137,12 @@ def answered(answer: Answer | _AnswerFrame) -> tuple[str, str]:
             return frames.ReadCount.op, f"{answer.conversation_id}:{answer.seq}"
         case events.History() | frames.HistoryPage():
             return frames.History.op, f"{answer.conversation_id}:{answer.first}-{answer.last}"
+        case events.Group() | events.Friends():
+            return answered(answer.page)
+        case frames.GroupPage():
+            return frames.Group.op, f"{answer.conversation_id}:{answer.after}"
+        case frames.FriendsPage():
+            return frames.Friends.op, answer.after
         case _:
             return answer.request, answer.ref
 

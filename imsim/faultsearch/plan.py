@@ -11,7 +11,7 @@ from imsim.faultsearch.case import EARLIEST, Case, Step, names_of, slot, user_of
 from imsim.faultsearch.faults import KINDS, Fault
 from imsim.faultsearch.random import Random
 from imsim.faultsearch.scenes import Stage
-from imsim.faultsearch.workload import Targets, Workload, targets_of
+from imsim.faultsearch.workload import GROUPS, Targets, Workload, targets_of
 from imsim.scenario import Draws, Scenario, Stream
 
 USERS = ("alice", "bob", "carol", "dave", "erin")
@@ -48,6 +48,8 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
     looks: tuple[Step, ...] = ()
     if scenario is None:
         policies, looks = _narrow(Random(Stream(Draws(seed, "chaos"), 2)), policies, devices, targets, duration)
+        policies = _first_sync(Random(Stream(Draws(seed, "chaos"), 4)), policies)
+    looks += _listings(Random(Stream(Draws(seed, "chaos"), 5)), users, devices, duration)
     return Case(
         seed,
         users,
@@ -124,6 +126,27 @@ def _narrow(
         asked = {"conversation": conversation_id(scene, user, to), "first": 1, "last": 100}
         looks.append(Step(random.between(duration / 3, duration), device, "history", asked))
     return replace(policies, page_bytes=int(random.around(*PAGE_BYTES))), tuple(looks)
+
+
+def _first_sync(random: Random, policies: Policies) -> Policies:
+    """Return policies under which a first sync brings only the newest messages, for some seeds.
+
+    Like `_narrow`, it has its own random stream.
+    """
+    return replace(policies, first_sync=random.pick((1, 1, 2, 4))) if random.chance(0.5) else policies
+
+
+def _listings(random: Random, users: tuple[str, ...], devices: tuple[str, ...], duration: float) -> tuple[Step, ...]:
+    """Draw requests for the state of groups and for friends. They have their own random stream, like `_narrow`."""
+    steps = []
+    for _ in range(random.pick((0, 5, 15))):
+        at, device, after = random.between(EARLIEST, duration), random.pick(devices), random.pick(("", "", "", *users))
+        if random.chance(0.7):
+            name = random.pick((GROUPS[0], *GROUPS))
+            steps.append(Step(at, device, "group", {"name": name, "after": after}))
+        else:
+            steps.append(Step(at, device, "friends", {"after": after}))
+    return tuple(steps)
 
 
 def _faults(

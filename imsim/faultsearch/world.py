@@ -16,6 +16,7 @@ from typing import Any
 from imsim.core import storage
 from imsim.core.client.connection import State
 from imsim.core.model import ConversationState, Message, Scene, Session, Status
+from imsim.faultsearch.app import list_friends, list_group
 from imsim.faultsearch.case import PROBE, Case
 from imsim.faultsearch.cluster import FlawedCluster
 from imsim.faultsearch.entries import Planned, Present, Repaired, Rested, Stored
@@ -23,6 +24,7 @@ from imsim.faultsearch.faults import Fault, Windows
 from imsim.faultsearch.inject import inject
 from imsim.faultsearch.model.view import View
 from imsim.faultsearch.nodes import GatewayNode, Instance, RouterNode
+from imsim.faultsearch.workload import GROUPS
 
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; a constant of the gateway
 _CHECK_INTERVAL = 0.25  # seconds
@@ -284,6 +286,7 @@ class World(FlawedCluster):
                 # and so it ended the probe.
                 probe.start()
                 self.run_until_idle()
+        self._list()
         execute = self.storage.data.execute
         seen: dict[str, dict[str, list[int]]] = {}
         states: dict[str, dict[str, ConversationState]] = {}
@@ -304,6 +307,15 @@ class World(FlawedCluster):
             self.logs[conversation] = StoredLog(
                 opened.members, log, states[conversation], seen[conversation], opened.state
             )
+
+    def _list(self) -> None:
+        """Have each probe list the groups and the friends of its user."""
+        for probe in self.probes:
+            if probe.is_live:
+                for name in GROUPS:
+                    list_group(probe, {"name": name})
+                list_friends(probe, {})
+        self.run_until_idle()
 
     def _log_out_and_in(self) -> None:
         """Have all devices of one user log out and in again, so that friends receive presence.

@@ -46,9 +46,9 @@ class Recording(Recorder):
     sender's lateness.
     """
 
-    def __init__(self, plan: Plan, prefix: str, spool: Path, report: Report) -> None:
+    def __init__(self, plan: Plan, prefix: str, spool: Path, report: Report, first_sync: int = 0) -> None:
         super().__init__(spool)
-        self._observer = Observer(plan, self, prefix)
+        self._observer = Observer(plan, self, prefix, first_sync)
         self._report = report
         self._t0: float | None = None
         self._intended: list[float] = (plan.at / 1e9).tolist()

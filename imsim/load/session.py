@@ -68,8 +68,9 @@ class Session:
         self._manifest = manifest | {"url": target.url, "namespace": namespace}
         self._plan = plan(scenario)
         self._prefix = f"{namespace}:"  # of the idClient of each message and action
-        self._recording = Recording(self._plan, self._prefix, folder / SPOOL, report)
         self._policies = scenario.core_policies()
+        first_sync = self._policies.first_sync
+        self._recording = Recording(self._plan, self._prefix, folder / SPOOL, report, first_sync)
         self._devices: list[Device] = []
         self._expected = len(self._plan.users) * len(self._plan.devices)
         self._online: set[int] = set()

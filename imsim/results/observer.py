@@ -20,11 +20,12 @@ class Observer:
     The caller gives each event with its time (`at`: seconds from the start of the plan) and its device (the number in
     the plan). Events about other messages leave no fact.
 
+    first_sync: how many messages of each conversation the first sync of a device fetches; 0 for all.
     prefix: the text before the message names. A live run uses it to distinguish its messages from those of other runs.
         It is empty in a simulated run, whose messages contain their number.
     """
 
-    def __init__(self, plan: Plan, recorder: Recorder, prefix: str = "") -> None:
+    def __init__(self, plan: Plan, recorder: Recorder, prefix: str = "", first_sync: int = 0) -> None:
         self._plan = plan
         self._recorder = recorder
         self._prefix = prefix
@@ -34,6 +35,11 @@ class Observer:
         self._to_room = plan.to_room
         self._amended = plan.amended
         self._has_rooms = bool(plan.rooms)
+        self._first_sync = first_sync > 0
+        #: By conversation: the intents of the acknowledged messages by seq, and the devices that left messages out,
+        #: each with the seq of the last one. Empty unless first syncs leave messages out.
+        self._stored: dict[str, dict[int, int]] = {}
+        self._left_out: dict[str, list[tuple[int, int]]] = {}
         self.client_events: Mapping[type, Translate] = {
             events.Sent: self._sent,
             events.Received: self._received,
@@ -43,6 +49,7 @@ class Observer:
             events.Repeated: self._repeated,
             events.Disconnected: self._disconnected,
             events.Entered: self._entered,
+            events.Skipped: self._skipped,
         }
         """The method that records events of each type. Events of other types leave no fact."""
         self.seqs: dict[int, int] = {}
@@ -74,6 +81,18 @@ class Observer:
         if intent in self._amended:
             self.seqs[intent] = event.seq
         self._recorder.acked(intent, at)
+        if self._first_sync:
+            self._stored.setdefault(event.conversation_id, {})[event.seq] = intent
+            for device, seq in self._left_out.get(event.conversation_id, ()):
+                if event.seq <= seq:
+                    self._recorder.left_out(intent, device, at)
+
+    def _skipped(self, device: int, event: events.Skipped, at: float) -> None:
+        if self._first_sync:
+            self._left_out.setdefault(event.conversation_id, []).append((device, event.seq))
+            for seq, intent in self._stored.get(event.conversation_id, {}).items():
+                if seq <= event.seq:
+                    self._recorder.left_out(intent, device, at)
 
     def _failed(self, device: int, event: events.SendFailed, at: float) -> None:
         intent = self._intent(event.id_client)

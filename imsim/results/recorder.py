@@ -43,6 +43,7 @@ class Kind(IntEnum):
     DISCONNECTED = 10
     ENTERED = 11
     RECEIVED = 12
+    LEFT_OUT = 13
 
 
 CODES = tuple(Code)
@@ -139,6 +140,10 @@ class Recorder:
         """Record that the server left the device out, because the device receives too much (chatrooms only)."""
         self._add(_SHED, intent, device, at, 0)
 
+    def left_out(self, intent: int, device: int, at: float) -> None:
+        """Record that the first sync of the device left the message to history."""
+        self._add(_LEFT_OUT, intent, device, at, 0)
+
     def recalled(self, intent: int, at: float) -> None:
         """Record that the sender recalled the message. A device that has not shown it will not show it."""
         self._add(_RECALLED, intent, _NO_DEVICE, at, 0)
@@ -197,7 +202,7 @@ class Recorder:
 
 # Plain integers, because the look-up of an enum's member takes as long as packing the fact.
 _SENT, _STORED, _ACKED, _FAILED, _PUSHED, _DELIVERED, _DUPLICATE, _READ, _SHED, *_RARE = map(int, Kind)
-_RECALLED, _DISCONNECTED, _ENTERED, _RECEIVED = _RARE
+_RECALLED, _DISCONNECTED, _ENTERED, _RECEIVED, _LEFT_OUT = _RARE
 _CODE_NUMBER = {code: number for number, code in enumerate(CODES)}
 _ROUTE_NUMBER = {route: number for number, route in enumerate(ROUTES)}
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _NEVER = np.iinfo(np.int64).max  # later than any time, so it is the minimum of no times
 _OF_DEVICES = (Kind.DISCONNECTED, Kind.ENTERED)  # facts without a message
-_OF_DELIVERIES = (Kind.PUSHED, Kind.DELIVERED, Kind.DUPLICATE, Kind.READ, Kind.SHED)
+_OF_DELIVERIES = (Kind.PUSHED, Kind.DELIVERED, Kind.DUPLICATE, Kind.READ, Kind.SHED, Kind.LEFT_OUT)
 _NO_PROOFS = (Kind.SENT, Kind.RECEIVED, Kind.FAILED)  # facts that do not prove that the message is stored
 _PAIR = ["intent", "device"]
 _UNANSWERED = [CODES.index(code) for code in (Code.TIMEOUT, Code.UNAVAILABLE)]
@@ -163,6 +163,7 @@ def _deliveries(
     arrivals = np.bincount(row[delivered | (kind == Kind.DUPLICATE)], minlength=count)
     pushes = np.bincount(row[pushed], minlength=count)
     is_absent = plan.is_excused(intent, device, is_stored)
+    is_absent[row[kind == Kind.LEFT_OUT]] = True
     missed = np.flatnonzero(~is_delivered & ~is_absent & (plan.to_room & is_stored)[intent])
     is_absent[missed] = _was_cut_off(connections, device[missed], accepted_at[intent[missed]], plan.room_patience)
     table = pa.table(

@@ -68,7 +68,7 @@ class Experiment:
         self.plan = plan
         self.seed = seed = scenario.seed if seed is None else seed
         self.recorder = Recorder()
-        self.observer = Observer(plan, self.recorder)
+        self.observer = Observer(plan, self.recorder, first_sync=scenario.policies.first_sync)
         #: Called with every event of a client, after the event was recorded.
         self.listeners: list[Listener] = []
         self._tracer = Tracer(plan) if spans else None

@@ -50,7 +50,7 @@ def alias(name: str) -> str:
 
 # `__pydantic_config__` is pydantic's documented way to configure a dataclass of the standard library. This module sets
 # it, because the core must not depend on pydantic.
-for _class in (*get_args(frames.FromClient), *get_args(frames.ToClient), Message, ConversationState):
+for _class in (*get_args(frames.FromClient), *get_args(frames.ToClient), *frames.PARTS, Message, ConversationState):
     _class.__pydantic_config__ = ConfigDict(alias_generator=alias, extra="ignore")
 
 ADAPTERS: dict[Any, TypeAdapter[Any]] = {

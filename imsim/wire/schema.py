@@ -205,9 +205,13 @@ class _Generator(GenerateJsonSchema):
             about = properties[alias(field.name)]
             if field.default_factory is not dataclasses.MISSING:
                 about["default"] = field.default_factory()
+            if dataclasses.is_dataclass(field.default):
+                about["default"] = {}  # it means the same as the object with all defaults
+            if "$ref" in about and ("default" in about or field.name in meanings):
+                # Older JSON Schema tools ignore all keys beside `$ref`.
+                reference = {"$ref": about.pop("$ref")}
+                about = properties[alias(field.name)] = {"allOf": [reference], **about}
             if field.name in meanings:
-                if "$ref" in about:  # older JSON Schema tools ignore all keys beside `$ref`
-                    about = properties[alias(field.name)] = {"allOf": [about]}
                 about["description"] = meanings[field.name]
             about.update(_BOUNDS.get((kind, field.name), {}))
         if "op" in vars(kind):

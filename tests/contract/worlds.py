@@ -99,6 +99,14 @@ class Device:
         self.act(lambda now: self.machine.read_count(conversation_id, seq, now))
         self.world.run_until_idle()
 
+    def group(self, name: str, after: str = "") -> None:
+        self.act(lambda now: self.machine.group(name, after, now))
+        self.world.run_until_idle()
+
+    def friends(self, after: str = "") -> None:
+        self.act(lambda now: self.machine.friends(after, now))
+        self.world.run_until_idle()
+
     def create_group(self, name: str, *members: str) -> None:
         self.act(lambda now: self.machine.create_group(name, members, now))
         self.world.run_until_idle()

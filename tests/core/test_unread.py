@@ -79,3 +79,25 @@ def test_removals_are_kept_until_the_read_mark_passes_them():
     assert unread._removed == {7}
     unread.read(7)
     assert unread._removed is None
+
+
+# --- ranges -----------------------------------------------------------------------------------------------------------
+
+
+kinds = st.sampled_from(["add", "remove", "read", "range"])
+ranged = st.lists(st.tuples(kinds, st.integers(0, 15), st.integers(0, 15)))
+
+
+@given(ranged)
+def test_adding_a_range_is_adding_each_seq(actions):
+    one, other = Unread(), Unread()
+    for action, seq, last in actions:
+        for unread in (one, other):
+            if action != "range":
+                getattr(unread, action)(seq)
+        if action == "range":
+            one.add_range(seq, last)
+            for each in range(seq, last + 1):
+                other.add(each)
+        assert one._bounds == other._bounds
+        assert sum(end - first + 1 for first, end in one.ranges) == one.count

@@ -23,6 +23,7 @@ from imsim.core.router.conversations import Conversations
 from imsim.core.router.rules import sends
 from imsim.core.router.rules.decision import RuleViolation
 from imsim.core.router.users import Users
+from imsim.core.storage import requests
 from imsim.core.unread import Unread
 
 Down, Up = internal_frames.Down, internal_frames.Up
@@ -163,6 +164,59 @@ def last_member_forgotten(patch: Any) -> None:
         forward(replace(frame, users=frame.users[:-1]) if isinstance(frame, internal_frames.Deliver) else frame)
 
     seams.port(patch, Conversations, "to_users", short)
+
+
+def group_listed_for_strangers(patch: Any) -> None:
+    """Storage returns the state of a group to every user."""
+
+    def open_to_all(execute: Any, request: Any) -> Any:
+        result = execute(request)
+        if isinstance(request, storage.ReadGroup) and result is None:
+            state = execute(storage.OpenConversation(request.conversation_id))
+            if state is not None and state.members:
+                return execute(replace(request, user=state.members[0]))
+        return result
+
+    seams.stored(patch, open_to_all)
+
+
+def last_member_not_listed(patch: Any) -> None:
+    """The state of a group does not have the last member of a page."""
+
+    def short(execute: Any, request: Any) -> Any:
+        result = execute(request)
+        return replace(result, members=result.members[:-1]) if isinstance(result, storage.GroupRecord) else result
+
+    seams.stored(patch, short)
+
+
+def requests_listed_as_friends(patch: Any) -> None:
+    """A user with an unanswered friend request is listed as a friend."""
+
+    def hasty(execute: Any, request: Any) -> Any:
+        result = execute(request)
+        if isinstance(result, storage.FriendsRecord):
+            return replace(result, users=tuple((*one, {**state, "friends": True}) for *one, state in result.users))
+        return result
+
+    seams.stored(patch, hasty)
+
+
+def left_out_messages_not_counted(patch: Any) -> None:
+    """A first sync does not report the unread messages among those that it leaves out."""
+
+    def silent(execute: Any, request: Any) -> Any:
+        result = execute(request)
+        if isinstance(result, storage.MissedPage):
+            result.skipped = [replace(one, unread=[]) for one in result.skipped]
+        return result
+
+    seams.stored(patch, silent)
+
+
+def first_sync_leaves_out_too_much(patch: Any) -> None:
+    """A first sync counts silent notifications as messages, and so leaves out visible ones."""
+    patch.setattr(requests, "is_visible", lambda message: True)
 
 
 def push_not_retried(patch: Any) -> None:
@@ -485,5 +539,6 @@ BUGS = [
     read_mark_moves_back, read_beyond_the_end, setting_dropped, other_devices_not_notified,
     late_message_becomes_the_last, repetition_refused, resend_dropped, kicked_session_stays_open,
     stale_epoch_accepted, connection_end_not_reported, client_sends_no_heartbeats, kicked_client_logs_in_again,
-    login_without_deadline, presence_without_a_policy, room_keeps_devices_that_left,
+    login_without_deadline, presence_without_a_policy, room_keeps_devices_that_left, group_listed_for_strangers,
+    last_member_not_listed, requests_listed_as_friends, left_out_messages_not_counted, first_sync_leaves_out_too_much,
 ]  # fmt: skip

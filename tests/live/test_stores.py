@@ -102,10 +102,11 @@ def saves(**fields):
 appends = st.builds(storage.Append, st.integers(0, 3), messages, small)
 page_bytes = st.sampled_from((1, 3, 12, 10**6))
 some_users = st.just([]) | st.lists(users, unique=True, max_size=2)
+friend_states = st.fixed_dictionaries({"friends": st.booleans(), "request": st.none() | st.just({"by": "ann"})})
 drafts = st.builds(
     Draft,
     appends,
-    st.none() | json_values,
+    st.none() | json_values | friend_states,
     some_users,
     some_users,
     small,
@@ -129,6 +130,8 @@ requests = st.one_of(
     ),
     saves(blocked=st.booleans()),
     st.builds(storage.CountRead, users, everywhere, small),
+    st.builds(storage.ReadGroup, users, everywhere, st.just("") | users, st.integers(1, 4)),
+    st.builds(storage.ReadFriends, users, st.just("") | users, st.integers(1, 4)),
     st.builds(storage.Range, users, everywhere, small, small, st.integers(1, 4), page_bytes=page_bytes),
     st.builds(
         storage.Missed,
@@ -140,6 +143,7 @@ requests = st.one_of(
         state_version=small,
         doubted=st.booleans(),
         page_bytes=page_bytes,
+        newest=st.integers(0, 3),
     ),
 )
 
@@ -162,9 +166,14 @@ def plausible(draw) -> list[storage.Request]:
         model.execute(request)
         sequence.append(request)
     for user in USERS:  # read everything at the end
-        sequence += [storage.OpenUser(user), *(storage.Missed(session(user), {}, 100, version) for version in range(4))]
+        sequence += [
+            storage.OpenUser(user),
+            storage.ReadFriends(user, "", 100),
+            *(storage.Missed(session(user), {}, 100, version) for version in range(4)),
+        ]
         for id, inbox in zip(model._logs, cycle((0, 1)), strict=False):
             sequence += [storage.Range(user, id, 0, 100, 100), storage.Missed(session(user), {id: 2}, 2, 0, inbox)]
+            sequence += [storage.ReadGroup(user, id, "", 100), storage.Missed(session(user), {id: 2}, 100, newest=2)]
             sequence += [storage.CountRead(user, id, seq) for seq in range(4)]
     return [*sequence, *(storage.OpenConversation(id) for id in model._logs)]
 
@@ -197,6 +206,7 @@ def test_sqlite_storage_answers_like_memory_storage(tmp_path_factory, fanout, se
         schema.UNREAD,
         schema.AFTER,
         schema.RANGE,
+        schema.UNREAD_UP_TO,
         schema.COUNT_READ,
         f"SELECT {schema.END} FROM members JOIN conversations ON key = conversation WHERE user = ?",
         f"SELECT user FROM stays WHERE conversation = ? AND last = {schema.OPEN} ORDER BY first, position",

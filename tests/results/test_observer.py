@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from imsim.core import events
@@ -23,9 +25,9 @@ def observed(mixed):
 
 
 class Observed:
-    def __init__(self, plan: Plan, prefix: str) -> None:
+    def __init__(self, plan: Plan, prefix: str, first_sync: int = 0) -> None:
         self.recorder = Recorder()
-        self.observer = Observer(plan, self.recorder, prefix)
+        self.observer = Observer(plan, self.recorder, prefix, first_sync)
 
     def facts(self) -> list[tuple[int, ...]]:
         return self.recorder.facts().tolist()
@@ -36,6 +38,18 @@ class Observed:
             if translate := self.observer.client_events.get(type(event)):
                 translate(3, event, 2.0)
         return self.facts()
+
+
+def test_first_sync_leaves_out_messages_up_to_a_seq_in_any_order_of_events(mixed):
+    left_out = (Kind.LEFT_OUT, 5, 3, 2 * 10**9, 0)
+    acked, skipped = events.Acked(IdClient(5), "group:g", 4), events.Skipped("group:g", 4, [])
+    for happened in ((acked, skipped), (skipped, acked)):
+        observed = Observed(mixed, "")
+        assert left_out not in observed.client(*happened)
+        observed = Observed(mixed, "", first_sync=2)
+        assert left_out in observed.client(*happened)
+        observed = Observed(mixed, "", first_sync=2)
+        assert left_out not in observed.client(*(replace(one, seq=one.seq - (one is skipped)) for one in happened))
 
 
 def message(id_client: str, type: str = "text", scene: Scene = Scene.GROUP) -> Message:

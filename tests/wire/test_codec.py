@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imsim.core import frames
-from imsim.core.model import Code, ConversationState, Message, Scene
+from imsim.core.model import Code, Message, Role, Scene
 from imsim.wire import BadRequest, UnknownOp, WireError, decode_from_client, decode_from_server, encode
 
 CLIENT = typing.get_args(frames.FromClient)
@@ -124,10 +124,9 @@ def example(frame_type: type) -> dict[str, object]:
         bool: True,
         Scene: "p2p",
         Code: "gap",
+        Role: "admin",
         list[str]: ["x"],
         dict[str, int]: {"x": 1},
-        list[Message]: [],
-        list[ConversationState]: [],
         dict[str, object] | None: {"url": "x"},
         str | None: "x",
         bool | None: True,
@@ -135,7 +134,13 @@ def example(frame_type: type) -> dict[str, object]:
     }
     found: dict[str, object] = {}
     for name, hint in fields(frame_type).items():
-        found[camel(name)] = example(hint) if dataclasses.is_dataclass(hint) else samples[hint]
+        origin, inner = typing.get_origin(hint), typing.get_args(hint)
+        if dataclasses.is_dataclass(hint):
+            found[camel(name)] = example(hint)
+        elif origin is list and dataclasses.is_dataclass(inner[0]):
+            found[camel(name)] = []
+        else:
+            found[camel(name)] = samples[hint]
     return found
 
 
@@ -147,7 +152,7 @@ def wrong_values(hint: object) -> list[object]:
     elif hint in (int, float, bool):
         wrong += ["x", None, [], {}, "", "7", "true", "1.5"]
         wrong += {int: [1.5, True], float: [True], bool: [0, 1, 1.0]}[hint]
-    elif isinstance(hint, type) and issubclass(hint, (Scene, Code)):
+    elif isinstance(hint, type) and issubclass(hint, (Scene, Code, Role)):
         wrong += ["no such", 1, None]
     elif typing.get_origin(hint) is list:
         wrong = ["x", 5, None, {"a": 1}, [[1]], [None]]
@@ -160,7 +165,7 @@ def wrong_values(hint: object) -> list[object]:
     elif hint in (bool | None, int | None):
         wrong = ["x", [], {}, "1", 1 if hint == bool | None else True]
     elif dataclasses.is_dataclass(hint):
-        wrong = ["x", 5, None, [1], {}]
+        wrong = ["x", 5, None, [1], *([{}] if required_fields(hint) else [])]
     return wrong
 
 

@@ -78,6 +78,16 @@ class Client:
         return self._connection.device
 
     @property
+    def limits(self) -> frames.Limits:
+        """The limits of the server, as the latest login reported them; the defaults before the first login."""
+        return self._connection.limits
+
+    @property
+    def windows(self) -> frames.Windows:
+        """The time windows of the server, as the latest login reported them; the defaults before the first login."""
+        return self._connection.windows
+
+    @property
     def token(self) -> str:
         """The token for the next login."""
         return self._connection.token
@@ -170,6 +180,20 @@ class Client:
     def read_count(self, conversation_id: str, seq: int, now: float) -> None:
         """Request the count of members who have read this message; `ReadCounted` or `RequestFailed` follows."""
         self._ask(frames.ReadCount(conversation_id, seq), now)
+
+    def group(self, name: str, after: str, now: float) -> None:
+        """Request the state of a group, with its members after this name; `Group` or `RequestFailed` follows.
+
+        Begin with the `after` "". Then request the `next` of each page, until it is "".
+        """
+        self._ask(frames.Group(f"{Scene.GROUP}:{name}", after), now)
+
+    def friends(self, after: str, now: float) -> None:
+        """Request the friends and open friend requests of this user; `Friends` or `RequestFailed` follows.
+
+        Begin with the `after` "". Then request the `next` of each page, until it is "".
+        """
+        self._ask(frames.Friends(after), now)
 
     def change(
         self,
@@ -279,6 +303,7 @@ class Client:
         self._receiver.forget_gaps()
 
     def _logged_in(self, frame: frames.LoggedIn, now: float) -> None:
+        self._connection.limits, self._connection.windows = frame.limits, frame.windows
         self._connection.logged_in(frame.heartbeat, now)
         self._sync.logged_in(frame.log, now)
         self._requests.logged_in(now)
@@ -385,6 +410,16 @@ class Client:
         if self._requests.answered(asked.op, asked.ref, frame.number):
             self._port.emit(events.ReadCounted(frame.conversation_id, frame.seq, frame.read, frame.members))
 
+    def _group_page(self, frame: frames.GroupPage, now: float) -> None:
+        asked = frames.Group(frame.conversation_id, frame.after)
+        if self._requests.answered(asked.op, asked.ref, frame.number):
+            self._port.emit(events.Group(frame))
+
+    def _friends_page(self, frame: frames.FriendsPage, now: float) -> None:
+        asked = frames.Friends(frame.after)
+        if self._requests.answered(asked.op, asked.ref, frame.number):
+            self._port.emit(events.Friends(frame))
+
 
 _HANDLERS: dict[type, Callable[[Client, Any, float], None]] = {
     frames.Push: Client._pushed,
@@ -402,6 +437,8 @@ _HANDLERS: dict[type, Callable[[Client, Any, float], None]] = {
     frames.SyncDone: lambda client, frame, now: client._sync.done(frame, now),
     frames.Resync: lambda client, frame, now: client._sync.resynced(frame, now),
     frames.ReadCounted: Client._read_counted,
+    frames.GroupPage: Client._group_page,
+    frames.FriendsPage: Client._friends_page,
     frames.Entered: lambda client, frame, now: client._rooms.entered(frame),
     frames.IsTyping: lambda client, frame, now: client._port.emit(events.Typing(frame.conversation_id)),
     frames.Presence: lambda client, frame, now: client._port.emit(events.Presence(frame.user, frame.online)),

@@ -12,6 +12,7 @@ from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
 _PINGS = 2  # the least count of pings within the time after which the server gives up
+_LIMITS, _WINDOWS = frames.Limits(), frames.Windows()  # shared by all clients of a server with the defaults
 
 
 class ClientPort(Protocol):
@@ -68,12 +69,14 @@ class Connection:
         "device",
         "heard_at",
         "kind",
+        "limits",
         "owner",
         "policies",
         "port",
         "state",
         "timers",
         "token",
+        "windows",
     )
 
     def __init__(
@@ -103,6 +106,8 @@ class Connection:
         self._timer: Timer | None = None  # the timer of the reconnect, of the login, or of the heartbeat
         self._sent_at = 0.0  # the time of the latest frame to the server
         self.heard_at = 0.0  # the time of the latest frame from the server
+        self.limits = _LIMITS  # of the server
+        self.windows = _WINDOWS
         self._heartbeat = policies.heartbeat  # the seconds of silence before a ping
 
     def start(self, now: float) -> None:

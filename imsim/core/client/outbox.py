@@ -18,7 +18,7 @@ _FAILED = 1_000  # the most failed sends kept, in case the server has stored the
 class Outgoing:
     """A send without a final answer. If `held`, it waits without a timer for the answer to its predecessor."""
 
-    __slots__ = ("attempts", "conversation_id", "frame", "held", "limited", "timer")
+    __slots__ = ("attempts", "conversation_id", "frame", "held", "limited", "timed_out", "timer")
 
     def __init__(self, conversation_id: str, frame: frames.Send) -> None:
         self.conversation_id = conversation_id
@@ -26,6 +26,7 @@ class Outgoing:
         self.attempts = 0
         self.held = False
         self.limited = False  # held because of a rate limit: after it, no other held send is released
+        self.timed_out = False  # no attempt got an answer
         self.timer: Timer | None = None
 
     def stop_timer(self) -> None:
@@ -73,6 +74,16 @@ class Outbox:
         if id_client in self._unanswered:
             return Status.SENDING
         return Status.FAIL if id_client in self._failed else Status.SUCCESS
+
+    def may_be_stored(self, conversation_id: str) -> bool:
+        """Return whether the server may have stored a message of this conversation without an answer for this device.
+
+        Such a message was sent and not answered, or got no answer to any attempt.
+        """
+        waiting = self._waiting.get(conversation_id, NO_DICT)
+        return any(outgoing.attempts for outgoing in waiting.values()) or any(
+            outgoing.timed_out and outgoing.conversation_id == conversation_id for outgoing in self._failed.values()
+        )
 
     def logged_in(self, now: float) -> None:
         """Send all unanswered messages, except those that have no attempt left."""
@@ -201,6 +212,7 @@ class Outbox:
         if outgoing.attempts < self._connection.policies.send_attempts:
             return False
         self._drop(outgoing)
+        outgoing.timed_out = True
         self._fail(outgoing, Code.TIMEOUT, f"no answer after {outgoing.attempts} attempts")
         self._connection.owner.gave_up(now)
         return True

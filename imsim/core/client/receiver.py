@@ -10,9 +10,10 @@ from imsim.core.client.inbox import Taken
 from imsim.core.client.outbox import Outbox, Outgoing
 from imsim.core.client.requests import Requests
 from imsim.core.empty import NO_NAMES
-from imsim.core.model import ConversationState, Flow, Message, Route
+from imsim.core.model import ConversationState, Flow, Message, Route, Skipped
 
 _IN, _OUT, _ONLINE = Flow.IN, Flow.OUT, State.ONLINE  # faster than attributes of the enumerations
+_OWN = 100  # the entries in which a message of this device is searched that may be stored
 _LOOKBACK = 20  # the size of the first range to search for the last message after a recall
 
 
@@ -125,6 +126,26 @@ class Receiver:
         conversation = self.conversation(id)
         conversation.inbox.complete_to(seq)
         self.show_following(conversation, now)
+
+    def skip(self, skipped: Skipped, now: float) -> bool:
+        """Leave out the messages up to `skipped.seq`, which the application can fetch with `history`.
+
+        Return whether all of them are left out. If the device has shown something of the conversation, none is: other
+        frames have overtaken the page, and it may leave out the recall of a message that the device shows. If a send of
+        this device waits for an answer, the latest of them are not, because the message may be among them.
+        """
+        id, last = skipped.conversation_id, skipped.seq
+        if self.conversation(id).inbox.cursor:
+            return False
+        if self._outbox.may_be_stored(id):
+            last = max(0, last - _OWN)
+        if last:
+            unread = [[first, min(end, last)] for first, end in skipped.unread if first <= last]
+            for first, end in unread:
+                self.conversation(id).unread.add_range(first, end)
+            self._connection.port.emit(events.Skipped(id, last, unread))
+            self.complete_to(id, last, now)
+        return last == skipped.seq
 
     def take_own(self, conversation: LocalConversation, message: Message, now: float) -> None:
         """Take a message that this device sent, and so shows already. It is stored now."""

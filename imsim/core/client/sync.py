@@ -114,7 +114,11 @@ class Sync:
         self._number += 1
         self._stop_timer()
         self._timer = self._connection.timers.at(now + self._connection.policies.send_timeout, self._ask_again)
-        self._connection.put(frames.Sync(cursors, self._version, self._inbox, self._number, self._resync, states), now)
+        newest = self._connection.policies.first_sync
+        if newest:  # the server sends all messages of a conversation whose cursor is 0
+            cursors = {id: seq for id, seq in cursors.items() if seq or self._outbox.may_be_stored(id)}
+        sync = frames.Sync(cursors, self._version, self._inbox, self._number, self._resync, states, newest)
+        self._connection.put(sync, now)
 
     def _ask_again(self, _: None, now: float) -> None:
         """Repeat the sync under the same number, so that a late answer from slow storage still counts."""
@@ -122,11 +126,16 @@ class Sync:
         self._ask(None, now)
 
     def _take(self, frame: frames.Page | frames.SyncDone, now: float) -> bool:
-        """Take the messages and states of a page, and return whether it answers the latest sync."""
+        """Take the messages and states of a page, and return whether the sync goes on from it.
+
+        It does not if the page does not answer the latest sync, or if it leaves out messages that this device needs:
+        then the sync begins again at the same position of the inbox.
+        """
+        incomplete = {one.conversation_id for one in frame.skipped if not self._receiver.skip(one, now)}
         for message in frame.messages:
             self._receiver.take(message, Route.SYNC, now)
         for id, seq in frame.cursors.items():
-            if seq:  # 0: the conversation has no messages yet
+            if seq and id not in incomplete:  # 0: the conversation has no messages yet
                 self._receiver.complete_to(id, seq, now)
         if self._connection.policies.receipts.acknowledge_syncs:
             for id in {message.conversation_id: None for message in frame.messages}:
@@ -134,6 +143,8 @@ class Sync:
         for state in frame.states:
             if state.version:
                 self._receiver.take_state(state)
+        if incomplete and self._is_answer(frame.number):
+            self._ask(None, now)
         return self._is_answer(frame.number)
 
     def _is_answer(self, number: int) -> bool:

@@ -83,6 +83,13 @@ class Connection:
             self.rooms |= {conversation_id(Scene.CHATROOM, "", frame.name)}
 
 
-_READS = (frames.Sync.op, frames.History.op, frames.ReadCount.op)
+_READS = (frames.Sync.op, frames.History.op, frames.ReadCount.op, frames.Group.op, frames.Friends.op)
 _CHANGES = (frames.Read.op, frames.SetConversation.op, frames.EndSession.op)
-_READ_ANSWERS = (frames.Page, frames.SyncDone, frames.HistoryPage, frames.ReadCounted)
+_READ_ANSWERS = (
+    frames.Page,
+    frames.SyncDone,
+    frames.HistoryPage,
+    frames.ReadCounted,
+    frames.GroupPage,
+    frames.FriendsPage,
+)

@@ -26,6 +26,7 @@ from imsim.core.model import (
     Session,
     check_name,
     conversation_id,
+    is_group,
 )
 from imsim.core.placement import SINGLE, Placement
 from imsim.core.policies import Policies
@@ -75,6 +76,8 @@ class Gateway:
         self._name = name
         self._placement = placement
         self._epoch = epoch
+        self._limits = frames.Limits.of(policies)
+        self._windows = frames.Windows.of(policies)
         self._timers = timers or Timers()
         self._heartbeat_check = self._check_heartbeat  # one bound method for all connections saves memory
         self._connections: dict[int, Connection] = {}
@@ -237,7 +240,10 @@ class Gateway:
                 connection.timer.cancel()
             connection.timer = self._timers.at(now + timeout, self._heartbeat_check, connection)
             time = int((self._epoch + now) * 1000)
-            self._port.send(connection.id, frames.LoggedIn(session.user, session.device, time, timeout, frame.log))
+            logged_in = frames.LoggedIn(
+                session.user, session.device, time, timeout, frame.log, self._limits, self._windows
+            )
+            self._port.send(connection.id, logged_in)
 
     def _login_overdue(self, connection: Connection, now: float) -> None:
         self._end(connection, Code.LOGIN_TIMEOUT, f"no login within {self._policies.login_timeout:g} s")
@@ -288,9 +294,17 @@ class Gateway:
         else:
             self._ask_own_user(connection, frame, now)
 
+    def _group(self, connection: Connection, frame: frames.Group, now: float) -> None:
+        if is_group(frame.conversation_id):
+            self._ask_own_user(connection, frame, now)
+        else:
+            text = f"conversationId: expected group:<name>, got {frame.conversation_id[:LONGEST_CONVERSATION_ID]!r}"
+            self._reject(connection, frame, Code.BAD_REQUEST, text)
+
     def _ask_own_user(self, connection: Connection, frame: frames.Sync | frames.Asked, now: float) -> None:
         if len(frame.ref) > LONGEST_REF:
-            text = f"conversationId or device: the name is too long; use at most {LONGEST_REF} characters"
+            field = _NAMED_BY.get(type(frame), "conversationId")
+            text = f"{field}: the name is too long; use at most {LONGEST_REF} characters"
             self._reject(connection, frame, Code.BAD_REQUEST, text)
         elif not connection.has_room(frame, now - self._policies.storage_timeout):
             text = "too many requests of this connection wait for an answer"
@@ -367,6 +381,8 @@ class Gateway:
         if len(frame.cursors) > CURSORS:
             text = f"cursors: expected at most {CURSORS} conversations, got {len(frame.cursors)}"
             self._reject(connection, frame, Code.BAD_REQUEST, text)
+        elif frame.newest < 0:
+            self._reject(connection, frame, Code.BAD_REQUEST, f"newest: expected 0 or more, got {frame.newest}")
         else:
             self._ask_own_user(connection, frame, now)
 
@@ -462,10 +478,19 @@ _HANDLERS: dict[type, Callable[[Gateway, Connection, Any, float], None]] = {
     frames.SetConversation: Gateway._set_conversation,
     frames.History: Gateway._ask_own_user,
     frames.ReadCount: Gateway._ask_own_user,
+    frames.Group: Gateway._group,
+    frames.Friends: Gateway._ask_own_user,
     frames.EndSession: Gateway._end_session,
     frames.Enter: Gateway._enter,
     frames.Leave: Gateway._leave,
     frames.Typing: Gateway._typing,
+}
+
+#: The fields that name the subject of a request, if it is not `conversationId`.
+_NAMED_BY: dict[type, str] = {
+    frames.EndSession: "device",
+    frames.Friends: "after",
+    frames.Group: "conversationId or after",
 }
 
 #: The frames that are repeated until the device acknowledges them, with their methods. These return whether the queue

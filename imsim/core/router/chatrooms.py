@@ -115,7 +115,7 @@ class Chatrooms:
     def _send(self, up: internal_frames.Up, frame: frames.Send, now: float) -> None:
         session, room = up.session, self._rooms.get(up.conversation_id)
         if room is None or session not in room.sessions.get(session.gateway, ()):
-            answers.reject(self._port, up, Code.NOT_MEMBER, "enter the room first")
+            answers.reject(self._port, up, Code.NOT_MEMBER, "to: you are not in this room; enter it first")
             return
         seq = room.seqs.get((session.user, frame.id_client))
         if seq is None:

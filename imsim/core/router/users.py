@@ -12,7 +12,7 @@ from imsim.core import changes, frames, internal_frames, storage
 from imsim.core.empty import NO_LIST
 from imsim.core.model import Code, Session
 from imsim.core.policies import Delivery, Policies
-from imsim.core.router import answers
+from imsim.core.router import answers, listings
 from imsim.core.router.online import OnlineState, ToOne, User
 from imsim.core.router.presence import FriendPresence
 from imsim.core.router.states import States
@@ -206,6 +206,10 @@ class Users:
             self._port.store(
                 storage.Range(user.id, frame.conversation_id, frame.first, frame.last, limit, up, page_bytes)
             )
+        elif isinstance(frame, frames.Group):
+            self._port.store(storage.ReadGroup(user.id, frame.conversation_id, frame.after, self._policies.page, up))
+        elif isinstance(frame, frames.Friends):
+            self._port.store(storage.ReadFriends(user.id, frame.after, self._policies.page, up))
         elif isinstance(frame, frames.ReadCount):
             self._port.store(storage.CountRead(user.id, frame.conversation_id, frame.seq, up))
         elif isinstance(frame, frames.EndSession):
@@ -337,7 +341,7 @@ class Users:
             )
             answers.send(self._port, up.session, answer)
         elif result is None:
-            answers.reject(self._port, up, Code.NO_CONVERSATION, "you have no message with this seq")
+            answers.reject(self._port, up, Code.NO_CONVERSATION, "seq: you have no message with this seq")
         else:
             answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not read the data")
 
@@ -359,6 +363,7 @@ class Users:
                 states,
                 doubted,
                 policies.page_bytes,
+                min(max(0, frame.newest), policies.page),
             )
         )
 
@@ -378,15 +383,19 @@ class Users:
         # if an answer of storage was lost. So the router learns them from the page.
         for message in result.messages:
             user.count(message)
+        for skipped in result.skipped:
+            unread = user.state_of(skipped.conversation_id).unread
+            for first, last in skipped.unread:
+                unread.add_range(first, last)
         for state in result.states:
             self._states.learn(user, state, now)
         messages, cursors, inbox, number = result.messages, result.cursors, result.inbox, request.number
         states = [user.state_of(state.conversation_id).view() for state in result.states]
         answer: frames.Page | frames.SyncDone
         if result.more:
-            answer = frames.Page(messages, cursors, inbox, number, states, result.version)
+            answer = frames.Page(messages, cursors, inbox, number, states, result.version, result.skipped)
         else:
-            answer = frames.SyncDone(messages, cursors, states, result.version, inbox, number)
+            answer = frames.SyncDone(messages, cursors, states, result.version, inbox, number, result.skipped)
         answers.send(self._port, request.session, answer)
 
     def _send_range(self, request: storage.Range, result: storage.Result, now: float) -> None:
@@ -405,6 +414,25 @@ class Users:
         else:
             answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not read the data")
 
+    def _send_group(self, request: storage.ReadGroup, result: storage.Result, now: float) -> None:
+        up = request.asked
+        assert isinstance(up, internal_frames.Up)
+        if isinstance(result, storage.GroupRecord):
+            answers.send(self._port, up.session, listings.group_page(request, result, up.frame.number))
+        elif result is None:
+            text = f"conversationId: you are not a member of {request.conversation_id}, or there is no such group"
+            answers.reject(self._port, up, Code.NOT_MEMBER, text)
+        else:
+            answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not read the data")
+
+    def _send_friends(self, request: storage.ReadFriends, result: storage.Result, now: float) -> None:
+        up = request.asked
+        assert isinstance(up, internal_frames.Up)
+        if isinstance(result, storage.FriendsRecord):
+            answers.send(self._port, up.session, listings.friends_page(request, result, up.frame.number))
+        else:
+            answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not read the data")
+
     #: The method that handles the answer of storage, by type of request.
     answered: ClassVar[storage.Answered] = {
         storage.OpenUser: _opened,
@@ -413,4 +441,6 @@ class Users:
         storage.CountRead: _counted,
         storage.Missed: _send_page,
         storage.Range: _send_range,
+        storage.ReadGroup: _send_group,
+        storage.ReadFriends: _send_friends,
     }

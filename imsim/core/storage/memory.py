@@ -10,7 +10,8 @@ from typing import Any
 from imsim.core import changes
 from imsim.core.changes import are_friends
 from imsim.core.empty import NO_DICT, NO_LIST
-from imsim.core.model import ConversationState, Message, is_chatroom, is_p2p, p2p_id, p2p_members
+from imsim.core.limits import UNREAD_RANGES
+from imsim.core.model import ConversationState, Message, Skipped, is_chatroom, is_p2p, p2p_id, p2p_members, peer_in
 from imsim.core.policies import Fanout
 from imsim.core.sizes import Room, body_bytes
 from imsim.core.storage import (
@@ -25,7 +26,9 @@ from imsim.core.storage import (
     Effects,
     Fenced,
     Find,
+    FriendsRecord,
     Get,
+    GroupRecord,
     LogState,
     Missed,
     MissedPage,
@@ -34,6 +37,8 @@ from imsim.core.storage import (
     Range,
     RangePage,
     ReadCount,
+    ReadFriends,
+    ReadGroup,
     Relations,
     Request,
     Result,
@@ -45,9 +50,13 @@ from imsim.core.storage import (
     StatesSaved,
     UserState,
     add_states,
+    beginning,
+    friends_record,
     may_have_blocked,
+    members_after,
     peers,
 )
+from imsim.core.unread import Unread
 
 _Stays = tuple[tuple[int, int], ...]
 
@@ -180,6 +189,10 @@ class MemoryStorage:
             return self._range(request)
         if type(request) is CountRead:
             return self._count_read(request)
+        if type(request) is ReadGroup:
+            return self._read_group(request)
+        if type(request) is ReadFriends:
+            return self._read_friends(request)
         if type(request) is Get:
             return self._get(request)
         if type(request) is Between:
@@ -388,9 +401,14 @@ class MemoryStorage:
         if self._is_ahead(request):
             return Ahead()
         room = Room(request.page_bytes)
-        page = self._missed_in_logs(request, room) if self._inboxes is None else self._missed_in_inbox(request, room)
+        user = request.session.user
+        if self._inboxes is None or request.reads_logs:
+            page = self._missed_in_logs(request, room)
+            if not page.more and self._inboxes is not None:
+                page.inbox = len(self._inboxes.get(user, ()))
+        else:
+            page = self._missed_in_inbox(request, room)
         if not page.more:
-            user = request.session.user
             states = [self._logs[conversation].state_of(user) for conversation in self._conversations_of.get(user, ())]
             changed = [state for state in states if state.version > request.version or not request.version]
             add_states(page, request, changed, self._versions.get(user, 0), room)
@@ -408,11 +426,17 @@ class MemoryStorage:
         return any(seq > ends.get(id, 0) for id, seq in request.cursors.items() if not is_chatroom(id))
 
     def _missed_in_logs(self, request: Missed, room: Room) -> MissedPage:
-        page = MissedPage([], {}, more=False, reads=0)
+        page, ranges = MissedPage([], {}, more=False, reads=0), Room(UNREAD_RANGES)
         for conversation in self._conversations_of.get(request.session.user, ()):
             log, user = self._logs[conversation], request.session.user
             cursor = max(0, request.cursors.get(conversation, 0))
             page.reads += 1
+            if request.begins(conversation) and (skipped := self._beginning(log, user, request.newest)):
+                if not ranges.takes(len(skipped.unread)):
+                    page.more = True
+                    return page
+                page.skipped.append(skipped)
+                cursor = skipped.seq
             for message in log.seen_by(user, cursor):
                 if len(page.messages) == request.limit or not room.takes(body_bytes(message)):
                     page.more = True
@@ -423,22 +447,55 @@ class MemoryStorage:
             page.cursors[conversation] = max(cursor, log.end_for(user))
         return page
 
+    @staticmethod
+    def _beginning(log: _Log, user: str, newest: int) -> Skipped | None:
+        """Return the part of the log that a sync leaves out, which begins with the newest messages."""
+
+        def unread(last: int) -> Unread:
+            ended, read_seq = log.ended_for(user), log.state_of(user).read_seq
+            seen = takewhile(lambda message: message.seq <= last, log.seen_by(user, max(ended, read_seq)))
+            seqs = (message.seq for message in seen if message.countable and message.sender != user)
+            return Unread(read_seq, seqs, ended)
+
+        return beginning(log.id, reversed(list(log.seen_by(user))), newest, unread)
+
     def _missed_in_inbox(self, request: Missed, room: Room) -> MissedPage:
         assert self._inboxes is not None
-        inbox = self._inboxes.get(request.session.user, [])
-        page = MissedPage([], {}, more=False, inbox=max(0, request.inbox))
+        user = request.session.user
+        inbox = self._inboxes.get(user, [])
+        page, ranges = MissedPage([], {}, more=False, inbox=max(0, request.inbox)), Room(UNREAD_RANGES)
         for row in islice(inbox, page.inbox, None):
             conversation = row.conversation_id
             log = self._logs[conversation]
-            message = log.as_seen_by(request.session.user, log.messages[row.seq - 1])  # with its recalls and edits
-            if message.seq > request.cursors.get(conversation, 0):  # otherwise the device has it from a push
+            message = log.as_seen_by(user, log.messages[row.seq - 1])  # with its recalls and edits
+            cursor = page.cursors.get(conversation, request.cursors.get(conversation, 0))
+            is_first = conversation not in page.cursors and request.begins(conversation)
+            if is_first and (skipped := self._beginning(log, user, request.newest)):
+                if not ranges.takes(len(skipped.unread)):
+                    page.more = True
+                    break
+                page.skipped.append(skipped)
+                cursor = page.cursors[conversation] = skipped.seq
+            if message.seq > cursor:  # otherwise the device has it from a push, or it is left out
                 if len(page.messages) == request.limit or not room.takes(body_bytes(message)):
                     page.more = True
                     break
                 page.messages.append(message)
             page.inbox += 1
-            page.cursors[conversation] = max(message.seq, request.cursors.get(conversation, 0))
+            page.cursors[conversation] = max(message.seq, cursor)
         return page
+
+    def _read_group(self, request: ReadGroup) -> GroupRecord | None:
+        log = self._logs.get(request.conversation_id)
+        if log is None or request.user not in log.members:
+            return None
+        members, more = members_after(request, log.members)
+        return GroupRecord(len(log.messages), log.state, log.members[0], len(log.members), members, more)
+
+    def _read_friends(self, request: ReadFriends) -> FriendsRecord:
+        user = request.user
+        logs = ((other, self._logs[id]) for id in self._conversations_of.get(user, ()) if (other := peer_in(id, user)))
+        return friends_record(request, ((other, log.state_of(user).blocked, log.state) for other, log in logs))
 
     def _range(self, request: Range) -> RangePage | None:
         log = self._log_of(request.user, request.conversation_id)

@@ -11,11 +11,14 @@ has crashed since is carried out within policies.storage_timeout, or never.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, get_args
 
-from imsim.core.model import ConversationState, Message, Scene, Session, is_p2p, p2p_id
+from imsim.core.changes import is_visible
+from imsim.core.limits import UNREAD_RANGES
+from imsim.core.model import ConversationState, Message, Scene, Session, Skipped, is_p2p, p2p_id
 from imsim.core.sizes import Room, utf8_bytes
+from imsim.core.unread import Unread
 
 _ANY = 1 << 62  # bytes; means that there is no bound
 
@@ -206,6 +209,10 @@ class Missed:
     the newest state that the device has. The result is Ahead if one of these values, or a cursor, is beyond the end of
     what the user may see. A conversation that is not one of the user's ends at 0, whether it exists or not. The cursors
     are checked only if `doubted`, because each check takes a read.
+
+    If `newest` is not 0, a conversation that is not in `cursors` begins with its `newest` latest visible messages, see
+    `beginning`. The page ends before the ranges of unread messages exceed UNREAD_RANGES. In the first sync, such a page
+    is read from the logs also with fanout = write, and only the last page has an `inbox`.
     """
 
     op: ClassVar[str] = "missed"
@@ -218,6 +225,16 @@ class Missed:
     state_version: int = 0
     doubted: bool = False
     page_bytes: int = _ANY
+    newest: int = 0
+
+    def begins(self, conversation_id: str) -> bool:
+        """Return whether only the newest messages of the conversation are read."""
+        return self.newest > 0 and conversation_id not in self.cursors
+
+    @property
+    def reads_logs(self) -> bool:
+        """Whether the logs have to be read also with fanout = write."""
+        return self.newest > 0 and self.inbox <= 0
 
 
 @dataclass(slots=True, eq=False)
@@ -238,8 +255,49 @@ class Range:
     page_bytes: int = _ANY
 
 
+@dataclass(slots=True, eq=False)
+class ReadGroup:
+    """Read the state of a group, and at most `limit` members after the name `after`, in ASCII order.
+
+    -> GroupRecord, or None if `user` is not a member now. Storage does not read `asked`.
+    """
+
+    op: ClassVar[str] = "read_group"
+    user: str
+    conversation_id: str
+    after: str
+    limit: int
+    asked: object = None
+
+
+@dataclass(slots=True, eq=False)
+class ReadFriends:
+    """Read the friends and open friend requests of the user: at most `limit`, after the name `after`, in ASCII order.
+
+    -> FriendsRecord. Storage does not read `asked`.
+    """
+
+    op: ClassVar[str] = "read_friends"
+    user: str
+    after: str
+    limit: int
+    asked: object = None
+
+
 Lookup = Find | Get | Between
-Request = OpenConversation | Append | Lookup | OpenUser | RevokeTokens | SaveState | CountRead | Missed | Range
+Request = (
+    OpenConversation
+    | Append
+    | Lookup
+    | OpenUser
+    | RevokeTokens
+    | SaveState
+    | CountRead
+    | Missed
+    | Range
+    | ReadGroup
+    | ReadFriends
+)
 
 #: The operations of storage that have a service time. `inbox` is one inbox row, which is written with an `append`.
 STORAGE_OPS = frozenset((*(request.op for request in get_args(Request)), "inbox"))
@@ -359,7 +417,7 @@ class MissedPage:
 
     `version` is the version of the user's log up to which the states are complete. `more` means that messages or states
     remain. `inbox` is the position in the user's inbox up to which it was read. `reads` is the number of reads that
-    the page took.
+    the page took. `skipped` has the conversations that begin in this page, and not with their first message.
     """
 
     messages: list[Message]
@@ -369,6 +427,7 @@ class MissedPage:
     version: int = 0
     inbox: int = 0
     reads: int = 1
+    skipped: list[Skipped] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -381,6 +440,34 @@ class RangePage:
     """A page of history, in seq order. `more` means that the range has earlier messages."""
 
     messages: list[Message]
+    more: bool = False
+
+
+@dataclass(slots=True)
+class GroupRecord:
+    """The state of a group after the entry at `max_seq`.
+
+    `first` is the first of its `count` members in the order in which they joined. `members` are those of the page, in
+    ASCII order. `more` means that there are others after them.
+    """
+
+    max_seq: int
+    state: dict[str, Any] | None
+    first: str
+    count: int
+    members: tuple[str, ...]
+    more: bool = False
+
+
+@dataclass(slots=True)
+class FriendsRecord:
+    """A page of a user's friends and open friend requests, in ASCII order of their names.
+
+    `users` has for each: the name, whether the user has blocked that one, and the state of their p2p conversation.
+    `more` means that there are others after them.
+    """
+
+    users: tuple[tuple[str, bool, dict[str, Any]], ...]
     more: bool = False
 
 
@@ -406,6 +493,8 @@ Result = (
     | MissedPage
     | Ahead
     | RangePage
+    | GroupRecord
+    | FriendsRecord
     | Failed
     | None
 )
@@ -448,6 +537,45 @@ def peers(conversation_id: str, members: tuple[str, ...], user: str) -> tuple[st
     if not is_p2p(conversation_id):
         return ()
     return tuple([member for member in members if member != user])
+
+
+def beginning(
+    conversation_id: str, latest: Iterable[Message], newest: int, unread: Callable[[int], Unread]
+) -> Skipped | None:
+    """Return the part of a conversation that is left out if its `newest` latest visible messages are sent.
+
+    `latest` yields the entries that the user may see, latest first. Every entry after the first message that is sent is
+    sent, too. `unread(seq)` returns the unread messages up to this seq; only their latest ranges are used, which are
+    hardly ever more than a few. Returns None if nothing is left out.
+    """
+    first = 0
+    for message in latest:
+        if newest == 0:
+            return Skipped(conversation_id, first - 1, unread(first - 1).ranges[-UNREAD_RANGES:])
+        first = message.seq
+        newest -= is_visible(message)
+    return None
+
+
+def friends_record(
+    request: ReadFriends, conversations: Iterable[tuple[str, bool, dict[str, Any] | None]]
+) -> FriendsRecord:
+    """Return the page of these p2p conversations of the user.
+
+    Each is given by the name of the other user, whether the user has blocked that one, and the state of its log.
+    """
+    found = sorted(
+        (other, blocked, state)
+        for other, blocked, state in conversations
+        if other > request.after and state is not None and (state.get("friends") or state.get("request"))
+    )
+    return FriendsRecord(tuple(found[: request.limit]), len(found) > request.limit)
+
+
+def members_after(request: ReadGroup, members: Iterable[str]) -> tuple[tuple[str, ...], bool]:
+    """Return the members of the page in ASCII order, and whether there are others after them."""
+    found = sorted(member for member in members if member > request.after)
+    return tuple(found[: request.limit]), len(found) > request.limit
 
 
 def add_states(page: MissedPage, asked: Missed, states: Iterable[ConversationState], version: int, room: Room) -> None:

@@ -67,7 +67,8 @@ class Claims(Check):
         if seq <= known:
             return
         given = model.given[entry.node][conversation]
-        missing = [n for n in range(known + 1, seq + 1) if n not in given]
+        begin = max(known, model.left_out[key]) + 1
+        missing = [n for n in range(begin, seq + 1) if n not in given]
         if any(n > model.age(conversation) or model.may_see(user, conversation, n) for n in missing):
             self.violated("devices_claim_only_what_they_have", f"{entry.node} sent {entry.frame}, but lacks {missing}")
         self._known[key] = seq

@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from imsim.core import frames, internal_frames
+from imsim.core import events, frames, internal_frames
 from imsim.core.model import ConversationState, Message, MessageType, Session, is_chatroom
 from imsim.faultsearch.checks.facts import Check
 from imsim.faultsearch.dispatch import Down, Up
 from imsim.faultsearch.entries import (
     ClientReceived,
     Crashed,
+    Event,
     GatewayForwarded,
     GatewayNotified,
     GatewayReceived,
@@ -34,6 +35,9 @@ class Given(Check):
 
     The marks that gateways and routers receive become part of the model.
     """
+
+    def begin(self) -> None:
+        self._skipped: set[tuple[str, str, int]] = set()  # (instance, conversation, seq) as pages said
 
     def heard_delivered(self, entry: GatewayReceived[frames.Delivered]) -> None:
         self.model.heard.reach(entry.peer, entry.frame.conversation_id, entry.frame.seq)
@@ -78,6 +82,15 @@ class Given(Check):
         for conversation in entry.frame.cursors:
             if user not in self.model.stays.get(conversation, ()):
                 self.violated("strangers_learn_nothing", f"{entry.node} was given a cursor of {conversation}")
+        self._skipped.update((entry.node, one.conversation_id, one.seq) for one in entry.frame.skipped)
+
+    def left_out(self, entry: Event[events.Skipped]) -> None:
+        """Check that a device leaves out no more of a conversation than a page did."""
+        name, event = entry.node, entry.event
+        given = [seq for instance, id, seq in self._skipped if (instance, id) == (name, event.conversation_id)]
+        if event.seq > max(given, default=0):
+            self.violated("devices_claim_only_what_they_have", f"{name} left out {event}, which no page did")
+        self.model.left_out.reach(name, event.conversation_id, event.seq)
 
     def _given(self, instance: str, message: Message) -> None:
         model, user, conversation = self.model, self.evidence.users[instance], message.conversation_id

@@ -30,8 +30,10 @@ from imsim.faultsearch.model.rules import is_of_a_stranger
 from imsim.faultsearch.model.view import conversation_of, wish_to_send
 
 _READS = 16  # the largest number of pending reads of a connection
-_READ_OPS = (frames.Sync.op, frames.History.op, frames.ReadCount.op)
-_READ_ANSWERS = (frames.Page, frames.SyncDone, frames.HistoryPage, frames.ReadCounted)
+_READ_OPS = (frames.Sync.op, frames.History.op, frames.ReadCount.op, frames.Group.op, frames.Friends.op)
+_READ_ANSWERS = (
+    frames.Page, frames.SyncDone, frames.HistoryPage, frames.ReadCounted, frames.GroupPage, frames.FriendsPage,
+)  # fmt: skip
 _ASK_AGAIN = 1.0  # seconds until a client with too many pending reads may ask again
 _ROUNDING = 0.01  # tokens
 

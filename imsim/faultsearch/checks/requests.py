@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from imsim.core import events, frames, internal_frames, storage
-from imsim.core.model import Code, Message, Scene, Session, conversation_id, is_chatroom, p2p_members
+from imsim.core.model import Code, Message, Role, Scene, Session, conversation_id, is_chatroom, p2p_id, p2p_members
 from imsim.faultsearch.checks.deliveries import fits
 from imsim.faultsearch.checks.facts import Check
 from imsim.faultsearch.dispatch import Down, Up
 from imsim.faultsearch.entries import ClientSent, Event, RouterReceived, RouterSent, Stepped, Stored, Wished
+from imsim.faultsearch.model.rules import State
 from imsim.faultsearch.model.view import conversation_of, wish_to_send
 from imsim.faultsearch.nodes import Answer, Instance, answered
 
+_ROLES = (Role.MEMBER, Role.ADMIN, Role.OWNER)  # by rank
 _SETTINGS = ("pinned", "muted", "hidden_seq", "custom", "blocked")
 # events that other users may have reasons to refuse
 _ADDRESSED = ("create", "invite", "edit", "friend_request", "friend_accept")
@@ -37,6 +39,8 @@ class _Pending:
     refusals: set[str]
     readers: int = 0  # the read count of the message when it was made
     there: int = 0  # the number of entries in the conversation when it was made
+    #: by conversation of the user, the number of its entries when it was made
+    ages: dict[str, int] = field(default_factory=dict)
     saved: bool = False
 
 
@@ -61,7 +65,9 @@ class Requests(Check):
         all_pending = self._pending[instance.name]
         if isinstance(wanted, frames.EndSession) and wanted.device == instance.device:
             pending.refusals = {"bad_request"}
-        elif isinstance(wanted, frames.History):
+        elif isinstance(wanted, frames.Friends):
+            pending.ages = {id: model.age(id) for id in model.states if instance.user in (p2p_members(id) or ())}
+        elif isinstance(wanted, frames.History | frames.Group):
             pending.there = model.age(wanted.conversation_id)
         elif isinstance(wanted, frames.ReadCount) and not pending.refusals:
             pending.readers, _ = model.readers(wanted.conversation_id, wanted.seq)
@@ -113,7 +119,7 @@ class Requests(Check):
         pending = self._pending[instance.name].pop(answered(event), [])
         if isinstance(event, events.RequestFailed):
             is_full = (event.request, event.code) == (frames.Enter.op, Code.TOO_LARGE)  # also at an automatic re-entry
-            if not is_full and not any(event.code in one.refusals for one in pending):
+            if not is_full and not any(self._is_refusable(instance.user, one, event.code) for one in pending):
                 self._wrong("refusals_have_a_reason", instance, event)
         elif pending:
             self._done(instance, event, pending)
@@ -139,6 +145,63 @@ class Requests(Check):
                 self._wrong("read_counts_are_right", instance, event)
         elif isinstance(event, events.History):
             self._looked_back(instance, event, pending[-1].there)
+        elif isinstance(event, events.Group):
+            self._listed_group(instance, event.page, pending[-1].there)
+        elif isinstance(event, events.Friends):
+            self._listed_friends(instance, event.page, pending[-1].ages)
+
+    def _is_refusable(self, user: str, pending: _Pending, code: Code) -> bool:
+        """Return whether the request may have been refused with this code: when it was made, or at a time since."""
+        wanted = pending.wanted
+        if isinstance(wanted, frames.Group) and code == Code.NOT_MEMBER:
+            states = self.model.states.get(wanted.conversation_id, [])[pending.there :]
+            return not states or any(user not in state.members for state in states)
+        return code in pending.refusals
+
+    def _listed_group(self, instance: Instance, page: frames.GroupPage, there: int) -> None:
+        """Check that a page of a group is right for its position, which is none from before the request."""
+        model, id = self.model, page.conversation_id
+        if not there <= page.seq <= model.age(id):
+            self._wrong("listings_are_right", instance, f"{page}, of a log with {there} to {model.age(id)} entries")
+            return
+        state = model.states[id][page.seq]
+        if instance.user not in state.members:
+            self.violated("strangers_learn_nothing", f"{instance.name} was given {page}")
+        names = sorted(member for member in state.members if member > page.after)
+        shown = names[: self.policies.page]
+        members = [frames.GroupMember(name, _ROLES[state.rank(name)], muted=name in state.muted) for name in shown]
+        settings = frames.GroupSettings(state.join, state.consent, state.all_muted)
+        expected = frames.GroupPage(
+            id, page.seq, state.owner, len(state.members), members, page.after, "", settings,
+            shown[-1] if shown != names else "", page.number,
+        )  # fmt: skip
+        if page != expected:
+            self._wrong("listings_are_right", instance, f"{page}, not {expected}")
+
+    def _listed_friends(self, instance: Instance, page: frames.FriendsPage, ages: dict[str, int]) -> None:
+        """Check that each friend and request was there at some time since the request, and that none is left out."""
+        model, user = self.model, instance.user
+        friends, requests = [one.user for one in page.friends], [one.user for one in page.requests]
+        listed: dict[str, object] = dict.fromkeys(friends, True)
+        listed |= {one.user: (one.by, one.id, one.expires) for one in page.requests}
+        is_full = len(listed) == self.policies.page and page.next == max(listed)
+        is_in_order = friends == sorted(friends) and requests == sorted(requests)
+        if not is_in_order or len(listed) != len(friends) + len(requests) or (page.next and not is_full):
+            self._wrong("listings_are_right", instance, page)
+        pairs = ((id, p2p_members(id) or ()) for id in model.states)
+        others = {one: id for id, pair in pairs for one in pair if user in pair and one != user}
+        for other, id in others.items():
+            if other <= page.after or (page.next and other > page.next):
+                continue
+            possible = [_friendship(state) for state in model.states[id][ages.get(id, 0) :]]
+            if listed.pop(other, None) not in possible:
+                self._wrong("listings_are_right", instance, f"{page}, in which {other} was one of {possible}")
+        if listed:
+            self._wrong("listings_are_right", instance, f"{page}, in which {sorted(listed)} do not belong")
+        for one in page.friends:
+            states = (model.user_state(user, p2p_id(user, one.user)), *model.states_of(user, p2p_id(user, one.user)))
+            if one.blocked not in {state.blocked for state in states}:
+                self._wrong("listings_are_right", instance, f"{page}, in which {one.user} was never blocked")
 
     def _is_so(self, user: str, pending: _Pending) -> bool:
         """Return whether the request may have been fulfilled by now."""
@@ -184,6 +247,13 @@ class Requests(Check):
 
     def _wrong(self, invariant: str, instance: Instance, event: object) -> None:
         self.violated(invariant, f"{instance.name} reported {event}")
+
+
+def _friendship(state: State) -> object:
+    """Return True for friends, the open friend request between two users, or None."""
+    if state.friends:
+        return True
+    return next(((one.by, one.id, one.expires) for one in state.requests.values()), None)
 
 
 def _is_part_of(wanted: dict[str, Any], settings: dict[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from imsim.core import frames, internal_frames, storage
-from imsim.core.model import ConversationState, Message, Scene, is_chatroom, p2p_id, p2p_members
+from imsim.core.model import ConversationState, Message, Scene, Skipped, is_chatroom, p2p_id, p2p_members
 from imsim.faultsearch.checks.facts import Check
 from imsim.faultsearch.checks.requests import settings_in
 from imsim.faultsearch.entries import Asked, Crashed, Rested, RouterReceived, Stored
@@ -121,6 +121,8 @@ class Storage(Check):
         session = entry.request.session
         if isinstance(entry.result, storage.MissedPage):
             self._kept((session.user, state) for state in entry.result.states)
+            if entry.request.newest:
+                self._begins(entry.request, entry.result)
             for message in entry.result.messages:  # in its present form, or as it was when the user left
                 now = self.model.forms[message.conversation_id, message.seq][-1:]
                 if message not in now and message not in self.model.view(session.user, message.conversation_id):
@@ -128,6 +130,19 @@ class Storage(Check):
         elif isinstance(entry.result, storage.Ahead):  # storage loses nothing here
             text = f"{session.user}/{session.device} has later messages than storage: {entry.request}"
             self.violated("devices_are_not_ahead_of_storage", text)
+
+    def _begins(self, request: storage.Missed, page: storage.MissedPage) -> None:
+        """Check that each conversation without a cursor begins with its newest messages."""
+        user = request.session.user
+        skipped = {one.conversation_id: one for one in page.skipped}
+        for id in {*page.cursors, *skipped}:
+            expected = (0, []) if id in request.cursors else self.model.beginning(user, id, request.newest)
+            found = skipped.get(id, Skipped(id, 0))
+            unread = [seq for first, last in found.unread for seq in range(first, last + 1)]
+            early = [m.id for m in page.messages if m.conversation_id == id and m.seq <= found.seq]
+            if (found.seq, unread) != expected or early:
+                text = f"{user} was sent {early} and not {found} of {id}, expected {expected}"
+                self.violated("first_syncs_begin_with_the_newest", text)
 
     def revoked(self, entry: Stored[storage.RevokeTokens]) -> None:
         # Left out: if a router crashed before storage had saved the revocation, its next life may keep revoked logins.

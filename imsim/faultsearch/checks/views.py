@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 from imsim.core import events
 from imsim.core.model import Flow, Message, is_chatroom
@@ -55,6 +56,8 @@ def every_device_holds_its_visible_set(evidence: Evidence) -> Iterator[str]:
             has, visible = view.texts[conversation], seen.get(conversation, [])
             torn = evidence.model.has_missed_amendments(instance.user, conversation)
             texts = {message.seq: message.content for message in visible if is_shown(message)}
+            left_out = view.left_out[conversation]  # up to there, it has what was pushed before its first sync
+            texts = {seq: text for seq, text in texts.items() if seq > left_out or seq in has}
             if sorted(has) != sorted(texts) and not torn:
                 yield f"{instance.name} holds {sorted(has)} of {conversation}, not {sorted(texts)}"
             elif has != texts and not torn and not _is_shared(evidence, visible):
@@ -77,13 +80,22 @@ def amendments_show(evidence: Evidence) -> Iterator[str]:
             log, wishes = evidence.model.logs[id], [wish_in(entry) for entry in visible]
             # A user need not see the edits of a message that was recalled later, but may have seen them.
             edited = [(seq, content) for seq, content in view.edited[id] if not log[seq - 1].recalled]
-            shown = {"recall": view.recalled[id], "edit": edited, "change": view.changed[id]}
+            shown: dict[str, list[Any]] = {"recall": view.recalled[id], "edit": edited, "change": view.changed[id]}
             if id.startswith("system:"):
                 shown["resolve"] = view.resolved
             for kind, has in shown.items():
-                wanted = [what for wish in wishes if (what := _amends(wish, kind)) is not None]
-                if has != wanted:
-                    yield f"{instance.name} shows for {kind} in {id}: {has}, not {wanted}"
+                wanted = [(wish.seq, what) for wish in wishes if (what := _amends(wish, kind)) is not None]
+                left_out = [what for seq, what in wanted if seq <= view.left_out[id]]
+                needed = [what for seq, what in wanted if seq > view.left_out[id]]
+                early = has[: len(has) - len(needed)]
+                if has != [*early, *needed] or not _is_part_of(early, left_out):
+                    yield f"{instance.name} shows for {kind} in {id}: {has}, not {needed} after some of {left_out}"
+
+
+def _is_part_of(some: list[Any], every: list[Any]) -> bool:
+    """Return whether `some` are elements of `every`, in the same order."""
+    rest = iter(every)
+    return all(one in rest for one in some)
 
 
 def _amends(wish: Wish, kind: str) -> object:
@@ -104,7 +116,7 @@ def system_messages_come_once(evidence: Evidence) -> Iterator[str]:
         log, view = f"system:{instance.user}", evidence.view(instance)
         visible = evidence.model.view(instance.user, log)
         shown = [m.id for m in view.shown[log]]
-        wanted = [m.id for m in visible if is_shown(m)]
+        wanted = [m.id for m in visible if is_shown(m) and (m.seq > view.left_out[log] or m.id in shown)]
         if not _is_shared(evidence, visible) and shown != wanted:
             own = {m.id for m in visible if m.sender == instance.user}  # a device need not show them
             if [id for id in shown if id not in own] != [id for id in wanted if id not in own]:
@@ -139,7 +151,7 @@ def every_look_agrees_with_events(evidence: Evidence) -> Iterator[str]:
                 if one.unread != unread:
                     yield f"{instance.name} counted {one.unread} unread in {one.id}, not {unread}"
                 last = max(_left(evidence, view, one.id, one.last_msg.seq), default=0)
-                if one.last_msg.seq != last:
+                if one.last_msg.seq != last and not last < one.last_msg.seq <= view.left_out[one.id]:
                     yield f"{instance.name} had {one.last_msg} last in {one.id}, not {last}"
 
 

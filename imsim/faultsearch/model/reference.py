@@ -93,6 +93,8 @@ class ReferenceModel:
     held: Marks = field(default_factory=Marks)
     #: the same by instance, as received by its gateway (of a sync: by its router)
     heard: Marks = field(default_factory=Marks)
+    #: by (instance, conversation): the seq up to which its first sync has left out what it was not given
+    left_out: Marks = field(default_factory=Marks)
     #: the seqs that each instance was given: instance -> conversation -> seqs
     given: dict[str, dict[str, set[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
 
@@ -259,6 +261,10 @@ class ReferenceModel:
     def user_state(self, user: str, conversation: str) -> ConversationState:
         return self.user_states.get((user, conversation)) or ConversationState(conversation, 0, 0, 0)
 
+    def states_of(self, user: str, conversation: str) -> list[ConversationState]:
+        """Return every state that the user ever had in the conversation, except the initial one."""
+        return [state for (one, id, _), state in self.history.items() if (one, id) == (user, conversation)]
+
     def stay_start(self, user: str, conversation: str) -> int:
         """Return the first seq of the user's present stay; 0 if the user is not a member."""
         stays = self.stays.get(conversation, {}).get(user)
@@ -266,17 +272,31 @@ class ReferenceModel:
 
     def unread(self, user: str, conversation: str) -> int:
         """Return the unread count: of messages since the user is a member."""
+        return len(self.unread_seqs(user, conversation))
+
+    def unread_seqs(self, user: str, conversation: str) -> list[int]:
         stay_start = self.stay_start(user, conversation)
         if not stay_start:
-            return 0
+            return []
         since = max(self.user_state(user, conversation).read_seq, stay_start - 1)
-        return sum(
-            message.seq > since
+        return [
+            message.seq
+            for message in self.view(user, conversation)
+            if message.seq > since
             and message.sender != user
             and message.type != MessageType.NOTIFICATION
             and not message.recalled
-            for message in self.view(user, conversation)
-        )
+        ]
+
+    def beginning(self, user: str, conversation: str, newest: int) -> tuple[int, list[int]]:
+        """Return what a sync leaves out that begins with the `newest` messages: its last seq (0: nothing is left out),
+        and the unread seqs in it."""
+        view = self.view(user, conversation)
+        shown = [message.seq for message in view if is_shown(message)]
+        if len(shown) < newest or view[0].seq == shown[-newest]:
+            return 0, []
+        last = shown[-newest] - 1
+        return last, [seq for seq in self.unread_seqs(user, conversation) if seq <= last]
 
     def listed(self, user: str) -> dict[str, Line]:
         """Return the conversation list. A hidden conversation is listed again once something new has happened in it."""
@@ -344,6 +364,8 @@ class ReferenceModel:
         """Return the codes with which a request that is made now may be refused permanently."""
         if isinstance(wanted, frames.Enter):
             return {"too_large"}
+        if isinstance(wanted, frames.Group):
+            return set() if user in self.members_of(wanted.conversation_id) else {"not_member"}
         if not isinstance(wanted, frames.SetConversation | frames.History | frames.ReadCount):
             return set()
         conversation = wanted.conversation_id

@@ -24,7 +24,8 @@ class View:
 
     `user`: its user. `sent`: by idClient, the arguments of `send`. By conversation: `shown`, the messages from
     elsewhere, in order; `texts`, the present contents by seq, including its own messages; `counted`, the seqs that may
-    be unread; `ended`, the seq at which the user's last stay ended; and the recalls and edits, in order.
+    be unread; `ended`, the seq at which the user's last stay ended; `left_out`, the seq up to which the first sync has
+    left messages out; and the recalls and edits, in order.
     """
 
     user: str
@@ -33,6 +34,7 @@ class View:
     texts: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     counted: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     ended: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    left_out: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     recalled: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     edited: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
     resolved: list[tuple[str, str]] = field(default_factory=list)
@@ -77,6 +79,11 @@ class View:
             self.edited[id].append((event.seq, event.content))
             if event.seq in self.texts[id]:
                 self.texts[id][event.seq] = event.content
+        elif isinstance(event, events.Skipped):
+            id = event.conversation_id
+            self.left_out[id] = event.seq
+            for first, last in event.unread:
+                self.counted[id].update(seq for seq in range(first, last + 1) if seq > self.ended[id])
         elif isinstance(event, events.Resolved):
             self.resolved.append((event.id, event.state))
         elif isinstance(event, events.Changed):
@@ -88,8 +95,10 @@ class View:
         self.counted[id] = {one for one in self.counted[id] if one > self.ended[id]}
 
     def has(self, entry: Message) -> bool:
-        """Return whether the view shows this entry of a log, in its present form."""
+        """Return whether the view shows this entry of a log, in its present form, or has left it out."""
         id, file = entry.conversation_id, entry.file or {}
+        if entry.seq <= self.left_out[id]:
+            return True
         event = Wish("", "", entry.type, file).event
         data: Any = file.get("data")
         targets: Any = file.get("targets")

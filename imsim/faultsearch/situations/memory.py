@@ -47,6 +47,7 @@ class Memory:
         self.versions: dict[tuple[str, str], int] = {}  # (instance, conversation) -> the latest received version
         self.unread: dict[tuple[str, str], set[int]] = defaultdict(set)  # countable seqs by instance and conversation
         self.read_to: dict[tuple[str, str], int] = {}  # (instance, conversation) -> read mark
+        self.left_out: dict[tuple[str, str], int] = {}  # (instance, conversation) -> up to where, by its first sync
         self.entered: set[tuple[str, str]] = set()  # (instance, chatroom)
         self.gone: set[tuple[str, str]] = set()  # the chatrooms that an instance has left: (instance, chatroom)
         self.recalled: events.Recalled | None = None  # the latest
@@ -174,6 +175,9 @@ class Memory:
         self.hidden_to.pop(where, None)
         if entry.event.flow == Flow.IN and message.countable and not is_chatroom(message.conversation_id):
             self.unread[where].add(message.seq)
+
+    def skipped(self, entry: Event[events.Skipped]) -> None:
+        self.left_out[entry.node, entry.event.conversation_id] = entry.event.seq
 
     def read_moved(self, entry: Event[events.ReadMoved]) -> None:
         self.read_to[entry.node, entry.event.conversation_id] = entry.event.read_seq

@@ -20,6 +20,7 @@ Limited = GatewaySent[frames.Rejected]
 Sent = Event[events.Sent]
 Shown = Event[events.Shown]
 History = Event[events.History]
+Skipped = Event[events.Skipped]
 # as received by a device, and as reported to its application
 _REFUSED = ClientReceived[frames.Rejected] | Event[events.SendFailed]
 
@@ -53,6 +54,14 @@ def _is_early(entry: ClientReceived[frames.Push], past: Memory) -> bool:
 def _is_kept(entry: Shown) -> bool:
     """Whether the message is in a log, not in a chatroom."""
     return not is_chatroom(entry.event.message.conversation_id)
+
+
+def _was_left_out(entry: Event[events.Recalled | events.Edited], past: Memory) -> bool:
+    return entry.event.seq <= past.left_out.get((entry.node, entry.event.conversation_id), 0)
+
+
+def _is_overtaken(entry: ClientReceived[frames.Page | frames.SyncDone], past: Memory) -> bool:
+    return any(1 in past.given[entry.node, one.conversation_id] for one in entry.frame.skipped)
 
 
 def _is_again(entry: GatewaySent[Repeatable], past: Memory) -> bool:
@@ -172,6 +181,17 @@ SITUATIONS = (
          "a page of a sync or range ended early because of its byte limit", _ends_by_bytes),
     when("sync past what was pushed", Stored[storage.Missed],
          "a sync skipped messages in an inbox that the device had already received", _skips_what_was_got),
+    occurs("messages left out", Skipped, "a first sync left older messages of a conversation to history"),
+    when("unread messages left out", Skipped, "unread messages were among those that a first sync left out",
+         lambda entry, past: bool(entry.event.unread)),
+    when("left-out message amended", Event[events.Recalled | events.Edited],
+         "a message was recalled or edited that the first sync of a device had left out", _was_left_out),
+    when("left-out messages fetched", History, "a device fetched messages that its first sync had left out",
+         lambda entry, past: any(
+             m.seq <= past.left_out.get((entry.node, m.conversation_id), 0) for m in entry.event.messages
+         )),
+    when("first sync overtaken", ClientReceived[frames.Page | frames.SyncDone],
+         "a page began with the newest messages of a conversation that the device already had", _is_overtaken),
     when("history fetched", History, "a range of messages was fetched again",
          lambda entry, past: bool(entry.event.messages)),
     when("history with more", History, "a range did not fit into one page", lambda entry, past: entry.event.more),

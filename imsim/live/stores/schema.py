@@ -116,6 +116,14 @@ SELECT members.conversation, seq FROM members
 WHERE members.user = ? AND last = {OPEN} AND countable AND sender <> members.user
 ORDER BY stays.conversation, first, seq"""
 
+#: The seqs of a user's unread messages in a conversation, up to a given seq. Parameters: user, conversation, seq.
+UNREAD_UP_TO = f"""
+SELECT seq FROM members
+    JOIN stays ON stays.user = members.user AND stays.conversation = members.conversation AND last = {OPEN}
+    JOIN messages ON messages.conversation = members.conversation AND seq BETWEEN read_seq + 1 AND ?3
+WHERE members.user = ?1 AND members.conversation = ?2 AND seq >= first AND countable AND sender <> members.user
+ORDER BY seq"""
+
 #: Entries of a conversation that a user sees after a given seq. Parameters: user, conversation, seq, limit.
 AFTER = f"""
 SELECT {MESSAGE} FROM stays

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from imsim.core import changes, storage
 from imsim.core.changes import are_friends
 from imsim.core.exceptions import RunError, UsageError
-from imsim.core.model import ConversationState, Message, Scene, is_chatroom, p2p_id, p2p_members
+from imsim.core.limits import UNREAD_RANGES
+from imsim.core.model import ConversationState, Message, Scene, Skipped, is_chatroom, p2p_id, p2p_members, peer_in
 from imsim.core.policies import Fanout
 from imsim.core.sizes import Room, body_bytes
+from imsim.core.unread import Unread
 from imsim.live.stores import schema
 
 _CACHED = 100_000  # conversations whose head is kept in memory
@@ -154,6 +156,10 @@ class SqliteStorage:
             return self._range(request)
         if type(request) is storage.CountRead:
             return self._count_read(request)
+        if type(request) is storage.ReadGroup:
+            return self._read_group(request)
+        if type(request) is storage.ReadFriends:
+            return self._read_friends(request)
         if type(request) is storage.Get:
             return self._get(request)
         if type(request) is storage.Between:
@@ -534,6 +540,26 @@ class SqliteStorage:
         page.messages.reverse()
         return page
 
+    def _read_group(self, request: storage.ReadGroup) -> storage.GroupRecord | None:
+        head = self._head(request.conversation_id)
+        if head is None or request.user not in head.members:
+            return None
+        (state,) = self._db.execute("SELECT state FROM conversations WHERE key = ?", (head.key,)).fetchone()
+        members, more = storage.members_after(request, head.members)
+        count = len(head.members)
+        return storage.GroupRecord(head.max_seq, schema.json_or_none(state), head.members[0], count, members, more)
+
+    def _read_friends(self, request: storage.ReadFriends) -> storage.FriendsRecord:
+        rows = self._db.execute(
+            "SELECT id, blocked, state FROM members JOIN conversations ON key = conversation"
+            " WHERE user = ? AND state IS NOT NULL",
+            (request.user,),
+        )
+        found = ((peer_in(id, request.user), bool(blocked), state) for id, blocked, state in rows)
+        return storage.friends_record(
+            request, ((other, blocked, schema.json_or_none(state)) for other, blocked, state in found if other)
+        )
+
     def _as_seen_by(self, user: str, key: int, message: Message) -> Message:
         """Return the message as the user may see it.
 
@@ -560,7 +586,12 @@ class SqliteStorage:
         if max(request.version, request.state_version) > user_version or self._is_ahead(request):
             return storage.Ahead()
         room = Room(request.page_bytes)
-        page = (self._missed_in_inbox if self._fanout.keeps_inboxes else self._missed_in_logs)(request, room)
+        if self._fanout.keeps_inboxes and not request.reads_logs:
+            page = self._missed_in_inbox(request, room)
+        else:
+            page = self._missed_in_logs(request, room)
+            if self._fanout.keeps_inboxes and not page.more:
+                page.inbox = self._inbox_end(user)
         if not page.more:
             version = schema.integer(request.version)
             states = self._db.execute(
@@ -577,10 +608,8 @@ class SqliteStorage:
         If the request is `doubted`, check the cursors of the conversations, too.
         """
         user = request.session.user
-        if request.inbox > 0:
-            (end,) = self._db.execute("SELECT max(position) FROM inboxes WHERE user = ?", (user,)).fetchone()
-            if request.inbox > (end or 0):
-                return True
+        if request.inbox > 0 and request.inbox > self._inbox_end(user):
+            return True
         if not request.doubted:
             return False
         # Only the user's own conversations count. A comparison with others would show how much is written in them.
@@ -591,16 +620,39 @@ class SqliteStorage:
         )
         return any(seq > ends.get(id, 0) for id, seq in request.cursors.items() if not is_chatroom(id))
 
+    def _inbox_end(self, user: str) -> int:
+        """Return the last position of the user's inbox; 0 if it is empty."""
+        (end,) = self._db.execute("SELECT max(position) FROM inboxes WHERE user = ?", (user,)).fetchone()
+        return end or 0
+
+    def _beginning(self, user: str, key: int, id: str, newest: int) -> Skipped | None:
+        """Return the part of the log that a sync leaves out, which begins with the newest messages."""
+
+        def unread(last: int) -> Unread:
+            rows = self._db.execute(schema.UNREAD_UP_TO, (user, key, last))
+            return Unread(0, (seq for (seq,) in rows))
+
+        rows = self._db.execute(schema.RANGE, (user, key, 0, schema.OPEN, -1))
+        return storage.beginning(id, (schema.message(id, row) for row in rows), newest, unread)
+
     def _missed_in_inbox(self, request: storage.Missed, room: Room) -> storage.MissedPage:
         user = request.session.user
-        page = storage.MissedPage([], {}, more=False, inbox=max(0, request.inbox))
+        page, ranges = storage.MissedPage([], {}, more=False, inbox=max(0, request.inbox)), Room(UNREAD_RANGES)
         rows = self._db.execute(
             "SELECT position, inboxes.conversation, id, seq FROM inboxes JOIN conversations ON key = conversation"
             " WHERE user = ? AND position > ? ORDER BY position",
             (user, page.inbox),
         )
         for position, key, id, seq in rows:
-            if seq > request.cursors.get(id, 0):  # otherwise the device has received it by a push
+            cursor = page.cursors.get(id, request.cursors.get(id, 0))
+            is_first = id not in page.cursors and request.begins(id)
+            if is_first and (skipped := self._beginning(user, key, id, request.newest)):
+                if not ranges.takes(len(skipped.unread)):
+                    page.more = True
+                    break
+                page.skipped.append(skipped)
+                cursor = page.cursors[id] = skipped.seq
+            if seq > cursor:  # otherwise the device has received it by a push, or it is left out
                 row = self._db.execute(
                     f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ? AND seq = ?", (key, seq)
                 ).fetchone()
@@ -610,11 +662,11 @@ class SqliteStorage:
                     break
                 page.messages.append(message)
             page.inbox = position
-            page.cursors[id] = max(seq, request.cursors.get(id, 0))
+            page.cursors[id] = max(seq, cursor)
         return page
 
     def _missed_in_logs(self, request: storage.Missed, room: Room) -> storage.MissedPage:
-        page = storage.MissedPage([], {}, more=False, reads=0)
+        page, ranges = storage.MissedPage([], {}, more=False, reads=0), Room(UNREAD_RANGES)
         messages, cursors, user = page.messages, page.cursors, request.session.user
         conversations = self._db.execute(
             f"SELECT key, id, {schema.END} FROM members JOIN conversations ON key = conversation"
@@ -624,6 +676,12 @@ class SqliteStorage:
         for key, id, end in conversations:
             page.reads += 1
             cursor = max(0, request.cursors.get(id, 0))
+            if request.begins(id) and (skipped := self._beginning(user, key, id, request.newest)):
+                if not ranges.takes(len(skipped.unread)):
+                    page.more = True
+                    return page
+                page.skipped.append(skipped)
+                cursor = skipped.seq
             if cursor < end:
                 for row in self._db.execute(schema.AFTER, (user, key, cursor, request.limit - len(messages) + 1)):
                     message = self._as_seen_by(user, key, schema.message(id, row))

@@ -62,6 +62,12 @@ class Policies(Section):
     request_lifetime: PositiveSeconds = Field(
         default=604_800.0, description="how long friend requests, applications and invitations can be answered"
     )
+    first_sync: int = Field(
+        default=0,
+        ge=0,
+        description="most messages of each conversation that a device fetches in its first sync: the newest ones; 0:"
+        " all messages",
+    )
     send_timeout: PositiveSeconds = Field(
         default=5.0, description="a send without an answer is repeated after this time"
     )

@@ -7,7 +7,7 @@ from core.builders import AB, TEAM, Phone, message, state
 
 from imsim.core import events, frames
 from imsim.core.client.connection import State
-from imsim.core.model import Code, Route
+from imsim.core.model import Code, Route, Skipped
 
 
 def syncing(**policies):
@@ -246,3 +246,59 @@ def test_each_connection_counts_its_resyncs_from_one(phone):
     assert phone.machine.state == State.ONLINE  # the sync of the login is enough for the earlier resyncs
     phone.get(frames.Resync(1))
     assert [sync.resync for sync in phone.sent(frames.Sync)] == [1]
+
+
+# --- a first sync that begins with the newest messages ----------------------------------------------------------------
+
+
+def first_page(phone, *seqs, skipped, unread=(), end=0, last=True):
+    """Have the client receive a page that leaves out the messages of AB up to `skipped`."""
+    found = [Skipped(AB, skipped, [list(part) for part in unread])]
+    messages, cursors, number = [message(seq) for seq in seqs], {AB: end or seqs[-1]}, phone.sync.number
+    if last:
+        phone.get(frames.SyncDone(messages, cursors, [], 0, 0, number, found))
+    else:
+        phone.get(frames.Page(messages, cursors, 0, number, skipped=found))
+
+
+def test_first_sync_requests_the_newest_messages_of_conversations_without_a_cursor():
+    phone = syncing(first_sync=2)
+    assert phone.sync == frames.Sync(number=1, newest=2)
+    first_page(phone, 9, skipped=8, last=False)
+    assert phone.sync == frames.Sync({AB: 9}, number=2, newest=2)
+    phone.synced(message(10))
+    assert phone.shown == [9, 10]
+
+
+def test_messages_that_a_first_sync_leaves_out_count_as_unread():
+    phone = syncing(first_sync=2)
+    first_page(phone, 8, 9, skipped=7, unread=[(2, 3), (6, 7)])
+    assert (phone.shown, phone.line().unread) == ([8, 9], 6)
+    assert phone.of(events.Skipped) == [events.Skipped(AB, 7, [[2, 3], [6, 7]])]
+    phone.push(10)
+    assert (phone.shown, phone.line().unread) == ([8, 9, 10], 7)
+    assert phone.sent(frames.History) == []
+
+
+def test_page_that_later_messages_have_overtaken_leaves_nothing_out():
+    """The device has shown the first messages. A recall could be among the entries that the page leaves out."""
+    phone = syncing(first_sync=2)
+    phone.push(1, 2)
+    first_page(phone, 8, 9, skipped=7, unread=[(1, 7)])
+    assert (phone.shown, phone.line().unread, phone.of(events.Skipped)) == ([1, 2], 2, [])
+    assert phone.sync == frames.Sync({AB: 2}, number=2, newest=2)
+    phone.synced(*(message(seq) for seq in range(3, 10)))
+    assert (phone.shown, phone.machine.state) == (list(range(1, 10)), State.ONLINE)
+    assert phone.sent(frames.History) == []
+
+
+@pytest.mark.parametrize(("skipped", "first"), [(150, 51), (40, 1)])
+def test_page_leaves_out_fewer_messages_if_an_own_message_may_be_among_them(skipped, first):
+    phone = syncing(first_sync=2)
+    phone.machine.send("p2p", "alice", "hello", "1", 0.0)
+    first_page(phone, skipped + 1, skipped + 2, skipped=skipped, unread=[(1, skipped)])
+    assert [event.seq for event in phone.of(events.Skipped)] == ([first - 1] if first > 1 else [])
+    assert phone.sync == frames.Sync({AB: first - 1}, number=2, newest=2)  # a cursor of 0 requests all messages
+    phone.synced(*(message(seq) for seq in range(first, skipped + 3)))
+    assert phone.shown == list(range(first, skipped + 3))
+    assert phone.line().unread == skipped + 2

@@ -24,6 +24,8 @@ EVERY_CLIENT_FRAME = [
     frames.SetConversation(AB, pinned=True),
     frames.History(AB, 1, 2),
     frames.ReadCount(AB, 1),
+    frames.Group("group:team"),
+    frames.Friends(),
     frames.EndSession("d1"),
 ]
 
@@ -49,6 +51,8 @@ EXPECTED = {
     "set_conversation": (BAD, BAD, BAD, "to_router"),
     "history": (BAD, BAD, BAD, "to_router"),
     "read_count": (BAD, BAD, BAD, "to_router"),
+    "group": (BAD, BAD, BAD, "to_router"),
+    "friends": (BAD, BAD, BAD, "to_router"),
     "end_session": (BAD, BAD, BAD, "to_router"),
 }
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, Access, send
+from core.builders import AB, TEAM, Access, send, session
 
 from imsim.core import frames, internal_frames
 from imsim.core.limits import CURSORS
 from imsim.core.model import Code
+from imsim.core.policies import Policies
 
 REQUESTS = [
     frames.Read(AB, 1, 7),
     frames.SetConversation(AB, pinned=True, number=8),
     frames.History(AB, 1, 2),
     frames.ReadCount(AB, 1),
+    frames.Group(TEAM, number=9),
+    frames.Friends(number=10),
     frames.Enter("lounge"),
     frames.Leave("lounge"),
     frames.EndSession("d1"),
@@ -64,3 +67,22 @@ def test_the_cursors_of_a_sync_are_bounded(access):
     access.receive(frames.Sync({**cursors, "group:one": 1}, number=3))
     ((_, frame),) = access.sent()
     assert (frame.request, frame.number, frame.code) == ("sync", 3, Code.BAD_REQUEST)
+
+
+def test_a_sync_with_a_negative_newest_is_rejected(access):
+    access.live()
+    access.receive(frames.Sync(newest=-1, number=2))
+    ((_, frame),) = access.sent()
+    assert (frame.request, frame.number, frame.code) == ("sync", 2, Code.BAD_REQUEST)
+    assert frame.text == "newest: expected 0 or more, got -1"
+
+
+def test_a_login_reports_the_limits_of_the_gateway():
+    access = Access(page=7, edit_window=3.0)
+    access.connect()
+    access.receive(frames.Login("token", "d0"))
+    access.machine.authenticated(1, "bob", None, access.clock.now)
+    access.from_router(internal_frames.Attached(1, session("bob", "d0", 1, "g7", 1)))
+    (frame,) = [frame for _, frame in access.sent() if isinstance(frame, frames.LoggedIn)]
+    assert (frame.limits.page, frame.windows.edit) == (7, 3.0)
+    assert frames.LoggedIn("alice", "d0", 0, 1.0).limits == frames.Limits.of(Policies())

@@ -71,7 +71,7 @@ def check_member(conversation_id: str, user: str, members: Collection[str]) -> N
     """
     if user not in members:
         raise RuleViolation(
-            Code.NOT_MEMBER, f"you are not a member of {conversation_id}, or there is no such conversation"
+            Code.NOT_MEMBER, f"to: you are not a member of {conversation_id}, or there is no such conversation"
         )
 
 

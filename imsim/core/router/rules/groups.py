@@ -112,11 +112,11 @@ def decide(state: dict[str, Any] | None, members: Collection[str], change: Chang
     decision = rule(group, members, change, limits)
     there = len(members) + len(decision.joined)
     if len(group.pending) > requests and there + len(group.pending) > limits.size:
-        raise RuleViolation(Code.TOO_LARGE, f"a group can have at most {limits.size} members and open requests")
+        raise RuleViolation(Code.TOO_LARGE, f"{change.event}: {_at_most(limits)} members and open requests")
     left = frozenset(decision.left)
     group.admins = [admin for admin in group.admins if admin not in left]
     if decision.joined and there > limits.size:
-        raise RuleViolation(Code.TOO_LARGE, f"a group can have at most {limits.size} members")
+        raise RuleViolation(Code.TOO_LARGE, f"{change.event}: {_at_most(limits)} members")
     decision.state = group.to_dict()
     return decision
 
@@ -277,9 +277,7 @@ def _mute(group: Group, members: Collection[str], change: Change, limits: Limits
     named = frozenset(users)
     group.muted = [user for user in group.muted if user not in named] + (list(users) if muted else [])
     if muted and len(group.muted) > limits.size:
-        raise RuleViolation(
-            Code.TOO_LARGE, f"a group can have at most {limits.size} muted users (former members count)"
-        )
+        raise RuleViolation(Code.TOO_LARGE, f"file.targets: {_at_most(limits)} muted users (former members count)")
     return Decision()
 
 
@@ -307,6 +305,10 @@ EVENTS = tuple(_RULES)
 _NO_MEMBER = "none of these users is a member of this group"
 
 
+def _at_most(limits: Limits) -> str:
+    return f"a group can have at most {limits.size}"
+
+
 def _about(group: Group) -> dict[str, Any]:
     return {"title": group.title}
 
@@ -323,9 +325,8 @@ def _need(group: Group, members: Collection[str], change: Change, rank: int = 0)
     """Check that the operator is a member with at least this rank."""
     check_member(change.conversation_id, change.operator, members)
     if group.rank(change.operator) < rank:
-        raise RuleViolation(
-            Code.FORBIDDEN, "only the owner may do this" if rank == 2 else "only the owner or an admin may do this"
-        )
+        who = "the owner" if rank == 2 else "the owner or an admin"
+        raise RuleViolation(Code.FORBIDDEN, f"file.event: only {who} may send {change.event}")
 
 
 def _outrank(group: Group, change: Change, users: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ from imsim.core.router.rules import amendments, decision, friends, groups
 from imsim.core.router.rules.decision import Change, Decision, RuleViolation, check_member
 
 #: The text of every rejection with the code `blocked` of a message to one user.
-BLOCKED_TEXT = "the other user does not accept messages from you"
+BLOCKED_TEXT = "to: the other user does not accept messages from you"
 
 _NOT_FRIENDS = "to: this user accepts messages only from friends; send friend_request first"
 
@@ -173,7 +173,7 @@ def _check_may_send(
         if not policies.strangers.may_write(are_friends=are_friends):
             raise RuleViolation(Code.NOT_FRIENDS, _NOT_FRIENDS)
     elif groups.is_silenced(conversation.state, user):
-        raise RuleViolation(Code.MUTED, "you are muted in this group, or all its members are")
+        raise RuleViolation(Code.MUTED, "to: you are muted in this group, or all its members are")
 
 
 def _amend(

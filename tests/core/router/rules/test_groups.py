@@ -174,7 +174,9 @@ TABLE = [
         (OWNER, "invite", (OWNER,), {}, "file.targets: all these users are already members"),
         (OWNER, "kick", (), {}, "file.targets: expected at least one user"),
         (OWNER, "configure", (), {"titel": "x"}, "file.data: expected title, join or consent (got titel)"),
-        (OUTSIDER, "leave", (), {}, f"you are not a member of {TEAM}, or there is no such conversation"),
+        (OUTSIDER, "leave", (), {}, f"to: you are not a member of {TEAM}, or there is no such conversation"),
+        (MEMBER, "dismiss", (), {}, "file.event: only the owner may send dismiss"),
+        (MEMBER, "kick", (OWNER,), {}, "file.event: only the owner or an admin may send kick"),
         (
             *(INVITED, "accept", (INVITED,), {}),
             "file.targets: to accept your own invitation, send no targets",
