@@ -68,6 +68,7 @@ def test_page_and_its_files_have_types_and_a_strict_policy():
 def test_page_leaves_other_requests_to_the_server():
     page = ChatPage()
     assert ask(page, "/", Upgrade="websocket") is None
+    assert ask(page, "/", Upgrade=["websocket", "websocket"]) is None
     for path in ("/token?user=alice", "/healthz", "/web/", "/web/../server.py", "/web/__init__.py", "//[", "*"):
         assert ask(page, path) is None, path
 

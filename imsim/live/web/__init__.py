@@ -65,7 +65,7 @@ class ChatPage:
         path, _, query = request.path.partition("?")
         if path == LOGIN_PATH:
             return self._login(request, query, now_wall)
-        if path not in self._files or request.headers.get("Upgrade"):
+        if path not in self._files or request.headers.get_all("Upgrade"):
             return None
         if request.method not in ("GET", "HEAD"):
             return _error(405, f"{path}: the method must be GET or HEAD (got {request.method})", Allow="GET, HEAD")
