@@ -394,7 +394,7 @@ async def test_page_fetches_older_messages_on_demand_and_asks_for_the_key():
         alice = await tabs.open(server)
         await alice.locator("[name=user]").fill("alice")
         await alice.keyboard.press("Enter")
-        await see(alice, "#login-error", "this server issues tokens only with its key: GET /token")
+        await see(alice, "#login-error", "enter the key of the server (a program sends it to GET /token)")
         await alice.locator("[name=key]").fill("wrong")
         await alice.keyboard.press("Enter")
         await alice.locator("#login-error", has_text="wrong key").wait_for()

@@ -8,12 +8,11 @@ const $ = (id) => document.getElementById(id), chat = () => client.conversation(
 const setText = (node, text) => { if (node.textContent !== text) node.textContent = text; node.hidden = !text; };
 const names = (text) => [...new Set(text.split(/[\s,]+/).filter(Boolean))];
 const clock = (time) => new Date(time).toLocaleTimeString([], {timeStyle: "short"});
-const initial = (text) => ([...text][0] ?? "?").toUpperCase();
+const initial = (text) => [...text][0].toUpperCase();
 let client, key, current, timer; // `current` is the id of the open conversation
 async function getToken(user) {
-  const query = `?user=${encodeURIComponent(user)}`, bytes = new TextEncoder().encode(key);
-  const headers = {Authorization: `Bearer ${String.fromCharCode(...bytes)}`};
-  const response = await (key ? fetch(`/token${query}`, {headers}) : fetch(`/web/token${query}`, {method: "POST"}));
+  const headers = {Authorization: `Bearer ${String.fromCharCode(...new TextEncoder().encode(key))}`}, method = "POST";
+  const response = await fetch(`${key ? "" : "/web"}/token?${new URLSearchParams({user})}`, key ? {headers} : {method});
   const {token, error} = await response.json();
   $("key").hidden &&= response.status !== 401; // the server wants its key
   if (token) return token;
@@ -145,4 +144,5 @@ $("text").onkeydown = (event) => { // Enter also ends the input of a Chinese wor
 };
 window.onerror = (error) => client?.stop(error); // an error of this script, or a frame that is not JSON
 window.onfocus = () => client && onChange(); // what arrived in the meantime is read now
-if (location.search) logIn(new URLSearchParams(location.search).get("user") ?? "");
+$("login-form").elements.user.value = new URLSearchParams(location.search).get("user");
+if (location.search) $("login-form").requestSubmit();
