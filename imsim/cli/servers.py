@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -24,6 +25,7 @@ _LOOPBACK = {"network.client": {"latency": "50us"}, "network.backend": {"latency
 @click.command(
     epilog=examples(
         "imsim serve office",
+        "imsim serve --web",
         "imsim serve office --port 9000 --db messages.sqlite --set policies.ack=after_receive",
     )
 )
@@ -51,6 +53,7 @@ _LOOPBACK = {"network.client": {"latency": "50us"}, "network.backend": {"latency
     "--tls-cert", type=click.Path(dir_okay=False), metavar="FILE", help="Serve wss:// with this certificate (PEM)."
 )
 @click.option("--tls-key", type=click.Path(dir_okay=False), metavar="FILE", help="The certificate's private key (PEM).")
+@click.option("--web", is_flag=True, help="Serve a chat page for browsers at the same port.")
 @JSON
 @click.option("--key-from-stdin", is_flag=True, hidden=True)
 def serve(
@@ -63,6 +66,7 @@ def serve(
     key: str,
     tls_cert: str | None,
     tls_key: str | None,
+    web: bool,
     as_json: bool,
     key_from_stdin: bool,
 ) -> None:
@@ -70,7 +74,9 @@ def serve(
 
     Without SCENARIO, they come from the preset `office`.
     """
+    from imsim.api import DEFAULT_KEY
     from imsim.live.serve import run_server
+    from imsim.live.web import is_loopback
 
     chosen = load_scenario(scenario, (*overrides, *_ANY_WORKLOAD), None)
     if (tls_cert is None) != (tls_key is None):
@@ -79,11 +85,19 @@ def serve(
         key = sys.stdin.buffer.readline().decode().rstrip("\n")
     ignored = chosen.ignored_live()
 
+    # Without a key, the page may have tokens only where everybody who can connect knows the key.
+    page: Literal["open", "key"] = "open" if is_loopback(host) and key == DEFAULT_KEY else "key"
+
     def ready(url: str) -> None:
+        link = f"http{url.removeprefix('ws')}/"  # ws: -> http:, wss: -> https:
         if as_json:
-            click.echo(json.dumps({"url": url, "db": db, "scenario": chosen.name, "ignored": ignored}))
-        else:
-            click.echo(f"listening on {url} ({'SQLite file ' + db if db else 'in memory only'})")
+            found = {"url": url, "db": db, "scenario": chosen.name, "ignored": ignored}
+            click.echo(json.dumps({**found, "page": link} if web else found))
+            return
+        click.echo(f"listening on {url} ({'SQLite file ' + db if db else 'in memory only'})")
+        if web:
+            note = f"; for example {link}?user=alice" if page == "open" else ", which asks for the key"
+            click.echo(f"chat page: {link}{note}")
 
     def ended(shed: int) -> None:
         if shed:
@@ -103,6 +117,7 @@ def serve(
         until_eof=sys.stdin.fileno() if key_from_stdin else None,
         ended=ended,
         ready=ready,
+        page=page if web else None,
     )
 
 

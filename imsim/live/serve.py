@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
+from typing import Literal
 
 from imsim.core.exceptions import UsageError
 from imsim.core.policies import Policies
@@ -30,12 +31,13 @@ def run_server(
     ended: Callable[[int], None],
     tls: tuple[str, str] | None = None,
     until_eof: int | None = None,
+    page: Literal["open", "key"] | None = None,
 ) -> None:
     """Serve until SIGINT, SIGTERM, or the end of the file descriptor `until_eof`. Then stop the server gracefully.
 
     `ready` receives the URL once the server accepts connections. `ended` receives the count of shed chatroom messages.
     `db` is the path of the database; None keeps everything in memory only. `tls` is a pair of PEM files, for wss:// and
-    https://: the certificate chain and its private key.
+    https://: the certificate chain and its private key. `page` adds the chat page, as in `Server`.
     Raises: UsageError or RunError, as `Server.start` and `SqliteStore` do; UsageError if the TLS files do not load.
     """
 
@@ -52,7 +54,7 @@ def run_server(
             Thread(target=_wait_for_eof, args=(until_eof, loop, stop_requested), daemon=True).start()
         store = SqliteStore(db or ":memory:", synchronous=synchronous, fanout=policies.fanout)
         try:
-            server = Server(policies, store, key=key, token_lifetime=token_lifetime, ssl=context)
+            server = Server(policies, store, key=key, token_lifetime=token_lifetime, ssl=context, page=page)
             await server.start(host, port)
             ready(server.url)
             await stop_requested.wait()

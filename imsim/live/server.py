@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from ssl import SSLContext
-from typing import cast
+from typing import Literal, cast
 
 from websockets.datastructures import Headers
 from websockets.frames import CloseCode
@@ -35,6 +35,7 @@ from imsim.live.listener import Listener
 from imsim.live.log import LOGGER
 from imsim.live.stores import Store
 from imsim.live.timer import DeadlineTimer
+from imsim.live.web import ChatPage
 from imsim.live.websocket import CLOSE_TIMEOUT, MESSAGE_WORK, WebSocket, text_frame
 
 _PUSH_ALLOWANCE = 1 << 20  # bytes of pushes that may wait behind the largest frame
@@ -52,6 +53,7 @@ class Server:
     fires by itself; call `wake()` to handle the deadlines that are due. `wall` returns seconds since 1970.
     `write_limit` is how many bytes may wait for a client that does not read; beyond it, the server disconnects the
     client (slow_reader). `on_event` receives each Committed, Pushed and Shed event; it must not call the server.
+    `page` adds the chat page. With "key", its user enters the server's key. With "open", it gets tokens without a key.
 
     `machine` is the core's server. `activity` counts the calls to it. `url` and `port` are known after `start`.
     """
@@ -68,6 +70,7 @@ class Server:
         write_limit: int | None = None,
         ssl: SSLContext | None = None,
         on_event: Callable[[events.ServerEvent], None] | None = None,
+        page: Literal["open", "key"] | None = None,
     ) -> None:
         self.activity = 0
         self.url = ""
@@ -78,6 +81,7 @@ class Server:
         self._ssl = ssl
         self._tokens = Tokens(key, token_lifetime)
         self._endpoints = HttpEndpoints(key, self._tokens)
+        self._page = ChatPage(self._tokens if page == "open" else None) if page else None
         self._revoking: dict[tuple[str, float], asyncio.Future[bool]] = {}  # (user, before) -> whether it is stored
         self._connections: dict[int, _Connection] = {}  # open WebSockets, by the machine's number of the connection
         self._transports: set[_Connection] = set()  # all connections, also those that are not WebSockets (yet)
@@ -219,6 +223,8 @@ class Server:
 
     def answer(self, request: Request) -> Answer | Revocation | None:
         """Return the answer to an HTTP request; a Revocation to carry out first; or None for a WebSocket handshake."""
+        if self._page is not None and (answer := self._page.answer(request, self._wall())) is not None:
+            return answer
         authorization = ", ".join(request.headers.get_all("Authorization"))
         health = {"connections": len(self._connections), "shed": self.shed}
         return self._endpoints.answer(request.method, request.path, authorization, health, self._wall())

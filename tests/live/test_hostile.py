@@ -52,7 +52,8 @@ def exchange(sent: list[bytes], how: str) -> bytes:
 
     async def run() -> bytes:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
-        server = Server(Policies(login_timeout=5.0), MemoryStore(), key=KEY, clock=lambda: 0.0, wall=lambda: 1e9)
+        policies, clock, wall = Policies(login_timeout=5.0), (lambda: 0.0), (lambda: 1e9)
+        server = Server(policies, MemoryStore(), key=KEY, clock=clock, wall=wall, page="open")
         await server.start()
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         try:
@@ -103,6 +104,7 @@ ENDS = st.sampled_from(["half-close", "close", "abort"])
 TARGETS = st.one_of(
     st.sampled_from(["/", "//[", "//[x", "//]", "*", "http://[", "http://x:y/", "//", "/token", "/token?user=alice",
                      "/token?user=%ff%00", "/revoke?user=alice", "/healthz", "/healthz?", "?", "/" + "a" * 9000,
+                     "/web/token?user=alice", "/web/token?user=%ff%00", "/web/page.js", "/?user=alice",
                      "/token?" + "&" * 500, "http://[::1]/healthz", "//\uff03@x", "/;#?", "x:/", "//[::1%25]"]),
     st.text(st.characters(min_codepoint=33, max_codepoint=255), max_size=20),
 )  # fmt: skip
@@ -130,7 +132,12 @@ HEADERS = st.lists(
                 "Sec-WebSocket-Version: 9" * 99,
                 "Sec-WebSocket-Extensions: permessage-deflate; x=\x01",
                 "Sec-WebSocket-Protocol: ,",
+                "Host: 127.0.0.1",
+                "Host: [::1",
                 "Origin: null",
+                "Origin: http://[",
+                "Origin: http://127.0.0.1",
+                "Sec-Fetch-Site: same-origin",
                 "no colon",
                 " folded: x",
                 "X: " + "x" * 9000,
