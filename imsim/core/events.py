@@ -264,7 +264,20 @@ class Pushed:
     attempt: int
 
 
-ServerEvent = Committed | Pushed | Shed
+@dataclass(slots=True)
+class Delivered:
+    """A device acknowledged a push. `after` is the time in seconds since the first attempt of the push.
+
+    `message` is None for a notice of a new message (policy `delivery = notify`).
+    """
+
+    session: Session
+    message: Message | None
+    after: float
+
+
+GatewayEvent = Pushed | Shed | Delivered
+ServerEvent = Committed | GatewayEvent
 
 ClientEvent = (
     Sent

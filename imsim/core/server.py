@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from imsim.core import events, frames, internal_frames, storage
@@ -78,6 +78,14 @@ class Server:
         """End the user's sessions, and accept only tokens issued at `before` or later (seconds since 1970)."""
         self._router.receive(internal_frames.Revoke(user, before), now)
         self._drain(now)
+
+    def queued_pushes(self) -> Iterator[int]:
+        """Yield counts of unacknowledged pushes, one for each connection."""
+        return self._gateway.queued()
+
+    def queued_requests(self) -> Iterator[int]:
+        """Yield counts of frames that wait in the router, one for each conversation and each user in memory."""
+        return self._router.queued()
 
     def shut_down(self, now: float) -> None:
         self._gateway.shut_down()

@@ -11,7 +11,7 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from http import HTTPStatus
 from ssl import SSLContext
 from typing import cast
@@ -30,9 +30,11 @@ from imsim.core.policies import Policies
 from imsim.core.server import Server as Machine
 from imsim.core.sizes import largest_from_client, largest_to_client
 from imsim.live.admission import Admission, has_hung_up
-from imsim.live.auth import Answer, HttpEndpoints, Revocation, Tokens
+from imsim.live.auth import Answer, HttpEndpoints, Operation, Revocation, Tokens, known_path
 from imsim.live.listener import Listener
 from imsim.live.log import LOGGER
+from imsim.live.metrics import NO_FILES, Metrics
+from imsim.live.monitor import Monitor
 from imsim.live.stores import Store
 from imsim.live.timer import DeadlineTimer
 from imsim.live.websocket import CLOSE_TIMEOUT, MESSAGE_WORK, WebSocket, text_frame
@@ -51,9 +53,11 @@ class Server:
     valid for `token_lifetime` seconds. `clock` returns monotonic seconds. If it is not `time.monotonic`, no deadline
     fires by itself; call `wake()` to handle the deadlines that are due. `wall` returns seconds since 1970.
     `write_limit` is how many bytes may wait for a client that does not read; beyond it, the server disconnects the
-    client (slow_reader). `on_event` receives each Committed, Pushed and Shed event; it must not call the server.
+    client (slow_reader). `on_event` receives each Committed, Pushed, Delivered and Shed event; it must not call the
+    server.
 
     `machine` is the core's server. `activity` counts the calls to it. `url` and `port` are known after `start`.
+    `monitor` has the metrics.
     """
 
     def __init__(
@@ -83,12 +87,16 @@ class Server:
         self._transports: set[_Connection] = set()  # all connections, also those that are not WebSockets (yet)
         self._newcomers: dict[_Connection, None] = {}  # those that are not logged in, the oldest first
         self.admission = Admission()
-        self._port = _Port(self._connections, store, on_event)
-        self.machine = Machine(self._port, policies, epoch=wall() - clock())
+        epoch = wall() - clock()
+        self.monitor = Monitor(self, store, clock, epoch)
+        self._metrics = self.monitor.metrics
+        self._port = _Port(self._connections, store, self._metrics, on_event)
+        self.machine = Machine(self._port, policies, epoch)
         self._timer = DeadlineTimer(self.machine, clock, self.wake)
         self._listener: Listener | None = None
         self._last_connection = 0
         self._down = False
+        self._is_stopping = False
         self.login_timeout = policies.login_timeout
         self._storage_timeout = policies.storage_timeout
         # Large enough for a client that reads slowly but steadily: the largest frame, and the pushes that arrive while
@@ -112,6 +120,7 @@ class Server:
             ssl=self._ssl,
             is_behind=lambda: self.admission.is_behind,
             make_room=self._make_room,
+            failed=self._metrics.opening_failed,
         )
         try:
             await listener.bind(host, port)
@@ -124,6 +133,7 @@ class Server:
         self._listener = listener
         self._store.start(self._stored)
         await listener.accept()
+        self.monitor.start()
         self.port = listener.port
         # A client cannot connect to the address for "all interfaces", but it can connect to the loopback address.
         reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}
@@ -137,6 +147,7 @@ class Server:
         """
         if self._down:
             return
+        self._is_stopping = True
         self._stop_listening()
         await self._flush_store()
         self._port.close_code = CloseCode.GOING_AWAY
@@ -160,13 +171,14 @@ class Server:
         self._down = True
         self._stop_listening()
         self._timer.cancel()
+        self.monitor.stop()
         for connection in list(self._transports):
             connection.abort()
 
     @property
     def shed(self) -> int:
         """The count of chatroom messages that the server did not send to a connection, because of its rate limit."""
-        return self._port.shed
+        return self._metrics.shed
 
     async def revoke(self, user: str) -> bool:
         """End the user's sessions and revoke the tokens issued so far. Return whether storage has confirmed it.
@@ -196,6 +208,29 @@ class Server:
             if connection.address("peername") == peername:
                 await connection.lost()
 
+    # --- for the monitor --------------------------------------------------------------------------------------------
+
+    def not_serving(self) -> str:
+        """Return why the server takes no logins, or ""."""
+        if self._down or self._is_stopping:
+            return "the server is shutting down"
+        return "" if self._listener is not None else "the server is starting"
+
+    def connection_counts(self) -> dict[str, int]:
+        """Return the count of connections by state."""
+        newcomers = len(self._newcomers)
+        return {"logged_in": len(self._transports) - newcomers, "not_logged_in": newcomers}
+
+    def queues(self) -> dict[str, Iterable[int]]:
+        """Return the parts of the length of each queue. `send_bytes` is in bytes."""
+        return {
+            "router": self.machine.queued_requests(),
+            "unacknowledged_pushes": self.machine.queued_pushes(),
+            "newcomers": (len(self.admission),),
+            "accepted_sockets": (self._listener.waiting if self._listener else 0,),
+            "send_bytes": (connection.unsent for connection in list(self._transports)),
+        }
+
     # --- for connections --------------------------------------------------------------------------------------------
 
     def accepted(self, connection: _Connection) -> None:
@@ -214,14 +249,25 @@ class Server:
         oldest = list(itertools.islice(self._newcomers, _ENDED_FOR_ROOM))
         for connection in oldest:
             del self._newcomers[connection]
+            connection.end = NO_FILES
             connection.abort()
         return bool(oldest)
 
-    def answer(self, request: Request) -> Answer | Revocation | None:
-        """Return the answer to an HTTP request; a Revocation to carry out first; or None for a WebSocket handshake."""
+    def answer(self, request: Request) -> Answer | Coroutine[None, None, Answer] | None:
+        """Return the answer to an HTTP request; a coroutine that makes it; or None for a WebSocket handshake."""
         authorization = ", ".join(request.headers.get_all("Authorization"))
         health = {"connections": len(self._connections), "shed": self.shed}
-        return self._endpoints.answer(request.method, request.path, authorization, health, self._wall())
+        answer = self._endpoints.answer(request.method, request.path, authorization, health, self._wall())
+        if isinstance(answer, Revocation):
+            return self._revoked(answer)
+        if answer is Operation.READY:
+            return self.monitor.ready()
+        if answer is Operation.METRICS:
+            return self.monitor.scrape(", ".join(request.headers.get_all("Accept")))
+        return answer
+
+    async def _revoked(self, revocation: Revocation) -> Answer:
+        return revocation.answer(stored=await self.revoke(revocation.user))
 
     @staticmethod
     def response(answer: Answer) -> Response:
@@ -240,25 +286,31 @@ class Server:
     def opened(self, connection: _Connection) -> int:
         """Register an open WebSocket, and return its number."""
         self._last_connection += 1
+        self._metrics.opened += 1
         self._connections[self._last_connection] = connection
         self.machine.connected(self._last_connection, self._clock())
         self.run_until_idle()
         return self._last_connection
 
-    def received(self, id: int, text: bytes) -> None:
-        """Handle a text message of the WebSocket with this number."""
+    def received(self, connection: _Connection, text: bytes) -> None:
+        """Handle a text message of the WebSocket."""
         if self._down:
             return
+        id = connection.id
         try:
             frame = wire.decode_from_client(text)
         except wire.BadRequest as bad:
+            self._metrics.invalid_received(len(text), bad.op)
             self.machine.reject(id, bad.op, bad.ref, bad.number, bad.text, self._clock())
             self.run_until_idle()
             return
         except wire.WireError as error:
+            self._metrics.invalid_received(len(text))
             self.refuse(id, Code.BAD_FRAME, str(error), _close_code(text))
             return
-        self.machine.receive(id, frame, self._clock())
+        now = self._clock()
+        self._metrics.frame_received(connection, frame, len(text), now)
+        self.machine.receive(id, frame, now)
         self.run_until_idle()
 
     def refuse(self, id: int, code: Code, text: str, close_code: CloseCode = CloseCode.NORMAL_CLOSURE) -> None:
@@ -276,6 +328,7 @@ class Server:
         self.admission.withdraw(connection)
         if connection.id:
             del self._connections[connection.id]
+            self._metrics.connection_lost(connection)
         if connection.id and not self._down:
             self.machine.disconnected(connection.id, self._clock())
             self.run_until_idle()
@@ -297,6 +350,7 @@ class Server:
             return
         machine, now = self.machine, self._clock()
         for request, result in answers:
+            self.monitor.answered(request, result)
             machine.stored(request, result, now)
             if isinstance(request, storage.RevokeTokens):
                 stored = self._revoking.pop((request.user, request.before), None)
@@ -329,12 +383,14 @@ class _Port:
         self,
         connections: dict[int, _Connection],
         store: Store,
+        metrics: Metrics,
         on_event: Callable[[events.ServerEvent], None] | None,
     ) -> None:
         self._connection = connections.get
         self.store = store.submit
+        self._count_sent = metrics.frame_sent
+        self._count_event = metrics.event
         self._on_event = on_event
-        self.shed = 0
         self.close_code = CloseCode.NORMAL_CLOSURE
         self.close_codes: dict[int, CloseCode] = {}  # of the connections that do not get `close_code`
         self.logins: list[tuple[int, str]] = []  # pending: (connection, token)
@@ -348,6 +404,7 @@ class _Port:
                 self._frame, self._wire = frame, text_frame(wire.encode(frame), mask=False)
                 if type(frame) is frames.LoggedIn:
                     target.admit()
+            self._count_sent(target, frame, len(self._wire))
             target.send(self._wire)
 
     def close(self, connection: int) -> None:
@@ -359,8 +416,7 @@ class _Port:
         self.logins.append((connection, token))
 
     def emit(self, event: events.ServerEvent) -> None:
-        if type(event) is events.Shed:
-            self.shed += 1
+        self._count_event(event)
         if self._on_event is not None:
             self._on_event(event)
 
@@ -382,24 +438,28 @@ class _Connection(WebSocket):
     """
 
     __slots__ = (
+        "_answering",
         "_bytes_left",
         "_handshake_timer",
         "_is_newcomer",
         "_lost",
-        "_revoking",
         "_server",
         "_steps_left",
+        "end",
         "id",
+        "sends",
     )
 
     def __init__(self, server: Server) -> None:
         super().__init__(ServerProtocol(max_size=server.max_size, logger=LOGGER), server.write_limit)
         self.id = 0
+        self.sends: dict[str, float] | None = None  # for the metrics, as is `end`
+        self.end = ""
         self._server = server
         self._is_newcomer = True
         self._bytes_left = _BYTES_BEFORE_LOGIN
         self._steps_left = _STEPS_BEFORE_LOGIN
-        self._revoking: asyncio.Task[None] | None = None  # a reference, because the event loop keeps only a weak one
+        self._answering: asyncio.Task[None] | None = None  # a reference, because the event loop keeps only a weak one
         self._lost: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -467,6 +527,16 @@ class _Connection(WebSocket):
         if self._server.admission.withdraw(self):
             self.read_later()
 
+    @property
+    def is_newcomer(self) -> bool:
+        """Whether the client is not logged in."""
+        return self._is_newcomer
+
+    @property
+    def unsent(self) -> int:
+        """The bytes that wait until the client reads what was sent before."""
+        return self._transport.get_write_buffer_size()
+
     def _has_request(self) -> bool:
         """Whether the whole head of an HTTP request has arrived, or bytes that cannot become one."""
         if b"\r\n\r\n" in self._unread:
@@ -496,23 +566,28 @@ class _Connection(WebSocket):
         if self.protocol.parser_exc is not None:
             return  # the request has a body, which is not supported: the protocol has ended the connection
         answer = self._server.answer(request)
-        if isinstance(answer, Revocation):
-            self._is_deaf = True
-            self._revoking = asyncio.get_running_loop().create_task(self._revoke(answer))
+        if isinstance(answer, Answer):
+            self.answer(request, answer)
         elif answer is not None:
-            self.respond(self._server.response(answer))
+            self._is_deaf = True
+            self._answering = asyncio.get_running_loop().create_task(self._answer_later(request, answer))
         else:
             self.respond(self.protocol.accept(request))  # type: ignore[union-attr]
             if self.is_open:
                 self.id = self._server.opened(self)
 
-    async def _revoke(self, revocation: Revocation) -> None:
-        answer = revocation.answer(stored=await self._server.revoke(revocation.user))
+    async def _answer_later(self, request: Request, answer: Coroutine[None, None, Answer]) -> None:
+        made = await answer
         if self.protocol.state is State.CONNECTING:  # otherwise the connection has ended
-            self.respond(self._server.response(answer))
+            self.answer(request, made)
+
+    def answer(self, request: Request, answer: Answer) -> None:
+        """Answer an HTTP request."""
+        self._server.monitor.metrics.answered(known_path(request.path), answer.status)
+        self.respond(self._server.response(answer))
 
     def on_text(self, text: bytes) -> None:
-        self._server.received(self.id, text)
+        self._server.received(self, text)
 
     def on_bad(self, code: Code, text: str, close_code: CloseCode = CloseCode.NORMAL_CLOSURE) -> None:
         self._server.refuse(self.id, code, text, close_code)

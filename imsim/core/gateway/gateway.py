@@ -8,7 +8,7 @@ the device acknowledges them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from imsim.core import events, frames, internal_frames
@@ -54,7 +54,7 @@ class GatewayPort(Protocol):
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None: ...
 
-    def emit(self, event: events.Pushed | events.Shed) -> None: ...
+    def emit(self, event: events.GatewayEvent) -> None: ...
 
 
 class Gateway:
@@ -87,6 +87,11 @@ class Gateway:
     def unacknowledged(self) -> int:
         """The count of unacknowledged pushes of all connections."""
         return sum(connection.pushes.count for connection in self._connections.values() if connection.pushes)
+
+    def queued(self) -> Iterator[int]:
+        """Yield, for each connection, the count of pushes that its device has not acknowledged."""
+        for connection in list(self._connections.values()):
+            yield connection.pushes.count if connection.pushes else 0
 
     @property
     def held_marks(self) -> int:
@@ -349,7 +354,7 @@ class Gateway:
         assert connection.pushes is not None
         if len(frame.conversation_id) > LONGEST_CONVERSATION_ID:
             return  # no conversation has such an id, and the mark could take memory for a while
-        connection.pushes.delivered(frame.conversation_id, frame.seq)
+        connection.pushes.delivered(frame.conversation_id, frame.seq, now)
         if self._policies.receipts.concern(frame.conversation_id):
             if connection.marks is None:
                 connection.marks = Marks(

@@ -25,19 +25,20 @@ _Repeated = frames.Push | _Latest
 class PushesPort(Protocol):
     def send(self, connection: int, frame: frames.ToClient) -> None: ...
 
-    def emit(self, event: events.Pushed | events.Shed) -> None: ...
+    def emit(self, event: events.GatewayEvent) -> None: ...
 
 
 class _Push:
     """A push that the device has not acknowledged yet."""
 
-    __slots__ = ("attempts", "frame", "number", "timer", "wait")
+    __slots__ = ("attempts", "frame", "number", "since", "timer", "wait")
 
-    def __init__(self, frame: _Repeated, number: int, wait: float) -> None:
+    def __init__(self, frame: _Repeated, number: int, wait: float, since: float) -> None:
         self.frame = frame
         self.number = number  # the seq of a message or notice, the version of a state, the number of a resync
         self.attempts = 1
         self.wait = wait
+        self.since = since  # the time of the first attempt
         self.timer: Timer | None = None
 
 
@@ -99,16 +100,19 @@ class Pushes:
         self._resyncs += 1
         return self._push_latest(frames.Resync(self._resyncs), "", self._resyncs, now)
 
-    def delivered(self, conversation: str, seq: int) -> None:
+    def delivered(self, conversation: str, seq: int, now: float) -> None:
         pushes = self._by_conversation.get(conversation)
         if pushes is not None:
             while pushes and pushes[0].number <= seq:
-                self._acknowledged(pushes.pop(0))
+                push = pushes.pop(0)
+                self._acknowledged(push)
+                if type(push.frame) is frames.Push:
+                    self._port.emit(events.Delivered(self._session, push.frame.message, now - push.since))
             if not pushes:
                 del self._by_conversation[conversation]
                 self._by_conversation = self._by_conversation or NO_DICT
-        if self._latest:
-            self._latest_acknowledged((frames.Notify.op, conversation), seq)
+        if self._latest and (notice := self._latest_acknowledged((frames.Notify.op, conversation), seq)):
+            self._port.emit(events.Delivered(self._session, None, now - notice.since))
 
     def state_acked(self, conversation: str, version: int) -> None:
         self._latest_acknowledged((frames.State.op, conversation), version)
@@ -152,7 +156,7 @@ class Pushes:
         if self.count >= self._policies.send_queue:
             return None
         self.count += 1
-        push = _Push(frame, number, self._policies.push_timeout)
+        push = _Push(frame, number, self._policies.push_timeout, now)
         push.timer = self._timers.at(now + push.wait, self._overdue, push)
         return push
 
@@ -165,10 +169,13 @@ class Pushes:
             self._port.emit(events.Pushed(self._session, frame.message, push.attempts))
         self._port.send(self._session.connection, frame)
 
-    def _latest_acknowledged(self, key: tuple[str, str], number: int) -> None:
+    def _latest_acknowledged(self, key: tuple[str, str], number: int) -> _Push | None:
+        """Return the push that this acknowledges, or None."""
         push = self._latest.get(key)
-        if push is not None and push.number <= number:
-            self._acknowledged(self._latest.pop(key))
+        if push is None or push.number > number:
+            return None
+        self._acknowledged(self._latest.pop(key))
+        return push
 
     def _acknowledged(self, push: _Push) -> None:
         self.count -= 1

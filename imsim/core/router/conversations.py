@@ -7,6 +7,7 @@ has answered, it acknowledges the message and releases it to the members.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol, get_args
 
 from imsim.core import changes, events, frames, internal_frames, storage
@@ -57,6 +58,11 @@ class Conversations:
         if conversation_id not in self._open:
             self._make_room()
             self._start_opening(conversation_id, founders, now)
+
+    def queued(self) -> Iterator[int]:
+        """Yield, for each open conversation, the count of requests that wait for storage or for another request."""
+        for log in list(self._open.values()):
+            yield len(log.pending) + len(log.waiting)
 
     def _start_opening(self, id: str, founders: tuple[str, ...] | None, now: float) -> Log:
         log = self._open[id] = Log(id)
