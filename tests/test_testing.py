@@ -64,7 +64,7 @@ def test_a_pair_carries_a_message():
     assert shown(bob) == []  # frames move only in run_until_idle
     pair.run_until_idle()
     assert shown(bob) == ["hello"]
-    assert [type(event) for event in pair.server_events] == [events.Committed, events.Pushed, events.Delivered]
+    assert [type(event) for event in pair.server_events] == [events.Committed, events.Pushed]
 
 
 def test_tokens_map_to_users_or_to_codes_of_refusal():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from imsim.core.model import Code, Flow, Message, Route, Session
 
@@ -242,9 +242,13 @@ class Ended:
 
 @dataclass(slots=True)
 class Committed:
-    """Storage has the message."""
+    """Storage has the message.
+
+    `after` is the time in seconds since the router received the send. It is None in a chatroom, which stores nothing.
+    """
 
     message: Message
+    after: float | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)
@@ -264,20 +268,7 @@ class Pushed:
     attempt: int
 
 
-@dataclass(slots=True)
-class Delivered:
-    """A device acknowledged a push. `after` is the time in seconds since the first attempt of the push.
-
-    `message` is None for a notice of a new message (policy `delivery = notify`).
-    """
-
-    session: Session
-    message: Message | None
-    after: float
-
-
-GatewayEvent = Pushed | Shed | Delivered
-ServerEvent = Committed | GatewayEvent
+ServerEvent = Committed | Pushed | Shed
 
 ClientEvent = (
     Sent

@@ -79,6 +79,11 @@ class Server:
         self._router.receive(internal_frames.Revoke(user, before), now)
         self._drain(now)
 
+    @property
+    def delivery_times(self) -> deque[float]:
+        """The times of the latest deliveries, see `Gateway.delivery_times`."""
+        return self._gateway.delivery_times
+
     def queued_pushes(self) -> Iterator[int]:
         """Yield counts of unacknowledged pushes, one for each connection."""
         return self._gateway.queued()

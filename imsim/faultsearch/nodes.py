@@ -309,9 +309,7 @@ class GatewayNode(FlawedServer, sim.GatewayNode[Connection]):
         self.record(GatewayForwarded, router, frame)
         super().to_router(router, frame)
 
-    def emit(self, event: events.GatewayEvent) -> None:
-        if isinstance(event, events.Delivered):
-            return
+    def emit(self, event: events.Pushed | events.Shed) -> None:
         device = f"{event.session.user}/{event.session.device}"
         if isinstance(event, events.Shed):  # a push itself is recorded as it is sent
             self.record(Shed, event.message, device)

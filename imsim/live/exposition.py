@@ -124,6 +124,7 @@ class Exposition(Collector):
 
     def collect(self) -> Iterator[Metric]:
         metrics = self._metrics
+        metrics.sort()
         yield InfoMetricFamily("imsim", "The version of imsim.", {"version": version("imsim")})
         yield GaugeMetricFamily(
             "imsim_ready", "Whether the server can serve a login and store a message, as last observed.",
@@ -160,22 +161,18 @@ class Exposition(Collector):
             for op, count in counts.items():
                 frames.add_metric((direction, op), count)
         yield frames
-        yield _counters("imsim_frame_bytes", "Bytes of frames, without the headers of the WebSocket.", ("direction",),
-                        {"received": metrics.bytes_received, "sent": metrics.bytes_sent})  # fmt: skip
         yield _counters("imsim_rejected", "Requests that the server rejected, by code.", ("code",), metrics.rejected)
 
     def _of_messages(self, metrics: Metrics) -> Iterator[Metric]:
-        yield _counters("imsim_messages", "Messages that were stored, or accepted by a chatroom.", ("scene",),
-                        metrics.messages)  # fmt: skip
+        yield _counter("imsim_messages_stored", "Messages that were stored.", sum(metrics.store.counts))
+        yield _counter("imsim_chatroom_messages", "Messages that chatrooms accepted.", metrics.chatroom_messages)
         yield _counter("imsim_sends_repeated", "Sends with resend = true.", metrics.repeated_sends)
-        yield _counter("imsim_pushes", "Pushes of messages to devices, without their repetitions.", metrics.pushes)
         yield _counter("imsim_pushes_repeated", "Repetitions of pushes of messages.", metrics.repeated_pushes)
         yield _counter("imsim_chatroom_pushes_shed", "Pushes of chatroom messages that were left out.", metrics.shed)
-        yield _histogram("imsim_store_seconds", "Time from the receipt of a send to its `stored`.", metrics.store)
+        yield _histogram("imsim_store_seconds", "Time from the receipt of a send until its message is stored.",
+                         metrics.store)  # fmt: skip
         yield _histogram("imsim_delivery_seconds", "Time from the first push of a message to its `delivered`.",
                          metrics.delivery)  # fmt: skip
-        yield _histogram("imsim_end_to_end_seconds", "Time from the acceptance of a message to its `delivered`.",
-                         metrics.end_to_end)  # fmt: skip
         yield _counter("imsim_storage_failures", "Storage requests that failed.", metrics.storage_failures)
         yield _counter("imsim_storage_overloads", "Storage requests that failed because the queue was full.",
                        metrics.storage_overloads)  # fmt: skip

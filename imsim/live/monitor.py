@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from imsim.core import storage
 from imsim.core.model import Code
 from imsim.live.auth import Answer
 from imsim.live.exposition import Exposition
 from imsim.live.metrics import INVALID_OP, NO_FILES, Metrics
 from imsim.live.problems import QUIET, Counted, Watched
 from imsim.live.storage_health import StorageHealth
-from imsim.live.stores import Probe, Store
+from imsim.live.stores import Store
 
 TICK = 0.25  # seconds between measurements of the event loop's lag
 CHECK = 1.0  # seconds between checks for problems
@@ -45,15 +44,14 @@ class Watchable(Protocol):
 class Monitor:
     """The monitor of a server. It works from `start` to `stop`.
 
-    `clock` returns monotonic seconds, and `epoch` is the wall time at which it was 0, in seconds since 1970. If `clock`
-    is not `time.monotonic`, call `check` from time to time.
+    `clock` returns monotonic seconds. If it is not `time.monotonic`, call `check` from time to time.
     """
 
-    def __init__(self, server: Watchable, store: Store, clock: Callable[[], float], epoch: float) -> None:
+    def __init__(self, server: Watchable, store: Store, clock: Callable[[], float]) -> None:
         self._server = server
         self._store = store
         self._clock = clock
-        self.metrics = Metrics(clock, epoch)
+        self.metrics = Metrics()
         self.storage = StorageHealth(store, self.metrics)
         self._late = 0  # ticks that were later than LAG
         self._watched = [Counted(watched) for watched in self._counts()]
@@ -83,12 +81,6 @@ class Monitor:
             self._timer.cancel()
 
     # --- for the server ---------------------------------------------------------------------------------------------
-
-    def answered(self, request: storage.Request, result: storage.Result) -> None:
-        """Note an answer of storage."""
-        self.storage.answers += 1
-        if isinstance(result, storage.Failed) or type(request) is Probe:
-            self.storage.noted(request, result, self._clock())
 
     async def ready(self) -> Answer:
         """Return the answer to `GET /readyz`."""
@@ -127,7 +119,8 @@ class Monitor:
 
     def _tick(self) -> None:
         lag = max(0.0, asyncio.get_running_loop().time() - self._due)
-        self.metrics.loop_lag.observe(lag)
+        self.metrics.loop_lag.recent.append(lag)
+        self.metrics.sort()
         self._late += lag > LAG
         if self._clock() - self._checked_at >= CHECK - TICK / 2:
             self.check()

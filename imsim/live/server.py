@@ -33,9 +33,9 @@ from imsim.live.admission import Admission, has_hung_up
 from imsim.live.auth import Answer, HttpEndpoints, Operation, Revocation, Tokens, known_path
 from imsim.live.listener import Listener
 from imsim.live.log import LOGGER
-from imsim.live.metrics import NO_FILES, Metrics
+from imsim.live.metrics import NO_FILES, NOTED, Metrics
 from imsim.live.monitor import Monitor
-from imsim.live.stores import Store
+from imsim.live.stores import Probe, Store
 from imsim.live.timer import DeadlineTimer
 from imsim.live.websocket import CLOSE_TIMEOUT, MESSAGE_WORK, WebSocket, text_frame
 
@@ -53,8 +53,7 @@ class Server:
     valid for `token_lifetime` seconds. `clock` returns monotonic seconds. If it is not `time.monotonic`, no deadline
     fires by itself; call `wake()` to handle the deadlines that are due. `wall` returns seconds since 1970.
     `write_limit` is how many bytes may wait for a client that does not read; beyond it, the server disconnects the
-    client (slow_reader). `on_event` receives each Committed, Pushed, Delivered and Shed event; it must not call the
-    server.
+    client (slow_reader). `on_event` receives each Committed, Pushed and Shed event; it must not call the server.
 
     `machine` is the core's server. `activity` counts the calls to it. `url` and `port` are known after `start`.
     `monitor` has the metrics.
@@ -87,11 +86,12 @@ class Server:
         self._transports: set[_Connection] = set()  # all connections, also those that are not WebSockets (yet)
         self._newcomers: dict[_Connection, None] = {}  # those that are not logged in, the oldest first
         self.admission = Admission()
-        epoch = wall() - clock()
-        self.monitor = Monitor(self, store, clock, epoch)
+        self.monitor = Monitor(self, store, clock)
         self._metrics = self.monitor.metrics
+        self._received = self._metrics.received
         self._port = _Port(self._connections, store, self._metrics, on_event)
-        self.machine = Machine(self._port, policies, epoch)
+        self.machine = Machine(self._port, policies, epoch=wall() - clock())
+        self._metrics.delivery.recent = self.machine.delivery_times
         self._timer = DeadlineTimer(self.machine, clock, self.wake)
         self._listener: Listener | None = None
         self._last_connection = 0
@@ -292,25 +292,26 @@ class Server:
         self.run_until_idle()
         return self._last_connection
 
-    def received(self, connection: _Connection, text: bytes) -> None:
-        """Handle a text message of the WebSocket."""
+    def received(self, id: int, text: bytes) -> None:
+        """Handle a text message of the WebSocket with this number."""
         if self._down:
             return
-        id = connection.id
         try:
             frame = wire.decode_from_client(text)
         except wire.BadRequest as bad:
-            self._metrics.invalid_received(len(text), bad.op)
+            self._metrics.invalid_received(bad.op)
             self.machine.reject(id, bad.op, bad.ref, bad.number, bad.text, self._clock())
             self.run_until_idle()
             return
         except wire.WireError as error:
-            self._metrics.invalid_received(len(text))
+            self._metrics.invalid_received()
             self.refuse(id, Code.BAD_FRAME, str(error), _close_code(text))
             return
-        now = self._clock()
-        self._metrics.frame_received(connection, frame, len(text), now)
-        self.machine.receive(id, frame, now)
+        op = frame.op
+        self._received[op] += 1
+        if op == "send" and frame.resend:  # type: ignore[union-attr]
+            self._metrics.repeated_sends += 1
+        self.machine.receive(id, frame, self._clock())
         self.run_until_idle()
 
     def refuse(self, id: int, code: Code, text: str, close_code: CloseCode = CloseCode.NORMAL_CLOSURE) -> None:
@@ -349,8 +350,11 @@ class Server:
         if self._down:
             return
         machine, now = self.machine, self._clock()
+        health = self.monitor.storage
+        health.answers += len(answers)
         for request, result in answers:
-            self.monitor.answered(request, result)
+            if type(result) is storage.Failed or type(request) is Probe:
+                health.noted(request, result, now)
             machine.stored(request, result, now)
             if isinstance(request, storage.RevokeTokens):
                 stored = self._revoking.pop((request.user, request.before), None)
@@ -388,8 +392,9 @@ class _Port:
     ) -> None:
         self._connection = connections.get
         self.store = store.submit
-        self._count_sent = metrics.frame_sent
-        self._count_event = metrics.event
+        self._sent = metrics.sent
+        self._store_times = metrics.store.recent
+        self._metrics = metrics
         self._on_event = on_event
         self.close_code = CloseCode.NORMAL_CLOSURE
         self.close_codes: dict[int, CloseCode] = {}  # of the connections that do not get `close_code`
@@ -402,9 +407,11 @@ class _Port:
         if target is not None:
             if frame is not self._frame:
                 self._frame, self._wire = frame, text_frame(wire.encode(frame), mask=False)
-                if type(frame) is frames.LoggedIn:
-                    target.admit()
-            self._count_sent(target, frame, len(self._wire))
+                if type(frame) in NOTED:
+                    self._metrics.note(target, frame)
+                    if type(frame) is frames.LoggedIn:
+                        target.admit()
+            self._sent[frame.op] += 1
             target.send(self._wire)
 
     def close(self, connection: int) -> None:
@@ -416,7 +423,10 @@ class _Port:
         self.logins.append((connection, token))
 
     def emit(self, event: events.ServerEvent) -> None:
-        self._count_event(event)
+        if type(event) is events.Committed and event.after is not None:
+            self._store_times.append(event.after)
+        elif type(event) is not events.Pushed or event.attempt > 1:
+            self._metrics.event(event)
         if self._on_event is not None:
             self._on_event(event)
 
@@ -447,14 +457,12 @@ class _Connection(WebSocket):
         "_steps_left",
         "end",
         "id",
-        "sends",
     )
 
     def __init__(self, server: Server) -> None:
         super().__init__(ServerProtocol(max_size=server.max_size, logger=LOGGER), server.write_limit)
         self.id = 0
-        self.sends: dict[str, float] | None = None  # for the metrics, as is `end`
-        self.end = ""
+        self.end = ""  # for the metrics
         self._server = server
         self._is_newcomer = True
         self._bytes_left = _BYTES_BEFORE_LOGIN
@@ -587,7 +595,7 @@ class _Connection(WebSocket):
         self.respond(self._server.response(answer))
 
     def on_text(self, text: bytes) -> None:
-        self._server.received(self, text)
+        self._server.received(self.id, text)
 
     def on_bad(self, code: Code, text: str, close_code: CloseCode = CloseCode.NORMAL_CLOSURE) -> None:
         self._server.refuse(self.id, code, text, close_code)

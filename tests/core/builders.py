@@ -487,7 +487,7 @@ class Access:
         """Return (connection, seq, attempt) of the reported pushes, check that they were sent, and clear the record."""
         calls = self.port.take()
         sent = [(c, f.message.seq) for m, (c, f) in ((m, a) for m, a in calls if m == "send") if type(f) is frames.Push]
-        reported = [a[0] for m, a in calls if m == "emit" and not isinstance(a[0], events.Delivered)]
+        reported = [a[0] for m, a in calls if m == "emit"]
         assert all(isinstance(event, events.Pushed) for event in reported)
         assert [(event.session.connection, event.message.seq) for event in reported] == sent
         return [(event.session.connection, event.message.seq, event.attempt) for event in reported]

@@ -362,7 +362,7 @@ async def test_server_emits_events(world):
         alice, _ = await w.online("alice"), await w.online("bob")
         await alice.wait_stored(alice.send("p2p", "bob", "hello"))
         await w.run_until_idle()
-    assert [type(event) for event in seen] == [events.Committed, events.Pushed, events.Delivered]
+    assert [type(event) for event in seen] == [events.Committed, events.Pushed]
 
 
 async def test_server_counts_shed_messages(world):

@@ -8,6 +8,7 @@ the device acknowledges them.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -31,6 +32,7 @@ from imsim.core.placement import SINGLE, Placement
 from imsim.core.policies import Policies
 from imsim.core.timers import Timers
 
+_TIMES = 20_000  # delivery times that are kept if the shell does not clear them
 _ASK_AGAIN = 1.0  # the `retry_after` in seconds for a device with too many unanswered requests
 
 #: The texts for the codes with which a router ends or refuses a session.
@@ -54,7 +56,7 @@ class GatewayPort(Protocol):
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None: ...
 
-    def emit(self, event: events.GatewayEvent) -> None: ...
+    def emit(self, event: events.Pushed | events.Shed) -> None: ...
 
 
 class Gateway:
@@ -79,6 +81,9 @@ class Gateway:
         self._heartbeat_check = self._check_heartbeat  # one bound method for all connections saves memory
         self._connections: dict[int, Connection] = {}
         self._lost: set[str] = set()  # the routers whose links are broken
+        #: The times in seconds from the first push to its acknowledgement, of the latest deliveries. The shell may
+        #: clear it.
+        self.delivery_times: deque[float] = deque(maxlen=_TIMES)
         # By user and not by connection, or a reconnect would refill them. The first also by the kind of request.
         self._rates: Buckets[tuple[str, str]] = Buckets(policies.user_rate, policies.user_burst)
         self._typing_rates: Buckets[str] = Buckets(policies.typing_rate, policies.typing_burst)
@@ -257,7 +262,7 @@ class Gateway:
             return
         if not self._is_too_fast(connection, frame, now):
             id = conversation_id(frame.scene, session.user, frame.to)
-            self._port.to_router(self._placement.owner(id), internal_frames.Up(session, frame, id))
+            self._port.to_router(self._placement.owner(id), internal_frames.Up(session, frame, id, now))
 
     def _is_too_fast(self, connection: Connection, frame: frames.Request, now: float) -> bool:
         """Reject the request if it exceeds the user's rate limit, and return whether it did.
@@ -354,7 +359,7 @@ class Gateway:
         assert connection.pushes is not None
         if len(frame.conversation_id) > LONGEST_CONVERSATION_ID:
             return  # no conversation has such an id, and the mark could take memory for a while
-        connection.pushes.delivered(frame.conversation_id, frame.seq, now)
+        connection.pushes.delivered(frame.conversation_id, frame.seq, now, self.delivery_times)
         if self._policies.receipts.concern(frame.conversation_id):
             if connection.marks is None:
                 connection.marks = Marks(

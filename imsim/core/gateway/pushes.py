@@ -6,6 +6,7 @@ if the connection receives too many.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Protocol
 
 from imsim.core import events, frames
@@ -25,7 +26,7 @@ _Repeated = frames.Push | _Latest
 class PushesPort(Protocol):
     def send(self, connection: int, frame: frames.ToClient) -> None: ...
 
-    def emit(self, event: events.GatewayEvent) -> None: ...
+    def emit(self, event: events.Pushed | events.Shed) -> None: ...
 
 
 class _Push:
@@ -100,19 +101,19 @@ class Pushes:
         self._resyncs += 1
         return self._push_latest(frames.Resync(self._resyncs), "", self._resyncs, now)
 
-    def delivered(self, conversation: str, seq: int, now: float) -> None:
+    def delivered(self, conversation: str, seq: int, now: float, times: deque[float]) -> None:
+        """Handle an acknowledgement. Add to `times` how long ago each push that it acknowledges was first sent."""
         pushes = self._by_conversation.get(conversation)
         if pushes is not None:
             while pushes and pushes[0].number <= seq:
                 push = pushes.pop(0)
+                times.append(now - push.since)
                 self._acknowledged(push)
-                if type(push.frame) is frames.Push:
-                    self._port.emit(events.Delivered(self._session, push.frame.message, now - push.since))
             if not pushes:
                 del self._by_conversation[conversation]
                 self._by_conversation = self._by_conversation or NO_DICT
         if self._latest and (notice := self._latest_acknowledged((frames.Notify.op, conversation), seq)):
-            self._port.emit(events.Delivered(self._session, None, now - notice.since))
+            times.append(now - notice.since)
 
     def state_acked(self, conversation: str, version: int) -> None:
         self._latest_acknowledged((frames.State.op, conversation), version)

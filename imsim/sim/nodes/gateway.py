@@ -184,9 +184,8 @@ class GatewayNode(ServerNode, Generic[C]):
         carry, receive = self._routers[router]
         carry(self.now, receive, frame)
 
-    def emit(self, event: events.GatewayEvent) -> None:
-        if not isinstance(event, events.Delivered):  # the rows have what the device shows
-            self._report(event, self.connections[event.session.connection].client.number, self.now)
+    def emit(self, event: events.Pushed | events.Shed) -> None:
+        self._report(event, self.connections[event.session.connection].client.number, self.now)
 
 
 class Batches:

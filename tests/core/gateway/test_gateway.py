@@ -318,7 +318,7 @@ def test_delivered_marks_of_p2p_conversations_go_to_the_router_under_delivered_r
     access.port.take()
     for id in (AB, TEAM, "p2pish:x"):
         access.receive(frames.Delivered(id, 1))
-    assert access.ups() == [(frames.Delivered(AB, 1), "bob")]
+    assert access.port.take() == [("to_router", ("bob", internal_frames.Up(one, frames.Delivered(AB, 1), "")))]
     access.advance(10)
     assert access.pushed() == []  # the frame is also an acknowledgement
 

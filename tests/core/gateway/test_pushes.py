@@ -55,38 +55,6 @@ def test_an_acknowledgement_covers_all_before_it_in_its_conversation_only(access
     assert access.pushed() == [(1, 3, 2), (1, 1, 2)]
 
 
-def test_gateway_reports_the_time_from_the_first_push_to_its_acknowledgement(access):
-    one = access.live()
-    access.push(one)
-    access.advance(2.5)  # the push is repeated after 2 s
-    access.push(one, seq=2)
-    access.advance(0.5)
-    access.port.take()
-    access.receive(frames.Delivered(AB, 2))
-    reported = [arguments[0] for method, arguments in access.port.take() if method == "emit"]
-    assert [(event.session, event.message.seq, event.after) for event in reported] == [(one, 1, 3.0), (one, 2, 0.5)]
-    access.receive(frames.Delivered(AB, 2))
-    assert access.port.take() == []
-
-
-def test_gateway_reports_the_acknowledgement_of_a_notice(access):
-    one = access.live()
-    access.machine.receive_from_router(internal_frames.Down([one], frames.Notify(AB, 3)), access.clock.now)
-    access.advance(1.0)
-    access.port.take()
-    access.receive(frames.Delivered(AB, 3))
-    assert access.port.take() == [("emit", (events.Delivered(one, None, 1.0),))]
-
-
-def test_gateway_yields_the_count_of_unacknowledged_pushes_of_each_connection(access):
-    one = access.live()
-    access.push(one)
-    access.push(one, seq=2)
-    assert list(access.machine.queued()) == [2]
-    access.receive(frames.Delivered(AB, 2))
-    assert list(access.machine.queued()) == [0]
-
-
 def test_empty_and_repeated_acknowledgements_are_harmless(access):
     one = access.live()
     access.push(one, seq=2)
