@@ -51,6 +51,18 @@ _LOOPBACK = {"network.client": {"latency": "50us"}, "network.backend": {"latency
     "--tls-cert", type=click.Path(dir_okay=False), metavar="FILE", help="Serve wss:// with this certificate (PEM)."
 )
 @click.option("--tls-key", type=click.Path(dir_okay=False), metavar="FILE", help="The certificate's private key (PEM).")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="The format of the log lines on stderr.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="The lowest level that is logged; default: warning, or info with --log-format json.",
+)
 @JSON
 @click.option("--key-from-stdin", is_flag=True, hidden=True)
 def serve(
@@ -63,6 +75,8 @@ def serve(
     key: str,
     tls_cert: str | None,
     tls_key: str | None,
+    log_format: str,
+    log_level: str | None,
     as_json: bool,
     key_from_stdin: bool,
 ) -> None:
@@ -103,6 +117,9 @@ def serve(
         until_eof=sys.stdin.fileno() if key_from_stdin else None,
         ended=ended,
         ready=ready,
+        log_format=log_format,
+        log_level=log_level,
+        status=not as_json and log_format == "text",
     )
 
 

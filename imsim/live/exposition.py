@@ -34,6 +34,7 @@ Lengths = Mapping[str, Iterable[int]]
 _SLICE = 1_000  # parts that are added before other work has its turn
 _SHARE = 0.1  # of the time that scrapes may take
 _LONGEST_WAIT = 1.0  # seconds between two scrapes, at most
+_VERSION = version("imsim")
 _END = b"# EOF\n"
 _LE = [*map(floatToGoString, BOUNDS), "+Inf"]
 
@@ -61,10 +62,10 @@ class Exposition(Collector):
         self._is_ready = is_ready
         self._lengths: dict[str, int] | None = None  # only during a scrape
         self.registry = CollectorRegistry()
+        self.registry.register(self)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self.registry.register(self)
         self._waiting: dict[str, asyncio.Task[bytes]] = {}  # scrapes that have not begun, by format
         self._lock = asyncio.Lock()
         self._next_at = 0.0  # when the next scrape may begin
@@ -78,7 +79,7 @@ class Exposition(Collector):
         """
         try:
             _, content_type = choose_encoder(accept)
-        except ValueError:  # a version that is not a number
+        except Exception:  # the library raises several errors for a version that is not a number
             _, content_type = choose_encoder("")
         # All names are valid in every version of a format, so the format has one text.
         format = content_type.partition(";")[0]
@@ -112,20 +113,22 @@ class Exposition(Collector):
                 lengths[queue] += sum(part)
                 yield b""
         self._lengths = lengths
-        families = list(self.registry.collect())  # at once, so that the numbers belong together
-        self._lengths = None
-        for family in families:
+        for family in self.registry.collect():
             yield encode(_Only(family))
+        self._lengths = None
 
     # --- families ---------------------------------------------------------------------------------------------------
 
     def describe(self) -> Iterable[Metric]:
         return ()
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> list[Metric]:
+        return list(self._families())  # at once, so that the numbers belong together
+
+    def _families(self) -> Iterator[Metric]:
         metrics = self._metrics
         metrics.sort()
-        yield InfoMetricFamily("imsim", "The version of imsim.", {"version": version("imsim")})
+        yield InfoMetricFamily("imsim", "The version of imsim.", {"version": _VERSION})
         yield GaugeMetricFamily(
             "imsim_ready", "Whether the server can serve a login and store a message, as last observed.",
             float(self._is_ready()),

@@ -40,7 +40,7 @@ class Problem:
             report(logging.WARNING, f"{self.name}_began", text, **fields)
 
     def end(self, text: str, now: float, **fields: object) -> None:
-        """Note that the problem has ended. The text gets how long it lasted."""
+        """Note that the problem has ended. In the text, {lasted} stands for how long it lasted, {name} for a field."""
         if not self.is_active:
             return
         self.is_active = False
@@ -48,7 +48,7 @@ class Problem:
             self._is_reported = False
             lasted = now - self._since
             # The level of both lines is the same, so that a filter passes both.
-            text = f"{text} after {lasted:.1f} s"
+            text = text.format(lasted=f"{lasted:.1f} s", **fields)
             report(logging.WARNING, f"{self.name}_ended", text, seconds=round(lasted, 3), **fields)
 
 
@@ -56,7 +56,7 @@ class Problem:
 class Watched:
     """A count that is a problem while it grows by `at_least` or more a second.
 
-    `began` is the line at its beginning, with {count}; `ended` the one at its end.
+    `began` is the line at its beginning, with {count}; `ended` the one at its end, with {count} and {lasted}.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Counted:
             problem.begin(watched.began.format(count=new), now, count=new)
         elif problem.is_active and now - self._latest >= QUIET:
             total = count - self._before
-            problem.end(watched.ended.format(count=total), now, count=total)
+            problem.end(watched.ended, now, count=total)
 
 
 def report(level: int, event: str, text: str, **fields: object) -> None:

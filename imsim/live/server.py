@@ -585,7 +585,11 @@ class _Connection(WebSocket):
                 self.id = self._server.opened(self)
 
     async def _answer_later(self, request: Request, answer: Coroutine[None, None, Answer]) -> None:
-        made = await answer
+        try:
+            made = await answer
+        except Exception:  # a fault of this program must not leave the client without an answer
+            LOGGER.exception("a request over HTTP was not answered because of an internal error")
+            made = Answer(500, b'{"error": "internal error"}', {})
         if self.protocol.state is State.CONNECTING:  # otherwise the connection has ended
             self.answer(request, made)
 

@@ -83,7 +83,7 @@ class StorageHealth:
         if not waiting or self.answers != self._answers_before:
             self._answers_before = self.answers
             self._progress_at = now
-            self.silent.end("storage answers again", now)
+            self.silent.end("storage answers again after {lasted}", now)
         elif now - self._progress_at >= SILENT:
             silent = now - self._progress_at
             text = f"storage has not answered for {silent:.0f} s; {waiting} requests wait"
@@ -133,7 +133,8 @@ class StorageHealth:
     def _work(self, now: float) -> None:
         failed = self._rejected() - self._rejected_before
         if self._is_failing:
-            self.failing.end(f"storage works again; {failed} requests of clients failed", now, failed=failed)
+            text = "storage works again after {lasted}; {failed} requests of clients failed"
+            self.failing.end(text, now, failed=failed)
         elif self._is_suspect and now - self._refusal_reported_at >= APART:
             self._refusal_reported_at = now
             text = f"storage could not carry out a request, but it works: {self._reason}"
