@@ -22,6 +22,7 @@ REFRESH = 1.0  # seconds between two status lines
 _MOST_LINES = 10_000  # that wait to be written; beyond it, lines are dropped
 _END_TIMEOUT = 2.0  # seconds that the end waits for the last lines
 
+_SHOW = ""  # instead of a line: show the status
 _CLEAR = "\r\x1b[K"  # to the start of the terminal's line, and erase it
 
 
@@ -35,6 +36,10 @@ class Console(logging.Handler):
         super().__init__(level.upper())
         self.setFormatter(FORMATTERS[format]())
         self._stream = stream
+        # The thread writes to the file itself: if it held the lock of the stream, the process could not exit.
+        self._file: int | None = None
+        with suppress(OSError):
+            self._file = stream.fileno()
         self._lines: Queue[str | None] = Queue(_MOST_LINES)
         self._status: Callable[[], str] | None = None
         self._is_shown = False  # whether the last line of the terminal is the status line
@@ -62,6 +67,8 @@ class Console(logging.Handler):
     def show_status(self, status: Callable[[], str]) -> None:
         """Show the text that `status` returns, and update it each second. Its thread is not that of the event loop."""
         self._status = status
+        with suppress(Full):
+            self._lines.put_nowait(_SHOW)
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(Full):
@@ -75,12 +82,13 @@ class Console(logging.Handler):
                 try:
                     line = self._lines.get(timeout=REFRESH)
                 except Empty:
+                    line = _SHOW
+                if line == _SHOW:
                     self._show()
                     continue
                 clear = _CLEAR if self._is_shown else ""
                 self._is_shown = False
-                self._stream.write(clear + (line + "\n" if line is not None else ""))
-                self._stream.flush()
+                self._put(clear + (line + "\n" if line is not None else ""))
                 if line is None:
                     return
                 if self._lines.empty():
@@ -90,11 +98,20 @@ class Console(logging.Handler):
         if self._status is None:
             return
         width = shutil.get_terminal_size().columns
-        with suppress(OSError):
-            width = os.get_terminal_size(self._stream.fileno()).columns or width
+        if self._file is not None:
+            with suppress(OSError):
+                width = os.get_terminal_size(self._file).columns or width
         self._is_shown = True
-        self._stream.write(_CLEAR + self._status()[: width - 1])  # a full line would wrap
-        self._stream.flush()
+        self._put(_CLEAR + self._status()[: width - 1])  # a full line would wrap
+
+    def _put(self, text: str) -> None:
+        if self._file is None:
+            self._stream.write(text)
+            return
+        data = text.encode(errors="backslashreplace")
+        with suppress(BlockingIOError):  # the file does not block, and it is full: drop the rest
+            while data:
+                data = data[os.write(self._file, data) :]
 
 
 class Status:
