@@ -141,7 +141,7 @@ def test_status_shows_the_rates_since_the_status_before(metrics):
 
 
 class Screen:
-    """What a terminal shows after it has received some text."""
+    """The lines that a terminal shows after it has received some text."""
 
     def __init__(self) -> None:
         self.lines = [""]

@@ -1,16 +1,19 @@
-"""Tests of docs/grafana-dashboard.json: it shows metrics that the server has."""
+"""Tests of docs/grafana-dashboard.json and of the tables in docs/server.md: they have the metrics of the server."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
+import urllib.request
 from itertools import combinations
 from pathlib import Path
 
 import pytest
-from live.test_monitor import get
 from prometheus_client.parser import text_string_to_metric_families as parse
+
+from imsim.core.policies import Policies
+from imsim.live import MemoryStore, Server
 
 DASHBOARD = json.loads((Path(__file__).parents[2] / "docs" / "grafana-dashboard.json").read_text(encoding="utf-8"))
 PANELS = DASHBOARD["panels"]
@@ -36,12 +39,18 @@ def labels(query: str) -> set[str]:
 @pytest.fixture(scope="module")
 def exported():
     """The labels of each sample of a real scrape, with their values, by the sample's name."""
-    from live.conftest import World
+
+    def get(url: str) -> str:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.read().decode()
 
     async def scrape() -> str:
-        async with World() as w:
-            await asyncio.to_thread(get, w.server.port, "/healthz")
-            return (await asyncio.to_thread(get, w.server.port, "/metrics"))[2]
+        server = Server(Policies(), MemoryStore(), key="k")
+        await server.start()
+        for path in ("healthz", "metrics"):  # the first request gives imsim_http_requests a sample
+            text = await asyncio.to_thread(get, f"http://127.0.0.1:{server.port}/{path}")
+        await server.stop()
+        return text
 
     found: dict[str, dict[str, set[str]]] = {}
     for family in parse(asyncio.run(scrape())):
@@ -109,3 +118,29 @@ def test_panels_do_not_overlap():
 
     for one, other in combinations(PANELS, 2):
         assert not cells(one) & cells(other), (one["title"], other["title"])
+
+
+# --- the tables in docs/server.md -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def section():
+    """Return the first cells of a table, by the heading above it."""
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
+    return lambda heading: page.partition(f"\n### {heading}\n")[2].partition("\n## ")[0].partition("\n### ")[0]
+
+
+def test_docs_describe_every_metric_with_its_labels(exported, section):
+    rows = re.findall(r"^\| `(imsim_\w+)` \|([^|]*)\|", section("Metrics"), re.MULTILINE)
+    documented = {name: set(re.findall(r"\w+", cell)) for name, cell in rows}
+    own = {
+        re.sub(r"_bucket$", "", name): labels.keys() - {"le"}
+        for name, labels in exported.items()
+        if name.startswith("imsim_") and not name.endswith(("_sum", "_count"))
+    }
+    assert documented == own
+
+
+def test_docs_describe_every_problem(exported, section):
+    documented = re.findall(r"^\| `(\w+)` \|", section("The log"), re.MULTILINE)
+    assert sorted(documented) == sorted(exported["imsim_problem"]["problem"])
