@@ -167,6 +167,11 @@ class Metrics:
         """Count a connection that did not open: its "accept", or its "handshake" of TLS, failed."""
         self.failures[step] += 1
 
+    def dropped(self, peer: Peer) -> None:
+        """Count a WebSocket that the server ends to get a file descriptor."""
+        peer.end = NO_FILES
+        self.disconnects[NO_FILES] += 1
+
     def connection_lost(self, peer: Peer) -> None:
         """Count the end of a WebSocket, unless its reason has been counted."""
         if not peer.end:

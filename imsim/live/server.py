@@ -33,7 +33,7 @@ from imsim.live.admission import Admission, has_hung_up
 from imsim.live.auth import Answer, HttpEndpoints, Operation, Revocation, Tokens, known_path
 from imsim.live.listener import Listener
 from imsim.live.log import LOGGER
-from imsim.live.metrics import NO_FILES, NOTED, Metrics
+from imsim.live.metrics import NOTED, Metrics
 from imsim.live.monitor import Monitor
 from imsim.live.stores import Probe, Store
 from imsim.live.timer import DeadlineTimer
@@ -249,7 +249,8 @@ class Server:
         oldest = list(itertools.islice(self._newcomers, _ENDED_FOR_ROOM))
         for connection in oldest:
             del self._newcomers[connection]
-            connection.end = NO_FILES
+            if connection.id:
+                self._metrics.dropped(connection)
             connection.abort()
         return bool(oldest)
 

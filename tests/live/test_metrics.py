@@ -8,7 +8,7 @@ import pytest
 
 from imsim.core import events, frames
 from imsim.core.model import Code, Message, Session
-from imsim.live.metrics import BOUNDS, CLIENT_LEFT, INVALID_OP, Histogram, Metrics, quantile
+from imsim.live.metrics import BOUNDS, CLIENT_LEFT, INVALID_OP, NO_FILES, Histogram, Metrics, quantile
 
 
 class Peer:
@@ -78,6 +78,14 @@ def test_refusal_counts_as_a_failed_login_only_before_the_login():
     metrics.connection_lost(Peer(is_newcomer=False))
     assert metrics.logins["unavailable"] == 1
     assert (metrics.disconnects["unavailable"], metrics.disconnects[CLIENT_LEFT]) == (2, 1)
+
+
+def test_connection_that_makes_room_for_another_has_a_reason_of_its_own():
+    metrics = Metrics()
+    peer = Peer(is_newcomer=True)
+    metrics.dropped(peer)
+    metrics.connection_lost(peer)
+    assert (metrics.disconnects[NO_FILES], metrics.disconnects[CLIENT_LEFT]) == (1, 0)
 
 
 def test_events_of_chatrooms_and_repeated_pushes_are_counted():
