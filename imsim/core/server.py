@@ -84,6 +84,11 @@ class Server:
         """The times of the latest deliveries, see `Gateway.delivery_times`."""
         return self._gateway.delivery_times
 
+    @property
+    def repeated_sends(self) -> int:
+        """The count of sends with resend = true, see `Gateway.repeated_sends`."""
+        return self._gateway.repeated_sends
+
     def queued_pushes(self) -> Iterator[int]:
         """Yield counts of unacknowledged pushes, one for each connection."""
         return self._gateway.queued()

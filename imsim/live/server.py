@@ -24,11 +24,13 @@ from websockets.server import ServerProtocol
 
 from imsim import wire
 from imsim.core import events, frames, storage
+from imsim.core.events import Committed, Pushed
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.core.server import Server as Machine
 from imsim.core.sizes import largest_from_client, largest_to_client
+from imsim.core.storage import Failed
 from imsim.live.admission import Admission, has_hung_up
 from imsim.live.auth import Answer, HttpEndpoints, Operation, Revocation, Tokens, known_path
 from imsim.live.listener import Listener
@@ -91,7 +93,7 @@ class Server:
         self._received = self._metrics.received
         self._port = _Port(self._connections, store, self._metrics, on_event)
         self.machine = Machine(self._port, policies, epoch=wall() - clock())
-        self._metrics.delivery.recent = self.machine.delivery_times
+        self._metrics.count(self.machine)
         self._timer = DeadlineTimer(self.machine, clock, self.wake)
         self._listener: Listener | None = None
         self._last_connection = 0
@@ -308,10 +310,7 @@ class Server:
             self._metrics.invalid_received()
             self.refuse(id, Code.BAD_FRAME, str(error), _close_code(text))
             return
-        op = frame.op
-        self._received[op] += 1
-        if op == "send" and frame.resend:  # type: ignore[union-attr]
-            self._metrics.repeated_sends += 1
+        self._received[frame.op] += 1
         self.machine.receive(id, frame, self._clock())
         self.run_until_idle()
 
@@ -351,13 +350,13 @@ class Server:
         if self._down:
             return
         machine, now = self.machine, self._clock()
-        health = self.monitor.storage
-        health.answers += len(answers)
         for request, result in answers:
-            if type(result) is storage.Failed or type(request) is Probe:
-                health.noted(request, result, now)
+            if type(result) is Failed:
+                self.monitor.storage.failed(request, result, now)
             machine.stored(request, result, now)
             if isinstance(request, storage.RevokeTokens):
+                if isinstance(request, Probe):
+                    self.monitor.storage.probed(request, result, now)
                 stored = self._revoking.pop((request.user, request.before), None)
                 if stored is not None:
                     stored.set_result(isinstance(result, storage.Saved))
@@ -424,9 +423,10 @@ class _Port:
         self.logins.append((connection, token))
 
     def emit(self, event: events.ServerEvent) -> None:
-        if type(event) is events.Committed and event.after is not None:
-            self._store_times.append(event.after)
-        elif type(event) is not events.Pushed or event.attempt > 1:
+        kind = type(event)
+        if kind is Committed and (after := event.after) is not None:  # type: ignore[union-attr]
+            self._store_times.append(after)
+        elif kind is not Pushed or event.attempt > 1:  # type: ignore[union-attr]
             self._metrics.event(event)
         if self._on_event is not None:
             self._on_event(event)

@@ -23,13 +23,12 @@ SILENT = 3.0  # seconds after which storage that answers nothing is a problem
 
 
 class StorageHealth:
-    """The state of a store. `noted` receives the results that matter, and `check` runs about once a second.
+    """The state of a store. The server passes in the failures and the results of probes. `check` runs once a second.
 
-    Times are monotonic seconds, passed in as `now`. The server adds to `answers` the count of all answers.
+    Times are monotonic seconds, passed in as `now`.
     """
 
     def __init__(self, store: Store, metrics: Metrics) -> None:
-        self.answers = 0
         self.failed_at = float("-inf")  # the time of the latest result that is Failed
         self.failing = Problem("storage_failing")
         self.silent = Problem("storage_silent")
@@ -42,36 +41,40 @@ class StorageHealth:
         self._refusal_reported_at = float("-inf")
         self._probe: Probe | None = None
         self._probed_at = float("-inf")
-        self._probed: list[asyncio.Future[None]] = []
-        self._answers_before = 0  # when storage last made progress
+        self._waiting: list[asyncio.Future[None]] = []
+        self._answered_before = 0  # when storage last made progress
         self._progress_at = 0.0
 
     # --- for the server ---------------------------------------------------------------------------------------------
 
-    def noted(self, request: Request, result: Result, now: float) -> None:
-        """Note a result that is Failed, or the result of a probe."""
-        if isinstance(result, Failed):
-            self.failed_at = now
-        is_failed = isinstance(result, Failed) and result.text != OVERLOADED
-        if request is self._probe:
-            self._probe = None
-            if is_failed:
-                self._fail(str(result.text), now)  # type: ignore[union-attr]
-            elif not isinstance(result, Failed):
-                self._work(now)
-            probed, self._probed = self._probed, []
-            for future in probed:
-                if not future.done():
-                    future.set_result(None)
-        elif is_failed:
-            self._metrics.storage_failures += 1
-            if not self._is_failing and not self._is_suspect:
-                self._is_suspect = True
-                self._rejected_before = self._rejected()
-                self._reason = result.text  # type: ignore[union-attr]
-                self._send_probe(now)
-        elif isinstance(result, Failed):
+    def failed(self, request: Request, result: Failed, now: float) -> None:
+        """Note a request that failed."""
+        self.failed_at = now
+        if isinstance(request, Probe):
+            return
+        if result.text == OVERLOADED:
             self._metrics.storage_overloads += 1
+            return
+        self._metrics.storage_failures += 1
+        if not self._is_failing and not self._is_suspect:
+            self._is_suspect = True
+            self._rejected_before = self._rejected()
+            self._reason = result.text
+            self._send_probe(now)
+
+    def probed(self, probe: Probe, result: Result, now: float) -> None:
+        """Note the result of a probe."""
+        if probe is not self._probe:
+            return
+        self._probe = None
+        if not isinstance(result, Failed):
+            self._work(now)
+        elif result.text != OVERLOADED:
+            self._fail(result.text, now)
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
 
     def check(self, now: float) -> None:
         """Send a probe if storage has failed, and note whether it answers at all."""
@@ -80,8 +83,8 @@ class StorageHealth:
         if self._is_failing:
             self._report(now)
         waiting = self._store.waiting
-        if not waiting or self.answers != self._answers_before:
-            self._answers_before = self.answers
+        if not waiting or self._store.answered != self._answered_before:
+            self._answered_before = self._store.answered
             self._progress_at = now
             self.silent.end("storage answers again after {lasted}", now)
         elif now - self._progress_at >= SILENT:
@@ -101,13 +104,13 @@ class StorageHealth:
     async def probed_reason(self, now: float) -> str:
         """Return `reason` after a probe, unless the last probe is recent."""
         if self._is_suspect or now - self._probed_at >= (PROBE_AGAIN if self._is_failing else PROBE_AFTER):
-            answers = self.answers
+            answered = self._store.answered
             self._send_probe(now)
             done = asyncio.get_running_loop().create_future()
-            self._probed.append(done)
+            self._waiting.append(done)
             await asyncio.wait([done], timeout=ANSWER_WITHIN)
             # A store with a long queue is slow, but it works.
-            if not done.done() and self.answers == answers and not self.reason:
+            if not done.done() and self._store.answered == answered and not self.reason:
                 return f"storage has not answered for {ANSWER_WITHIN:g} s"
         return self.reason
 

@@ -18,6 +18,7 @@ class Store:
 
     def __init__(self) -> None:
         self.submitted = []
+        self.answered = 0
 
     def submit(self, request) -> None:
         self.submitted.append(request)
@@ -36,8 +37,11 @@ class Health:
 
     def answer(self, result, now) -> None:
         """Answer the oldest probe."""
-        self.health.answers += 1
-        self.health.noted(self.store.submitted.pop(0), result, now)
+        self.store.answered += 1
+        probe = self.store.submitted.pop(0)
+        if isinstance(result, Failed):
+            self.health.failed(probe, result, now)
+        self.health.probed(probe, result, now)
 
     def lines(self) -> list[str]:
         found = [record.getMessage() for record in self._caplog.records]
@@ -55,7 +59,7 @@ FULL = Failed("disk is full")
 
 
 def test_storage_fails_when_a_request_and_then_the_probe_fail(disk):
-    disk.health.noted(OpenUser("al"), FULL, 1.0)
+    disk.health.failed(OpenUser("al"), FULL, 1.0)
     assert len(disk.store.submitted) == 1
     disk.metrics.rejected["unavailable"] += 3
     disk.answer(FULL, 1.1)
@@ -66,7 +70,7 @@ def test_storage_fails_when_a_request_and_then_the_probe_fail(disk):
 
 
 def test_storage_works_again_when_a_probe_succeeds_without_any_client(disk):
-    disk.health.noted(OpenUser("al"), FULL, 1.0)
+    disk.health.failed(OpenUser("al"), FULL, 1.0)
     disk.metrics.rejected["unavailable"] += 3
     disk.answer(FULL, 1.0)
     for now in (2.0, 3.0, 4.0):
@@ -83,16 +87,16 @@ def test_storage_works_again_when_a_probe_succeeds_without_any_client(disk):
 
 
 def test_other_requests_do_not_count_as_a_recovery(disk):
-    disk.health.noted(OpenUser("al"), FULL, 1.0)
+    disk.health.failed(OpenUser("al"), FULL, 1.0)
     disk.answer(FULL, 1.0)
-    disk.health.answers += 5  # reads, and small writes, still succeed
+    disk.store.answered += 5  # reads, and small writes, still succeed
     disk.health.check(2.0)
     assert disk.health.reason
 
 
 def test_request_that_cannot_be_stored_does_not_make_storage_fail(disk):
     for now in (1.0, 2.0):
-        disk.health.noted(OpenUser("al"), Failed("UnicodeEncodeError: ..."), now)
+        disk.health.failed(OpenUser("al"), Failed("UnicodeEncodeError: ..."), now)
         disk.answer(Saved(), now)
     assert disk.health.reason == ""
     # A client can repeat the request, so the line does not repeat at once.
@@ -100,7 +104,7 @@ def test_request_that_cannot_be_stored_does_not_make_storage_fail(disk):
 
 
 def test_full_queue_is_counted_apart(disk):
-    disk.health.noted(OpenUser("al"), Failed(OVERLOADED), 1.0)
+    disk.health.failed(OpenUser("al"), Failed(OVERLOADED), 1.0)
     assert (disk.metrics.storage_overloads, disk.metrics.storage_failures, disk.store.submitted) == (1, 0, [])
 
 
@@ -122,7 +126,7 @@ def test_storage_that_does_not_answer_is_a_problem_until_it_answers(disk):
 async def test_request_for_the_state_waits_for_a_probe(disk, monkeypatch):
     monkeypatch.setattr(storage_health, "ANSWER_WITHIN", 0.01)
     assert await disk.health.probed_reason(1.0) == "storage has not answered for 0.01 s"
-    disk.health.answers += 1
+    disk.store.answered += 1
     disk.answer(FULL, 1.0)
     assert await disk.health.probed_reason(1.0) == "storage fails: disk is full"  # the probe is recent
     assert disk.store.submitted == []
@@ -138,7 +142,7 @@ async def test_slow_storage_with_a_long_queue_is_ready(disk, monkeypatch):
     monkeypatch.setattr(storage_health, "ANSWER_WITHIN", 0.01)
 
     def answer_others(request) -> None:
-        disk.health.answers += 1
+        disk.store.answered += 1
 
     disk.store.submit = answer_others
     assert await disk.health.probed_reason(1.0) == ""

@@ -84,6 +84,7 @@ class Gateway:
         #: The times in seconds from the first push to its acknowledgement, of the latest deliveries. The shell may
         #: clear it.
         self.delivery_times: deque[float] = deque(maxlen=_TIMES)
+        self.repeated_sends = 0  # the count of sends with resend = true
         # By user and not by connection, or a reconnect would refill them. The first also by the kind of request.
         self._rates: Buckets[tuple[str, str]] = Buckets(policies.user_rate, policies.user_burst)
         self._typing_rates: Buckets[str] = Buckets(policies.typing_rate, policies.typing_burst)
@@ -257,6 +258,8 @@ class Gateway:
     def _send(self, connection: Connection, frame: frames.Send, now: float) -> None:
         session = connection.session
         assert session is not None
+        if frame.resend:
+            self.repeated_sends += 1
         if error := validation.of_send(frame, self._policies):
             self._reject(connection, frame, *error)
             return

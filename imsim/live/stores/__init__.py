@@ -39,6 +39,10 @@ class Store(Protocol):
     def waiting(self) -> int:
         """The count of submitted requests that the store has not answered."""
 
+    @property
+    def answered(self) -> int:
+        """The count of requests that the store has answered."""
+
     async def flush(self) -> None:
         """Return once the store has answered every request submitted before this call."""
 

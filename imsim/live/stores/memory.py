@@ -18,6 +18,7 @@ class MemoryStore:
         self.storage = MemoryStorage(fanout, log=uuid.uuid4().hex)
         self._deliver: Callable[[list[tuple[Request, Result]]], None] | None = None
         self._answers: list[tuple[Request, Result]] = []
+        self.answered = 0
 
     def start(self, deliver: Callable[[list[tuple[Request, Result]]], None]) -> None:
         self._deliver = deliver
@@ -46,5 +47,6 @@ class MemoryStore:
 
     def _answer(self) -> None:
         answers, self._answers = self._answers, []
+        self.answered += len(answers)
         if self._deliver is not None and answers:
             self._deliver(answers)

@@ -82,6 +82,10 @@ class SqliteStore:
     def waiting(self) -> int:
         return self._submitted - self._answered
 
+    @property
+    def answered(self) -> int:
+        return self._answered
+
     async def flush(self) -> None:
         if not self.idle:
             done = asyncio.get_running_loop().create_future()
