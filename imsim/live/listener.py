@@ -10,7 +10,6 @@ from contextlib import suppress
 from ssl import SSLContext
 
 from imsim.live.admission import has_hung_up
-from imsim.live.log import LOGGER
 from imsim.live.turn import PAUSE, TurnBudget
 
 BACKLOG = 4096  # connections that may wait to be accepted: after a crash, all clients reconnect at the same time
@@ -116,8 +115,8 @@ class Listener:
                 accepted, _ = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 break
-            except OSError as error:
-                self._run_out(error)
+            except OSError:
+                self._run_out()
                 break
             self._accepted.append((accepted, now))
         else:
@@ -154,10 +153,9 @@ class Listener:
         if not task.cancelled() and task.exception() is not None and self._ssl:
             self._failed("handshake")
 
-    def _run_out(self, error: OSError) -> None:
+    def _run_out(self) -> None:
         """Handle an error of `accept`. Usually, the process has no file descriptor left."""
         self._failed("accept")
-        LOGGER.info("cannot accept a connection: %s", error.strerror)
         oldest = [self._accepted.popleft()[0] for _ in range(min(_CLOSED_FOR_ROOM, len(self._accepted)))]
         for accepted in oldest:
             accepted.close()

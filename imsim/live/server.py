@@ -523,11 +523,14 @@ class _Connection(WebSocket):
         else:
             super().read_later()
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool | None:
+        if self._answering is not None and not self._answering.done() and self.address("sslcontext") is None:
+            return True  # the client can still read the answer
         if self._server.admission.withdraw(self) or (self._is_newcomer and self.id):
             self.abort()  # the client has given up
         else:
             super().eof_received()
+        return None
 
     def admit(self) -> None:
         """Handle what the client sends from now on at once: it is logged in."""

@@ -103,7 +103,8 @@ class StorageHealth:
 
     async def probed_reason(self, now: float) -> str:
         """Return `reason` after a probe, unless the last probe is recent."""
-        if self._is_suspect or now - self._probed_at >= (PROBE_AGAIN if self._is_failing else PROBE_AFTER):
+        wait = PROBE_AGAIN if self._is_failing else PROBE_AFTER
+        if self._probe is not None or now - self._probed_at >= wait:
             answered = self._store.answered
             self._send_probe(now)
             done = asyncio.get_running_loop().create_future()

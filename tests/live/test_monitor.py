@@ -282,6 +282,16 @@ async def test_registry_takes_collectors_of_the_application(world):
         assert (await scrape(w.server))["bot_answers_total",] == 3
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/readyz", "/healthz"])
+async def test_client_that_half_closes_the_connection_gets_the_answer(world, path):
+    async with world() as w:
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.server.port)
+        writer.write(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+        writer.write_eof()
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
+        writer.close()
+
+
 # --- readiness --------------------------------------------------------------------------------------------------------
 
 
