@@ -28,12 +28,15 @@ class ServerPort(Protocol):
 
 
 class Server:
-    """A gateway and a router in one process. `epoch` is the wall time, in seconds since 1970, at which `now` was 0."""
+    """A gateway and a router in one process. `epoch` is the wall time, in seconds since 1970, at which `now` was 0.
 
-    def __init__(self, port: ServerPort, policies: Policies, epoch: float = 0.0) -> None:
+    `reports_all` is that of `Gateway`.
+    """
+
+    def __init__(self, port: ServerPort, policies: Policies, epoch: float = 0.0, *, reports_all: bool = True) -> None:
         self._queue: deque[tuple[Callable[[Any, float], None], Any]] = deque()
         roles = _RolesPort(port, self._queue)
-        roles.gateway = self._gateway = Gateway(roles, policies, epoch=epoch)
+        roles.gateway = self._gateway = Gateway(roles, policies, epoch=epoch, reports_all=reports_all)
         roles.router = self._router = Router(roles, policies, epoch=epoch)
 
     def next_deadline(self) -> float | None:

@@ -92,7 +92,7 @@ class Server:
         self._metrics = self.monitor.metrics
         self._received = self._metrics.received
         self._port = _Port(self._connections, store, self._metrics, on_event)
-        self.machine = Machine(self._port, policies, epoch=wall() - clock())
+        self.machine = Machine(self._port, policies, epoch=wall() - clock(), reports_all=on_event is not None)
         self._metrics.count(self.machine)
         self._timer = DeadlineTimer(self.machine, clock, self.wake)
         self._listener: Listener | None = None

@@ -70,8 +70,14 @@ class Gateway:
         placement: Placement = SINGLE,
         epoch: float = 0.0,
         timers: Timers | None = None,
+        *,
+        reports_all: bool = True,
     ) -> None:
-        """Create a gateway. Its deadlines are in `timers`, or by default in timers of its own."""
+        """Create a gateway. Its deadlines are in `timers`, or by default in timers of its own.
+
+        `reports_all` says whether to report the first attempt of each push, too, and not only repetitions.
+        """
+        self._reports_all = reports_all
         self._port = port
         self._policies = policies
         self._name = name
@@ -242,7 +248,7 @@ class Gateway:
             self._end(connection, code, _ENDED.get(code, "no session could be created; log in again later"))
         else:
             connection.session, connection.login = session, None
-            connection.pushes = Pushes(self._port, self._policies, self._timers, session)
+            connection.pushes = Pushes(self._port, self._policies, self._timers, session, reports_all=self._reports_all)
             timeout = self._policies.heartbeat_timeout
             if connection.timer:
                 connection.timer.cancel()

@@ -55,6 +55,7 @@ class Pushes:
         "_latest",
         "_policies",
         "_port",
+        "_reports_all",
         "_resyncs",
         "_room_bucket",
         "_session",
@@ -62,8 +63,18 @@ class Pushes:
         "count",
     )
 
-    def __init__(self, port: PushesPort, policies: Policies, timers: Timers, session: Session) -> None:
+    def __init__(
+        self,
+        port: PushesPort,
+        policies: Policies,
+        timers: Timers,
+        session: Session,
+        *,
+        reports_all: bool = True,
+    ) -> None:
+        """`reports_all` says whether to report the first attempt of each push, too, and not only repetitions."""
         self._port = port
+        self._reports_all = reports_all
         self._policies = policies
         self._timers = timers
         self._session = session
@@ -87,7 +98,8 @@ class Pushes:
         else:
             self._by_conversation = self._by_conversation or {}
             self._by_conversation[message.conversation_id] = [push]
-        self._port.emit(events.Pushed(self._session, message, 1))
+        if self._reports_all:
+            self._port.emit(events.Pushed(self._session, message, 1))
         self._port.send(self._session.connection, frame)
         return True
 
