@@ -54,6 +54,18 @@ _LOOPBACK = {"network.client": {"latency": "50us"}, "network.backend": {"latency
 )
 @click.option("--tls-key", type=click.Path(dir_okay=False), metavar="FILE", help="The certificate's private key (PEM).")
 @click.option("--web", is_flag=True, help="Serve a chat page for browsers at the same port.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="The format of the log lines on stderr.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="The lowest level that is logged; default: warning, or info with --log-format json.",
+)
 @JSON
 @click.option("--key-from-stdin", is_flag=True, hidden=True)
 def serve(
@@ -67,6 +79,8 @@ def serve(
     tls_cert: str | None,
     tls_key: str | None,
     web: bool,
+    log_format: str,
+    log_level: str | None,
     as_json: bool,
     key_from_stdin: bool,
 ) -> None:
@@ -118,6 +132,9 @@ def serve(
         ended=ended,
         ready=ready,
         page=page if web else None,
+        log_format=log_format,
+        log_level=log_level,
+        status=not as_json and log_format == "text",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from imsim.core.frames import FriendsPage, GroupPage
 from imsim.core.model import Code, Flow, Message, Route, Session
@@ -269,9 +269,13 @@ class Ended:
 
 @dataclass(slots=True)
 class Committed:
-    """Storage has the message."""
+    """Storage has the message.
+
+    `after` is the time in seconds since the router received the send. It is None in a chatroom, which stores nothing.
+    """
 
     message: Message
+    after: float | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ creation. `Up` and `Down` have the op of the frame that they carry.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, get_args
 
 from imsim.core import frames
@@ -76,11 +76,15 @@ class Kick:
 
 @dataclass(slots=True)
 class Up(_ForRouter):
-    """gateway -> conversations or users: a client's frame. `conversation_id` is "" if the frame is for users."""
+    """gateway -> conversations or users: a client's frame. `conversation_id` is "" if the frame is for users.
+
+    `at` is the time of the gateway at which a send arrived. A router can use it only if both have the same clock.
+    """
 
     session: Session
     frame: frames.Routed
     conversation_id: str
+    at: float = field(default=0.0, compare=False)
 
     @property
     def op(self) -> str:

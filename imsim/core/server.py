@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from imsim.core import events, frames, internal_frames, storage
@@ -28,12 +28,15 @@ class ServerPort(Protocol):
 
 
 class Server:
-    """A gateway and a router in one process. `epoch` is the wall time, in seconds since 1970, at which `now` was 0."""
+    """A gateway and a router in one process. `epoch` is the wall time, in seconds since 1970, at which `now` was 0.
 
-    def __init__(self, port: ServerPort, policies: Policies, epoch: float = 0.0) -> None:
+    `reports_all` is that of `Gateway`.
+    """
+
+    def __init__(self, port: ServerPort, policies: Policies, epoch: float = 0.0, *, reports_all: bool = True) -> None:
         self._queue: deque[tuple[Callable[[Any, float], None], Any]] = deque()
         roles = _RolesPort(port, self._queue)
-        roles.gateway = self._gateway = Gateway(roles, policies, epoch=epoch)
+        roles.gateway = self._gateway = Gateway(roles, policies, epoch=epoch, reports_all=reports_all)
         roles.router = self._router = Router(roles, policies, epoch=epoch)
 
     def next_deadline(self) -> float | None:
@@ -78,6 +81,24 @@ class Server:
         """End the user's sessions, and accept only tokens issued at `before` or later (seconds since 1970)."""
         self._router.receive(internal_frames.Revoke(user, before), now)
         self._drain(now)
+
+    @property
+    def delivery_times(self) -> deque[float]:
+        """The times of the latest deliveries, see `Gateway.delivery_times`."""
+        return self._gateway.delivery_times
+
+    @property
+    def repeated_sends(self) -> int:
+        """The count of sends with resend = true, see `Gateway.repeated_sends`."""
+        return self._gateway.repeated_sends
+
+    def queued_pushes(self) -> Iterator[int]:
+        """Yield counts of unacknowledged pushes, one for each connection."""
+        return self._gateway.queued()
+
+    def queued_requests(self) -> Iterator[int]:
+        """Yield counts of frames that wait in the router, one for each conversation and each user in memory."""
+        return self._router.queued()
 
     def shut_down(self, now: float) -> None:
         self._gateway.shut_down()

@@ -7,6 +7,7 @@ import hmac
 import json
 import math
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -81,6 +82,13 @@ class Answer(NamedTuple):
     headers: dict[str, str]
 
 
+class Operation(Enum):
+    """A valid request for something that only the server itself can answer."""
+
+    READY = "/readyz"
+    METRICS = "/metrics"
+
+
 class Revocation(NamedTuple):
     """A valid request to revoke all tokens of `user`. The server carries it out, then sends `answer`."""
 
@@ -95,13 +103,23 @@ class Revocation(NamedTuple):
         )
 
 
-_METHODS = {"/token": "GET", "/revoke": "POST", "/healthz": "GET"}
+_METHODS = {"/token": "GET", "/revoke": "POST", "/healthz": "GET", "/readyz": "GET", "/metrics": "GET"}
+
+
+_OPERATIONS = {operation.value for operation in Operation}
+
+
+def known_path(target: str) -> str:
+    """Return the path of the target of a request if it is a path of the server, otherwise "other"."""
+    path = target.partition("?")[0]
+    return path if path in _METHODS or path == "/" else "other"
 
 
 class HttpEndpoints:
-    """The HTTP endpoints of a server: `GET /token?user=alice`, `POST /revoke?user=alice` and `GET /healthz`.
+    """The HTTP endpoints of a server.
 
-    The first two require the server's key in the header `Authorization: Bearer KEY`.
+    They are `GET /token?user=alice`, `POST /revoke?user=alice`, `GET /healthz`, `GET /readyz` and `GET /metrics`. The
+    first two require the server's key in the header `Authorization: Bearer KEY`.
     """
 
     def __init__(self, key: str, tokens: Tokens) -> None:
@@ -110,10 +128,11 @@ class HttpEndpoints:
 
     def answer(
         self, method: str, target: str, authorization: str | None, health: Mapping[str, int], now_wall: float
-    ) -> Answer | Revocation | None:
+    ) -> Answer | Revocation | Operation | None:
         """Return the response to a request for `target` (a path with its query).
 
-        Return a Revocation if the server must first revoke tokens. Return None for `/`, the path of the WebSocket.
+        Return a Revocation if the server must first revoke tokens, and an Operation if the server itself makes the
+        response. Return None for `/`, the path of the WebSocket.
         `authorization` is the header of that name; `health` is the content of /healthz.
         """
         try:
@@ -123,7 +142,7 @@ class HttpEndpoints:
         if url.path == "/":
             return None
         if url.path not in _METHODS:
-            known = "/ (the WebSocket), /token?user=NAME, /revoke?user=NAME, /healthz"
+            known = "/ (the WebSocket), /token?user=NAME, /revoke?user=NAME, /healthz, /readyz, /metrics"
             return _error(404, f"unknown path; the server has {known}")
         if method != _METHODS[url.path]:
             allowed = _METHODS[url.path]
@@ -131,6 +150,8 @@ class HttpEndpoints:
             return answer._replace(headers={"Allow": allowed})
         if url.path == "/healthz":
             return _json(200, {"status": "ok", **health})
+        if url.path in _OPERATIONS:
+            return Operation(url.path)
         users = parse_qs(url.query, keep_blank_values=True).get("user", [""])
         return self._with_key(url.path, users, authorization or "", now_wall)
 

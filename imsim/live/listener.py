@@ -10,7 +10,6 @@ from contextlib import suppress
 from ssl import SSLContext
 
 from imsim.live.admission import has_hung_up
-from imsim.live.log import LOGGER
 from imsim.live.turn import PAUSE, TurnBudget
 
 BACKLOG = 4096  # connections that may wait to be accepted: after a crash, all clients reconnect at the same time
@@ -29,7 +28,8 @@ class Listener:
     that has waited for `timeout` seconds, is closed without further work. `timeout` also limits the handshake of TLS.
 
     If the process has no file descriptor left, the listener closes the oldest accepted sockets. If none waits, it calls
-    `make_room`, which may end connections and returns whether it has.
+    `make_room`, which may end connections and returns whether it has. `failed` receives each step that failed: "accept"
+    for lack of a file descriptor, or the "handshake" of TLS.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Listener:
         ssl: SSLContext | None = None,
         is_behind: Callable[[], bool] = lambda: False,
         make_room: Callable[[], bool] = lambda: False,
+        failed: Callable[[str], None] = lambda step: None,
     ) -> None:
         self.port = 0
         self._factory = factory
@@ -47,12 +48,18 @@ class Listener:
         self._ssl = ssl
         self._is_behind = is_behind
         self._make_room = make_room
+        self._failed = failed
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []  # only in an event loop that cannot watch a socket
         self._accepted: deque[tuple[socket.socket, float]] = deque()  # not opened, with the time, the oldest first
         self._opening: set[asyncio.Task[object]] = set()
         self._turn = TurnBudget(OPENED_PER_TURN_TLS if ssl else OPENED_PER_TURN, self._open_some, PAUSE)
         self._retry: asyncio.TimerHandle | None = None  # of a pause
+
+    @property
+    def waiting(self) -> int:
+        """The count of accepted sockets that are not open yet."""
+        return len(self._accepted)
 
     async def bind(self, host: str, port: int) -> None:
         """Listen on `host` and `port`, but accept nothing yet. Port 0 stands for any free port.
@@ -108,8 +115,8 @@ class Listener:
                 accepted, _ = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 break
-            except OSError as error:
-                self._run_out(error)
+            except OSError:
+                self._run_out()
                 break
             self._accepted.append((accepted, now))
         else:
@@ -143,12 +150,12 @@ class Listener:
 
     def _opened(self, task: asyncio.Task[object]) -> None:
         self._opening.discard(task)
-        if not task.cancelled():
-            task.exception()  # a failed handshake of TLS concerns only the client
+        if not task.cancelled() and task.exception() is not None and self._ssl:
+            self._failed("handshake")
 
-    def _run_out(self, error: OSError) -> None:
+    def _run_out(self) -> None:
         """Handle an error of `accept`. Usually, the process has no file descriptor left."""
-        LOGGER.error("cannot accept a connection: %s; raise the limit of open files (ulimit -n)", error.strerror)
+        self._failed("accept")
         oldest = [self._accepted.popleft()[0] for _ in range(min(_CLOSED_FOR_ROOM, len(self._accepted)))]
         for accepted in oldest:
             accepted.close()

@@ -1,10 +1,15 @@
-"""The log of connections. Peers cause its lines, so it limits how often each line repeats."""
+"""The formats of log lines, and the log of connections.
+
+Peers cause the lines about connections, so this log limits how often each line repeats.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 REPEAT_AFTER = 10.0  # seconds
 
@@ -51,3 +56,38 @@ def _described(error: BaseException | None) -> str:
 LOGGER = logging.getLogger("imsim.live.websocket")
 LOGGER.setLevel(logging.WARNING)
 LOGGER.addFilter(RateLimit())
+
+
+class TextFormatter(logging.Formatter):
+    """Lines for people: `2026-11-30T20:15:00.123Z WARNING storage fails: ...`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{_utc(record)} {record.levelname} {record.getMessage()}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """Lines for programs: a JSON object with `time` (ISO 8601, UTC), `level`, `event`, `message` and further fields.
+
+    `event` names the kind of line. For a line that does not come from the server itself, it is the name of the logger.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": _utc(record),
+            "level": record.levelname.lower(),
+            "event": getattr(record, "event", record.name),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
+
+
+def _utc(record: logging.LogRecord) -> str:
+    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    return time.removesuffix("+00:00") + "Z"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import ssl
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
@@ -13,7 +15,9 @@ from typing import Literal
 
 from imsim.core.exceptions import UsageError
 from imsim.core.policies import Policies
+from imsim.live.console import Console, Status
 from imsim.live.loop import run
+from imsim.live.problems import report
 from imsim.live.server import Server
 from imsim.live.stores import SqliteStore
 
@@ -32,16 +36,22 @@ def run_server(
     tls: tuple[str, str] | None = None,
     until_eof: int | None = None,
     page: Literal["open", "key"] | None = None,
+    log_format: str = "text",
+    log_level: str | None = None,
+    status: bool = False,
 ) -> None:
     """Serve until SIGINT, SIGTERM, or the end of the file descriptor `until_eof`. Then stop the server gracefully.
 
     `ready` receives the URL once the server accepts connections. `ended` receives the count of shed chatroom messages.
     `db` is the path of the database; None keeps everything in memory only. `tls` is a pair of PEM files, for wss:// and
-    https://: the certificate chain and its private key. `page` adds the chat page, as in `Server`.
+    https://: the certificate chain and its private key. `page` adds the chat page, as in `Server`. The log goes to
+    stderr, in the format text or json, from the level `log_level` on (by default warning as text, and info as JSON).
+    `status` shows a status line there if it is a terminal.
     Raises: UsageError or RunError, as `Server.start` and `SqliteStore` do; UsageError if the TLS files do not load.
     """
 
     context = _tls_context(*tls) if tls else None
+    console = Console(sys.stderr, log_format, log_level or ("info" if log_format == "json" else "warning"))
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -57,13 +67,23 @@ def run_server(
             server = Server(policies, store, key=key, token_lifetime=token_lifetime, ssl=context, page=page)
             await server.start(host, port)
             ready(server.url)
+            report(logging.INFO, "started", f"listening on {server.url}", url=server.url, db=os.fspath(db or ""))
+            if status and sys.stderr.isatty():
+                console.show_status(Status(server.monitor.metrics, lambda: server.connection_counts()["logged_in"]))
             await stop_requested.wait()
+            report(logging.INFO, "stopping", "stopping")
             await server.stop()
+            report(logging.INFO, "stopped", "stopped")
+            console.close()  # before `ended`, which may write to the same terminal
             ended(server.shed)
         finally:
             store.close()
 
-    run(main())
+    console.open()
+    try:
+        run(main())
+    finally:
+        console.close()
 
 
 def _tls_context(certificate: str, key: str) -> ssl.SSLContext:

@@ -11,7 +11,7 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from http import HTTPStatus
 from ssl import SSLContext
 from typing import Literal, cast
@@ -24,16 +24,20 @@ from websockets.server import ServerProtocol
 
 from imsim import wire
 from imsim.core import events, frames, storage
+from imsim.core.events import Committed, Pushed
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.core.server import Server as Machine
 from imsim.core.sizes import largest_from_client, largest_to_client
+from imsim.core.storage import Failed
 from imsim.live.admission import Admission, has_hung_up
-from imsim.live.auth import Answer, HttpEndpoints, Revocation, Tokens
+from imsim.live.auth import Answer, HttpEndpoints, Operation, Revocation, Tokens, known_path
 from imsim.live.listener import Listener
 from imsim.live.log import LOGGER
-from imsim.live.stores import Store
+from imsim.live.metrics import NOTED, Metrics
+from imsim.live.monitor import Monitor
+from imsim.live.stores import Probe, Store
 from imsim.live.timer import DeadlineTimer
 from imsim.live.web import ChatPage
 from imsim.live.websocket import CLOSE_TIMEOUT, MESSAGE_WORK, WebSocket, text_frame
@@ -56,6 +60,7 @@ class Server:
     `page` adds the chat page. With "key", its user enters the server's key. With "open", it gets tokens without a key.
 
     `machine` is the core's server. `activity` counts the calls to it. `url` and `port` are known after `start`.
+    `monitor` has the metrics.
     """
 
     def __init__(
@@ -87,12 +92,17 @@ class Server:
         self._transports: set[_Connection] = set()  # all connections, also those that are not WebSockets (yet)
         self._newcomers: dict[_Connection, None] = {}  # those that are not logged in, the oldest first
         self.admission = Admission()
-        self._port = _Port(self._connections, store, on_event)
-        self.machine = Machine(self._port, policies, epoch=wall() - clock())
+        self.monitor = Monitor(self, store, clock)
+        self._metrics = self.monitor.metrics
+        self._received = self._metrics.received
+        self._port = _Port(self._connections, store, self._metrics, on_event)
+        self.machine = Machine(self._port, policies, epoch=wall() - clock(), reports_all=on_event is not None)
+        self._metrics.count(self.machine)
         self._timer = DeadlineTimer(self.machine, clock, self.wake)
         self._listener: Listener | None = None
         self._last_connection = 0
         self._down = False
+        self._is_stopping = False
         self.login_timeout = policies.login_timeout
         self._storage_timeout = policies.storage_timeout
         # Large enough for a client that reads slowly but steadily: the largest frame, and the pushes that arrive while
@@ -116,6 +126,7 @@ class Server:
             ssl=self._ssl,
             is_behind=lambda: self.admission.is_behind,
             make_room=self._make_room,
+            failed=self._metrics.opening_failed,
         )
         try:
             await listener.bind(host, port)
@@ -128,6 +139,7 @@ class Server:
         self._listener = listener
         self._store.start(self._stored)
         await listener.accept()
+        self.monitor.start()
         self.port = listener.port
         # A client cannot connect to the address for "all interfaces", but it can connect to the loopback address.
         reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}
@@ -141,6 +153,7 @@ class Server:
         """
         if self._down:
             return
+        self._is_stopping = True
         self._stop_listening()
         await self._flush_store()
         self._port.close_code = CloseCode.GOING_AWAY
@@ -164,13 +177,14 @@ class Server:
         self._down = True
         self._stop_listening()
         self._timer.cancel()
+        self.monitor.stop()
         for connection in list(self._transports):
             connection.abort()
 
     @property
     def shed(self) -> int:
         """The count of chatroom messages that the server did not send to a connection, because of its rate limit."""
-        return self._port.shed
+        return self._metrics.shed
 
     async def revoke(self, user: str) -> bool:
         """End the user's sessions and revoke the tokens issued so far. Return whether storage has confirmed it.
@@ -200,6 +214,29 @@ class Server:
             if connection.address("peername") == peername:
                 await connection.lost()
 
+    # --- for the monitor --------------------------------------------------------------------------------------------
+
+    def not_serving(self) -> str:
+        """Return why the server takes no logins, or ""."""
+        if self._down or self._is_stopping:
+            return "the server is shutting down"
+        return "" if self._listener is not None else "the server is starting"
+
+    def connection_counts(self) -> dict[str, int]:
+        """Return the count of connections by state."""
+        newcomers = len(self._newcomers)
+        return {"logged_in": len(self._transports) - newcomers, "not_logged_in": newcomers}
+
+    def queues(self) -> dict[str, Iterable[int]]:
+        """Return the parts of the length of each queue. `send_bytes` is in bytes."""
+        return {
+            "router": self.machine.queued_requests(),
+            "unacknowledged_pushes": self.machine.queued_pushes(),
+            "newcomers": (len(self.admission),),
+            "accepted_sockets": (self._listener.waiting if self._listener else 0,),
+            "send_bytes": (connection.unsent for connection in list(self._transports)),
+        }
+
     # --- for connections --------------------------------------------------------------------------------------------
 
     def accepted(self, connection: _Connection) -> None:
@@ -218,16 +255,28 @@ class Server:
         oldest = list(itertools.islice(self._newcomers, _ENDED_FOR_ROOM))
         for connection in oldest:
             del self._newcomers[connection]
+            if connection.id:
+                self._metrics.dropped(connection)
             connection.abort()
         return bool(oldest)
 
-    def answer(self, request: Request) -> Answer | Revocation | None:
-        """Return the answer to an HTTP request; a Revocation to carry out first; or None for a WebSocket handshake."""
-        if self._page is not None and (answer := self._page.answer(request, self._wall())) is not None:
-            return answer
+    def answer(self, request: Request) -> Answer | Coroutine[None, None, Answer] | None:
+        """Return the answer to an HTTP request; a coroutine that makes it; or None for a WebSocket handshake."""
+        if self._page is not None and (page := self._page.answer(request, self._wall())) is not None:
+            return page
         authorization = ", ".join(request.headers.get_all("Authorization"))
         health = {"connections": len(self._connections), "shed": self.shed}
-        return self._endpoints.answer(request.method, request.path, authorization, health, self._wall())
+        answer = self._endpoints.answer(request.method, request.path, authorization, health, self._wall())
+        if isinstance(answer, Revocation):
+            return self._revoked(answer)
+        if answer is Operation.READY:
+            return self.monitor.ready()
+        if answer is Operation.METRICS:
+            return self.monitor.scrape(", ".join(request.headers.get_all("Accept")))
+        return answer
+
+    async def _revoked(self, revocation: Revocation) -> Answer:
+        return revocation.answer(stored=await self.revoke(revocation.user))
 
     @staticmethod
     def response(answer: Answer) -> Response:
@@ -246,6 +295,7 @@ class Server:
     def opened(self, connection: _Connection) -> int:
         """Register an open WebSocket, and return its number."""
         self._last_connection += 1
+        self._metrics.opened += 1
         self._connections[self._last_connection] = connection
         self.machine.connected(self._last_connection, self._clock())
         self.run_until_idle()
@@ -258,12 +308,15 @@ class Server:
         try:
             frame = wire.decode_from_client(text)
         except wire.BadRequest as bad:
+            self._metrics.invalid_received(bad.op)
             self.machine.reject(id, bad.op, bad.ref, bad.number, bad.text, self._clock())
             self.run_until_idle()
             return
         except wire.WireError as error:
+            self._metrics.invalid_received()
             self.refuse(id, Code.BAD_FRAME, str(error), _close_code(text))
             return
+        self._received[frame.op] += 1
         self.machine.receive(id, frame, self._clock())
         self.run_until_idle()
 
@@ -282,6 +335,7 @@ class Server:
         self.admission.withdraw(connection)
         if connection.id:
             del self._connections[connection.id]
+            self._metrics.connection_lost(connection)
         if connection.id and not self._down:
             self.machine.disconnected(connection.id, self._clock())
             self.run_until_idle()
@@ -303,8 +357,12 @@ class Server:
             return
         machine, now = self.machine, self._clock()
         for request, result in answers:
+            if type(result) is Failed:
+                self.monitor.storage.failed(request, result, now)
             machine.stored(request, result, now)
             if isinstance(request, storage.RevokeTokens):
+                if isinstance(request, Probe):
+                    self.monitor.storage.probed(request, result, now)
                 stored = self._revoking.pop((request.user, request.before), None)
                 if stored is not None:
                     stored.set_result(isinstance(result, storage.Saved))
@@ -335,12 +393,15 @@ class _Port:
         self,
         connections: dict[int, _Connection],
         store: Store,
+        metrics: Metrics,
         on_event: Callable[[events.ServerEvent], None] | None,
     ) -> None:
         self._connection = connections.get
         self.store = store.submit
+        self._sent = metrics.sent
+        self._store_times = metrics.store.recent
+        self._metrics = metrics
         self._on_event = on_event
-        self.shed = 0
         self.close_code = CloseCode.NORMAL_CLOSURE
         self.close_codes: dict[int, CloseCode] = {}  # of the connections that do not get `close_code`
         self.logins: list[tuple[int, str]] = []  # pending: (connection, token)
@@ -352,8 +413,11 @@ class _Port:
         if target is not None:
             if frame is not self._frame:
                 self._frame, self._wire = frame, text_frame(wire.encode(frame), mask=False)
-                if type(frame) is frames.LoggedIn:
-                    target.admit()
+                if type(frame) in NOTED:
+                    self._metrics.note(target, frame)
+                    if type(frame) is frames.LoggedIn:
+                        target.admit()
+            self._sent[frame.op] += 1
             target.send(self._wire)
 
     def close(self, connection: int) -> None:
@@ -365,8 +429,11 @@ class _Port:
         self.logins.append((connection, token))
 
     def emit(self, event: events.ServerEvent) -> None:
-        if type(event) is events.Shed:
-            self.shed += 1
+        kind = type(event)
+        if kind is Committed and (after := event.after) is not None:  # type: ignore[union-attr]
+            self._store_times.append(after)
+        elif kind is not Pushed or event.attempt > 1:  # type: ignore[union-attr]
+            self._metrics.event(event)
         if self._on_event is not None:
             self._on_event(event)
 
@@ -388,24 +455,26 @@ class _Connection(WebSocket):
     """
 
     __slots__ = (
+        "_answering",
         "_bytes_left",
         "_handshake_timer",
         "_is_newcomer",
         "_lost",
-        "_revoking",
         "_server",
         "_steps_left",
+        "end",
         "id",
     )
 
     def __init__(self, server: Server) -> None:
         super().__init__(ServerProtocol(max_size=server.max_size, logger=LOGGER), server.write_limit)
         self.id = 0
+        self.end = ""  # for the metrics
         self._server = server
         self._is_newcomer = True
         self._bytes_left = _BYTES_BEFORE_LOGIN
         self._steps_left = _STEPS_BEFORE_LOGIN
-        self._revoking: asyncio.Task[None] | None = None  # a reference, because the event loop keeps only a weak one
+        self._answering: asyncio.Task[None] | None = None  # a reference, because the event loop keeps only a weak one
         self._lost: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -460,11 +529,14 @@ class _Connection(WebSocket):
         else:
             super().read_later()
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool | None:
+        if self._answering is not None and not self._answering.done() and self.address("sslcontext") is None:
+            return True  # the client can still read the answer
         if self._server.admission.withdraw(self) or (self._is_newcomer and self.id):
             self.abort()  # the client has given up
         else:
             super().eof_received()
+        return None
 
     def admit(self) -> None:
         """Handle what the client sends from now on at once: it is logged in."""
@@ -472,6 +544,16 @@ class _Connection(WebSocket):
         self._server.admitted(self)
         if self._server.admission.withdraw(self):
             self.read_later()
+
+    @property
+    def is_newcomer(self) -> bool:
+        """Whether the client is not logged in."""
+        return self._is_newcomer
+
+    @property
+    def unsent(self) -> int:
+        """The bytes that wait until the client reads what was sent before."""
+        return self._transport.get_write_buffer_size()
 
     def _has_request(self) -> bool:
         """Whether the whole head of an HTTP request has arrived, or bytes that cannot become one."""
@@ -502,20 +584,29 @@ class _Connection(WebSocket):
         if self.protocol.parser_exc is not None:
             return  # the request has a body, which is not supported: the protocol has ended the connection
         answer = self._server.answer(request)
-        if isinstance(answer, Revocation):
-            self._is_deaf = True
-            self._revoking = asyncio.get_running_loop().create_task(self._revoke(answer))
+        if isinstance(answer, Answer):
+            self.answer(request, answer)
         elif answer is not None:
-            self.respond(self._server.response(answer))
+            self._is_deaf = True
+            self._answering = asyncio.get_running_loop().create_task(self._answer_later(request, answer))
         else:
             self.respond(self.protocol.accept(request))  # type: ignore[union-attr]
             if self.is_open:
                 self.id = self._server.opened(self)
 
-    async def _revoke(self, revocation: Revocation) -> None:
-        answer = revocation.answer(stored=await self._server.revoke(revocation.user))
+    async def _answer_later(self, request: Request, answer: Coroutine[None, None, Answer]) -> None:
+        try:
+            made = await answer
+        except Exception:  # a fault of this program must not leave the client without an answer
+            LOGGER.exception("a request over HTTP was not answered because of an internal error")
+            made = Answer(500, b'{"error": "internal error"}', {})
         if self.protocol.state is State.CONNECTING:  # otherwise the connection has ended
-            self.respond(self._server.response(answer))
+            self.answer(request, made)
+
+    def answer(self, request: Request, answer: Answer) -> None:
+        """Answer an HTTP request."""
+        self._server.monitor.metrics.answered(known_path(request.path), answer.status)
+        self.respond(self._server.response(answer))
 
     def on_text(self, text: bytes) -> None:
         self._server.received(self.id, text)

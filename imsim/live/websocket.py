@@ -200,11 +200,12 @@ class WebSocket(asyncio.Protocol):
             self._transport.pause_reading()
         asyncio.get_running_loop().call_later(PAUSE, self.read)
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool | None:
         self.forget_unread()
         self.protocol.receive_eof()
         self._collect()
         self.flush()  # now, because the transport closes when this method returns
+        return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.forget_unread()

@@ -8,7 +8,8 @@ the device acknowledges them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from imsim.core import events, frames, internal_frames
@@ -32,6 +33,7 @@ from imsim.core.placement import SINGLE, Placement
 from imsim.core.policies import Policies
 from imsim.core.timers import Timers
 
+_TIMES = 20_000  # delivery times that are kept if the shell does not clear them
 _ASK_AGAIN = 1.0  # the `retry_after` in seconds for a device with too many unanswered requests
 
 #: The texts for the codes with which a router ends or refuses a session.
@@ -69,8 +71,14 @@ class Gateway:
         placement: Placement = SINGLE,
         epoch: float = 0.0,
         timers: Timers | None = None,
+        *,
+        reports_all: bool = True,
     ) -> None:
-        """Create a gateway. Its deadlines are in `timers`, or by default in timers of its own."""
+        """Create a gateway. Its deadlines are in `timers`, or by default in timers of its own.
+
+        `reports_all` says whether to report the first attempt of each push, too, and not only repetitions.
+        """
+        self._reports_all = reports_all
         self._port = port
         self._policies = policies
         self._name = name
@@ -82,6 +90,10 @@ class Gateway:
         self._heartbeat_check = self._check_heartbeat  # one bound method for all connections saves memory
         self._connections: dict[int, Connection] = {}
         self._lost: set[str] = set()  # the routers whose links are broken
+        #: The times in seconds from the first push to its acknowledgement, of the latest deliveries. The shell may
+        #: clear it.
+        self.delivery_times: deque[float] = deque(maxlen=_TIMES)
+        self.repeated_sends = 0  # the count of sends with resend = true
         # By user and not by connection, or a reconnect would refill them. The first also by the kind of request.
         self._rates: Buckets[tuple[str, str]] = Buckets(policies.user_rate, policies.user_burst)
         self._typing_rates: Buckets[str] = Buckets(policies.typing_rate, policies.typing_burst)
@@ -90,6 +102,11 @@ class Gateway:
     def unacknowledged(self) -> int:
         """The count of unacknowledged pushes of all connections."""
         return sum(connection.pushes.count for connection in self._connections.values() if connection.pushes)
+
+    def queued(self) -> Iterator[int]:
+        """Yield, for each connection, the count of pushes that its device has not acknowledged."""
+        for connection in list(self._connections.values()):
+            yield connection.pushes.count if connection.pushes else 0
 
     @property
     def held_marks(self) -> int:
@@ -234,7 +251,7 @@ class Gateway:
             self._end(connection, code, _ENDED.get(code, "no session could be created; log in again later"))
         else:
             connection.session, connection.login = session, None
-            connection.pushes = Pushes(self._port, self._policies, self._timers, session)
+            connection.pushes = Pushes(self._port, self._policies, self._timers, session, reports_all=self._reports_all)
             timeout = self._policies.heartbeat_timeout
             if connection.timer:
                 connection.timer.cancel()
@@ -253,12 +270,14 @@ class Gateway:
     def _send(self, connection: Connection, frame: frames.Send, now: float) -> None:
         session = connection.session
         assert session is not None
+        if frame.resend:
+            self.repeated_sends += 1
         if error := validation.of_send(frame, self._policies):
             self._reject(connection, frame, *error)
             return
         if not self._is_too_fast(connection, frame, now):
             id = conversation_id(frame.scene, session.user, frame.to)
-            self._port.to_router(self._placement.owner(id), internal_frames.Up(session, frame, id))
+            self._port.to_router(self._placement.owner(id), internal_frames.Up(session, frame, id, now))
 
     def _is_too_fast(self, connection: Connection, frame: frames.Request, now: float) -> bool:
         """Reject the request if it exceeds the user's rate limit, and return whether it did.
@@ -363,7 +382,7 @@ class Gateway:
         assert connection.pushes is not None
         if len(frame.conversation_id) > LONGEST_CONVERSATION_ID:
             return  # no conversation has such an id, and the mark could take memory for a while
-        connection.pushes.delivered(frame.conversation_id, frame.seq)
+        connection.pushes.delivered(frame.conversation_id, frame.seq, now, self.delivery_times)
         if self._policies.receipts.concern(frame.conversation_id):
             if connection.marks is None:
                 connection.marks = Marks(

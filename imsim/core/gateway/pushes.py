@@ -6,6 +6,7 @@ if the connection receives too many.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Protocol
 
 from imsim.core import events, frames
@@ -31,13 +32,14 @@ class PushesPort(Protocol):
 class _Push:
     """A push that the device has not acknowledged yet."""
 
-    __slots__ = ("attempts", "frame", "number", "timer", "wait")
+    __slots__ = ("attempts", "frame", "number", "since", "timer", "wait")
 
-    def __init__(self, frame: _Repeated, number: int, wait: float) -> None:
+    def __init__(self, frame: _Repeated, number: int, wait: float, since: float) -> None:
         self.frame = frame
         self.number = number  # the seq of a message or notice, the version of a state, the number of a resync
         self.attempts = 1
         self.wait = wait
+        self.since = since  # the time of the first attempt
         self.timer: Timer | None = None
 
 
@@ -53,6 +55,7 @@ class Pushes:
         "_latest",
         "_policies",
         "_port",
+        "_reports_all",
         "_resyncs",
         "_room_bucket",
         "_session",
@@ -60,8 +63,18 @@ class Pushes:
         "count",
     )
 
-    def __init__(self, port: PushesPort, policies: Policies, timers: Timers, session: Session) -> None:
+    def __init__(
+        self,
+        port: PushesPort,
+        policies: Policies,
+        timers: Timers,
+        session: Session,
+        *,
+        reports_all: bool = True,
+    ) -> None:
+        """`reports_all` says whether to report the first attempt of each push, too, and not only repetitions."""
         self._port = port
+        self._reports_all = reports_all
         self._policies = policies
         self._timers = timers
         self._session = session
@@ -85,7 +98,8 @@ class Pushes:
         else:
             self._by_conversation = self._by_conversation or {}
             self._by_conversation[message.conversation_id] = [push]
-        self._port.emit(events.Pushed(self._session, message, 1))
+        if self._reports_all:
+            self._port.emit(events.Pushed(self._session, message, 1))
         self._port.send(self._session.connection, frame)
         return True
 
@@ -99,16 +113,19 @@ class Pushes:
         self._resyncs += 1
         return self._push_latest(frames.Resync(self._resyncs), "", self._resyncs, now)
 
-    def delivered(self, conversation: str, seq: int) -> None:
+    def delivered(self, conversation: str, seq: int, now: float, times: deque[float]) -> None:
+        """Handle an acknowledgement. Add to `times` how long ago each push that it acknowledges was first sent."""
         pushes = self._by_conversation.get(conversation)
         if pushes is not None:
             while pushes and pushes[0].number <= seq:
-                self._acknowledged(pushes.pop(0))
+                push = pushes.pop(0)
+                times.append(now - push.since)
+                self._acknowledged(push)
             if not pushes:
                 del self._by_conversation[conversation]
                 self._by_conversation = self._by_conversation or NO_DICT
-        if self._latest:
-            self._latest_acknowledged((frames.Notify.op, conversation), seq)
+        if self._latest and (notice := self._latest_acknowledged((frames.Notify.op, conversation), seq)):
+            times.append(now - notice.since)
 
     def state_acked(self, conversation: str, version: int) -> None:
         self._latest_acknowledged((frames.State.op, conversation), version)
@@ -152,7 +169,7 @@ class Pushes:
         if self.count >= self._policies.send_queue:
             return None
         self.count += 1
-        push = _Push(frame, number, self._policies.push_timeout)
+        push = _Push(frame, number, self._policies.push_timeout, now)
         push.timer = self._timers.at(now + push.wait, self._overdue, push)
         return push
 
@@ -165,10 +182,13 @@ class Pushes:
             self._port.emit(events.Pushed(self._session, frame.message, push.attempts))
         self._port.send(self._session.connection, frame)
 
-    def _latest_acknowledged(self, key: tuple[str, str], number: int) -> None:
+    def _latest_acknowledged(self, key: tuple[str, str], number: int) -> _Push | None:
+        """Return the push that this acknowledges, or None."""
         push = self._latest.get(key)
-        if push is not None and push.number <= number:
-            self._acknowledged(self._latest.pop(key))
+        if push is None or push.number > number:
+            return None
+        self._acknowledged(self._latest.pop(key))
+        return push
 
     def _acknowledged(self, push: _Push) -> None:
         self.count -= 1

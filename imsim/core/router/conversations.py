@@ -7,6 +7,7 @@ has answered, it acknowledges the message and releases it to the members.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol, get_args
 
 from imsim.core import changes, events, frames, internal_frames, storage
@@ -57,6 +58,11 @@ class Conversations:
         if conversation_id not in self._open:
             self._make_room()
             self._start_opening(conversation_id, founders, now)
+
+    def queued(self) -> Iterator[int]:
+        """Yield, for each open conversation, the count of requests that wait for storage or for another request."""
+        for log in list(self._open.values()):
+            yield len(log.pending) + len(log.waiting)
 
     def _start_opening(self, id: str, founders: tuple[str, ...] | None, now: float) -> Log:
         log = self._open[id] = Log(id)
@@ -310,7 +316,7 @@ class Conversations:
             # Several storage workers may answer out of order. Messages are released in the order of the log.
             pending = log.pending
             while pending and pending[0].stored:
-                self._release(log, pending.pop(0))
+                self._release(log, pending.pop(0), now)
             log.pending = pending or NO_LIST
             if pending and pending[0].fenced:
                 self._fenced(log, now)
@@ -332,18 +338,19 @@ class Conversations:
         else:
             self._fence(log, "storage refused the message; another router may have opened the conversation", now)
 
-    def _release(self, log: Log, entry: Entry) -> None:
+    def _release(self, log: Log, entry: Entry, now: float) -> None:
         """Acknowledge a stored message, deliver it and its notes, and send the rejections that waited for it."""
         message = entry.message
         if entry.timer:
             entry.timer.cancel()
             entry.timer = None
-        self._port.emit(events.Committed(message))
-        for up in entry.requests:
+        requests = entry.requests
+        self._port.emit(events.Committed(message, now - requests[0].at if requests else None))
+        for up in requests:
             self._acknowledge(message, up.session)
         # A client that had to retry may have stopped waiting for the answer. So its session gets the push as well.
-        is_prompt = len(entry.requests) == 1 and not message.resend
-        origin = entry.requests[0].session if is_prompt else None
+        is_prompt = len(requests) == 1 and not message.resend
+        origin = requests[0].session if is_prompt else None
         self._port.to_users(internal_frames.Deliver(entry.audience, message, origin, entry.states))
         for note in entry.notes:
             self._port.to_users(internal_frames.Deliver((note.to,), note))
@@ -391,7 +398,7 @@ class Conversations:
         del self._open[log.id]
         if log.timer:
             log.timer.cancel()
-        self._release_stored(log)
+        self._release_stored(log, now)
         if log.pending:
             self._reopen_later(log.id, now)
         for entry in log.pending:
@@ -402,11 +409,11 @@ class Conversations:
         for up, _ in log.waiting:
             answers.reject(self._port, up, Code.UNAVAILABLE, why)
 
-    def _release_stored(self, log: Log) -> None:
+    def _release_stored(self, log: Log, now: float) -> None:
         """Release the stored entries, which waited only for entries before them. Nothing else would release them."""
         for entry in [entry for entry in log.pending if entry.stored]:
             log.pending.remove(entry)
-            self._release(log, entry)
+            self._release(log, entry, now)
 
     def _reopen_later(self, id: str, now: float) -> None:
         self._unresolved[id] = self.timers.at(now + self._policies.storage_timeout, self._reopen, id)

@@ -8,7 +8,7 @@ and its `charge` decides how long a frame keeps the router busy.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -132,6 +132,11 @@ class Router:
     def _fail(self, requests: tuple[storage.Request, ...], now: float) -> None:
         for request in requests:
             self.stored(request, _LOST, now)
+
+    def queued(self) -> Iterator[int]:
+        """Yield counts of frames that wait in this router. Their sum is the length of its queues."""
+        yield from self._conversations.queued()
+        yield from self._users.queued()
 
     def open(self, conversation_id: str, now: float, founders: tuple[str, ...] | None = None) -> None:
         """Open a conversation in advance. Otherwise its first request opens it."""

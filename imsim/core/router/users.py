@@ -5,7 +5,7 @@ It has only the users who are online. An offline user costs nothing here: at the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, Protocol
 
 from imsim.core import changes, frames, internal_frames, storage
@@ -72,6 +72,11 @@ class Users:
             user.wait(frame)
         elif isinstance(frame, internal_frames.Attach):
             self._refuse(frame)
+
+    def queued(self) -> Iterator[int]:
+        """Yield, for each user who is online or logs in, the count of frames that wait until storage has the user."""
+        for user in list(self._users.values()):
+            yield len(user.waiting)
 
     def _open(self, name: str, now: float) -> User:
         user = self._users[name] = User(name)

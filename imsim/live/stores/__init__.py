@@ -10,7 +10,8 @@ from typing import Protocol
 
 from imsim.core.storage import Request, Result
 from imsim.live.stores.memory import MemoryStore
-from imsim.live.stores.sqlite import SqliteStore
+from imsim.live.stores.probe import Probe
+from imsim.live.stores.sqlite import OVERLOADED, SqliteStore
 
 Deliver = Callable[[list[tuple[Request, Result]]], None]
 
@@ -34,6 +35,14 @@ class Store(Protocol):
     def idle(self) -> bool:
         """Whether the store has answered every submitted request."""
 
+    @property
+    def waiting(self) -> int:
+        """The count of submitted requests that the store has not answered."""
+
+    @property
+    def answered(self) -> int:
+        """The count of requests that the store has answered."""
+
     async def flush(self) -> None:
         """Return once the store has answered every request submitted before this call."""
 
@@ -41,4 +50,4 @@ class Store(Protocol):
         """Carry out the submitted requests, then release the file."""
 
 
-__all__ = ["Deliver", "MemoryStore", "SqliteStore", "Store"]
+__all__ = ["OVERLOADED", "Deliver", "MemoryStore", "Probe", "SqliteStore", "Store"]

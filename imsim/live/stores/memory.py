@@ -6,8 +6,9 @@ import asyncio
 import uuid
 from collections.abc import Callable
 
-from imsim.core.storage import Request, Result
+from imsim.core.storage import Request, Result, Saved
 from imsim.core.storage.memory import MemoryStorage
+from imsim.live.stores.probe import Probe
 
 
 class MemoryStore:
@@ -17,6 +18,7 @@ class MemoryStore:
         self.storage = MemoryStorage(fanout, log=uuid.uuid4().hex)
         self._deliver: Callable[[list[tuple[Request, Result]]], None] | None = None
         self._answers: list[tuple[Request, Result]] = []
+        self.answered = 0
 
     def start(self, deliver: Callable[[list[tuple[Request, Result]]], None]) -> None:
         self._deliver = deliver
@@ -25,11 +27,16 @@ class MemoryStore:
     def submit(self, request: Request) -> None:
         if not self._answers:
             asyncio.get_running_loop().call_soon(self._answer)
-        self._answers.append((request, self.storage.execute(request)))
+        result = Saved() if type(request) is Probe else self.storage.execute(request)
+        self._answers.append((request, result))
 
     @property
     def idle(self) -> bool:
         return not self._answers
+
+    @property
+    def waiting(self) -> int:
+        return len(self._answers)
 
     async def flush(self) -> None:
         while self._answers:
@@ -40,5 +47,6 @@ class MemoryStore:
 
     def _answer(self) -> None:
         answers, self._answers = self._answers, []
+        self.answered += len(answers)
         if self._deliver is not None and answers:
             self._deliver(answers)

@@ -17,6 +17,8 @@ from imsim.live.turn import TurnBudget
 _Deliver = Callable[[list[tuple[Request, Result]]], None]
 _Batch = tuple[_Deliver | None, list[Request]]
 
+OVERLOADED = "storage is overloaded"  # the text of the result Failed if the queue is full
+
 _LARGEST_COMMIT = 1_000  # requests; it limits how long an answer waits for its commit
 _ANSWERS_PER_TURN = 32  # in one iteration of the event loop, so that a large commit does not delay the connections
 
@@ -65,7 +67,7 @@ class SqliteStore:
         self._submitted += 1
         if self._submitted - self._answered > self._limit:
             self.overloads += 1
-            answers: list[tuple[Request, Result]] = [(request, Failed("storage is overloaded"))]
+            answers: list[tuple[Request, Result]] = [(request, Failed(OVERLOADED))]
             loop.call_soon(self._answer, self._deliver, answers)
             return
         if not self._gathering:
@@ -75,6 +77,14 @@ class SqliteStore:
     @property
     def idle(self) -> bool:
         return self._answered == self._submitted
+
+    @property
+    def waiting(self) -> int:
+        return self._submitted - self._answered
+
+    @property
+    def answered(self) -> int:
+        return self._answered
 
     async def flush(self) -> None:
         if not self.idle:

@@ -18,6 +18,7 @@ from imsim.core.policies import Fanout
 from imsim.core.sizes import Room, body_bytes
 from imsim.core.unread import Unread
 from imsim.live.stores import schema
+from imsim.live.stores.probe import PROBE_BYTES, Probe
 
 _CACHED = 100_000  # conversations whose head is kept in memory
 
@@ -109,6 +110,8 @@ class SqliteStorage:
 
         A request that fails has the result Failed and no effect. If the commit fails, this applies to all.
         """
+        if Probe in map(type, requests):
+            return self._execute_with_probes(requests)
         try:
             self._db.execute("BEGIN IMMEDIATE")
             results = [self.execute(request) for request in requests]
@@ -124,6 +127,25 @@ class SqliteStorage:
             self._roll_back()
             return [storage.Failed(f"commit: {error}")] * len(requests)
         return results
+
+    def _execute_with_probes(self, requests: Sequence[storage.Request]) -> list[storage.Result]:
+        # A probe has its own transaction: if the disk has too little space for it, the other requests may still fit.
+        others = [request for request in requests if type(request) is not Probe]
+        results = iter(self.execute_all(others) if others else [])
+        return [self._probe() if type(request) is Probe else next(results) for request in requests]
+
+    def _probe(self) -> storage.Result:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            # A table of its own, created only when needed, so that the schema of the file stays the same. Random bytes,
+            # because SQLite does not write a value that is already there.
+            self._db.execute("CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, value BLOB)")
+            self._db.execute(f"REPLACE INTO probe VALUES (1, randomblob({PROBE_BYTES}))")
+            self._commit()
+        except sqlite3.Error as error:
+            self._roll_back()
+            return storage.Failed(f"{type(error).__name__}: {error}")
+        return storage.Saved()
 
     def _commit(self) -> None:
         self._db.execute("COMMIT")

@@ -29,6 +29,15 @@ def test_a_push_is_repeated_with_backoff_until_it_is_acknowledged(access):
     assert access.pushed() == []
 
 
+def test_first_attempts_are_reported_only_if_the_shell_asks_for_them(access):
+    access.machine._reports_all = False
+    one = access.live()
+    access.push(one)
+    assert [type(arguments[-1]) for _, arguments in access.port.take()[-1:]] == [frames.Push]
+    access.advance(2)
+    assert access.pushed() == [(1, 1, 2)]
+
+
 def test_the_backoff_has_an_upper_bound():
     access = Access(heartbeat_timeout=1e9, push_backoff=10.0)
     access.push(access.live())
