@@ -84,6 +84,9 @@ class Message(Public):
         """The event of a notification, such as `invite`, or an empty text for other messages."""
         return str((self.file or {}).get("event", "")) if self.type == MessageType.NOTIFICATION else ""
 
+    def __hash__(self) -> int:  # the attachment has no hash
+        return hash((self.id, self.id_client))
+
     def __repr__(self) -> str:
         return f"<Message {self.id or self.id_client} from {self.sender}: {summary(self)}>"
 

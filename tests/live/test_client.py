@@ -55,6 +55,7 @@ async def test_each_type_is_sent_with_its_attachment(world):
         await alice.send("bob", "x", type="of-the-future", file={"n": [1.5, None]})
         got = await take(bob.messages(), 7)
         assert [m.type for m in got] == ["image", "audio", "video", "file", "geo", "custom", "of-the-future"]
+        assert len({*got, *got}) == 7
         assert got[0].file == {"url": url, "width": 1, "height": 2, "size": 3}
         assert (got[0].content, got[5].content, got[5].custom) == ("a cat", "a card", '{"card": 1}')
         with pytest.raises(UsageError, match=r"file\.latitude: expected a number of degrees"):
