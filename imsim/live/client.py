@@ -200,7 +200,8 @@ class Client(Sender):
 
         Each iterator has all messages from its creation on. If no other one is open, it begins with the messages of
         other users that arrived since the last one, or since the start. It ends when the application closes the client.
-        If the server ends the client, the iterator raises ClientEnded after the last message.
+        If the server ends the client, the iterator raises ClientEnded after the last message. Tasks can share an
+        iterator; each message goes to one of them.
 
         Args:
             own: also the messages that other devices of this user send, from now on.

@@ -91,16 +91,17 @@ class Consumer:
 
         This also notes that the application has handled the entry before it.
         """
-        self.finish()
-        self._feed.trim()
-        while self.position >= self._feed.end and not self._is_released:
+        while True:
+            self.finish()  # at each turn, because another task may have taken an entry meanwhile
+            self._feed.trim()
+            if self._feed.is_closed or self._is_released:
+                return None
+            if self.position < self._feed.end:
+                break
             if self._feed.has_ended:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
-            self.skip()  # the entry that arrived may be withdrawn by now
-        if self._feed.is_closed or self._is_released:
-            return None
         self._busy = True
         self.task = asyncio.current_task()
         return self._feed[self.position]

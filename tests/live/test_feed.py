@@ -89,6 +89,21 @@ async def test_consumer_waits_for_an_entry_and_ends_with_the_feed():
     assert await consumer.take() is None
 
 
+async def test_tasks_that_share_a_consumer_take_each_entry_once():
+    feed = Feed(10)
+    consumer = feed.consume(MESSAGES)
+    taking = [asyncio.ensure_future(consumer.take()) for _ in range(3)]
+    await asyncio.sleep(0)
+    for seq in (1, 2):
+        feed.put(entry(seq))
+    done, waiting = await asyncio.wait(taking, timeout=0)
+    while len(done) < 2:
+        done, waiting = await asyncio.wait(taking, return_when=asyncio.FIRST_COMPLETED)
+    assert sorted(task.result().seq for task in done) == [1, 2]
+    feed.put(entry(3))
+    assert (await waiting.pop()).seq == 3
+
+
 async def test_released_consumer_stops_waiting():
     feed = Feed(3)
     consumer = feed.consume(MESSAGES)
