@@ -8,6 +8,7 @@ Functions:
     capacity: the highest load at which a budget is kept -> `Capacity`
     serve: start the server in a process of its own -> `Served`
     loadtest: send a scenario's messages to a server, in real time -> `Run`
+    Client: a user's device in an asyncio program, such as a chat bot
     read_run: read a run from its folder -> `Run`
     summarize: a table with one row for each run -> `pandas.DataFrame`
     plot_cdf, save_cdf: draw the latencies of runs
@@ -67,14 +68,20 @@ if TYPE_CHECKING:
 __all__ = [  # noqa: F405
     "Budget",
     "Capacity",
+    "Client",
+    "ClientEnded",
+    "ClientError",
     "Comparison",
+    "Conversation",
     "CustomDistribution",
     "Empirical",
     "ImsimError",
+    "Message",
     "Replications",
     "Run",
     "RunError",
     "Scenario",
+    "SendError",
     "Served",
     "Sweep",
     "UsageError",

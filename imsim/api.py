@@ -6,6 +6,7 @@ are described once, in `help(imsim)`.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Iterable
 from os import PathLike
@@ -16,7 +17,7 @@ from imsim import experiments, theory
 from imsim.analysis import Budget, Metrics, Run, default_metrics, plot_cdf, read_run, run_table, save_cdf
 from imsim.analysis.kinds import UTILISATIONS, WAITS
 from imsim.analysis.run import listed_runs
-from imsim.core.exceptions import ImsimError, RunError, UsageError
+from imsim.core.exceptions import ClientEnded, ClientError, ImsimError, RunError, SendError, UsageError
 from imsim.experiments import Capacity, Comparison, FolderStore, Over, Precision, Replications, Sampling, Sweep
 from imsim.experiments.capacity import FEWEST_PER_LOAD, MOST_PER_LOAD
 from imsim.load import launch
@@ -26,17 +27,26 @@ from imsim.scenario import CustomDistribution, Empirical, Scenario
 if TYPE_CHECKING:
     import pandas as pd
 
+    from imsim.live.client import Client
+    from imsim.live.views import Conversation, Message
+
 __all__ = [
     "Budget",
     "Capacity",
+    "Client",
+    "ClientEnded",
+    "ClientError",
     "Comparison",
+    "Conversation",
     "CustomDistribution",
     "Empirical",
     "ImsimError",
+    "Message",
     "Replications",
     "Run",
     "RunError",
     "Scenario",
+    "SendError",
     "Served",
     "Sweep",
     "UsageError",
@@ -54,6 +64,15 @@ __all__ = [
     "sweep",
     "theory",
 ]
+
+if not TYPE_CHECKING:  # the client loads asyncio and websockets
+
+    def __getattr__(name: str) -> Any:
+        if name in ("Client", "Conversation", "Message"):
+            value = globals()[name] = getattr(importlib.import_module("imsim.live.client"), name)
+            return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 #: The server's default key, with which clients get tokens. It is public: use it on your own machine only.
 DEFAULT_KEY = "imsim"

@@ -2,7 +2,8 @@
 
 The kind of a code block decides how it is run:
 
-- `python`: executed. All blocks of a page share their names, like the cells of a notebook.
+- `python`: executed. All blocks of a page share their names, like the cells of a notebook. `await` works as it does in
+  a notebook.
 - `pycon`: a doctest. Its input may use the names of earlier `python` blocks, and its output must match.
 - `toml`: a scenario. It is loaded, and its first seconds are simulated.
 - `sh`: each line is a command and must succeed. `imsim serve` runs in the background until the end of the page, on a
@@ -24,6 +25,8 @@ change how the block is run. Readers of the page do not see it:
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import contextlib
 import doctest
 import io
@@ -115,6 +118,7 @@ class Examples:
     names: dict[str, Any] = field(default_factory=lambda: {"__name__": "__main__"})
     url: str | None = None  # of the server that the page has started
     _servers: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _loop: asyncio.Runner | None = None  # of the blocks with an `await`
 
     def run(self) -> None:
         run = {
@@ -144,7 +148,13 @@ class Examples:
 
     def _python(self, block: Block) -> None:
         lines = "\n" * (block.line - 1)  # so that a traceback shows the line of the page
-        exec(compile(lines + self._here(block.shortened()), str(self.page), "exec"), self.names)
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        code = compile(lines + self._here(block.shortened()), str(self.page), "exec", flags)
+        running = eval(code, self.names)  # a coroutine if the block has an `await`
+        if running is not None:
+            if self._loop is None:
+                self._loop = self._servers.enter_context(asyncio.Runner())
+            self._loop.run(running)
 
     def _pycon(self, block: Block) -> None:
         parser, report = doctest.DocTestParser(), io.StringIO()

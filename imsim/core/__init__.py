@@ -23,7 +23,8 @@ Read in this order:
 - `gateway`, the access layer: each `connection`, `validation` of requests, `pushes` (sent until acknowledged), `marks`
   (acknowledgements for the routers)
 - `client`, the logic of an SDK: its `connection`, `outbox`, `receiver` with `inbox` (order), `conversations` (the local
-  view), `sync` (missed messages), `requests`, `rooms` (the chatrooms that it is in)
+  view), `sync` (missed messages), `requests`, `rooms` (the chatrooms that it is in), `saved` (the state that survives a
+  restart)
 - `server`: a gateway and a router in one process
 - `placement`: the router that owns each conversation and user
 - helpers of all machines: `timers`, `limits` (rates), `sizes` (bytes), `unread` (counts), `empty` (shared empty

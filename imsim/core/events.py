@@ -33,12 +33,14 @@ class Received:
 class Acked:
     """The message is stored: its status is success. This event may correct an earlier `SendFailed`.
 
-    `seq` is 0 if the user may not see the log, as for an application to a group.
+    `seq` is 0 if the user may not see the log, as for an application to a group. `time` is the server's wall time in ms
+    since 1970.
     """
 
     id_client: str
     conversation_id: str
     seq: int
+    time: int = field(default=0, compare=False)
 
 
 @dataclass(slots=True)

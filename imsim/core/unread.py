@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class SavedUnread:
+    """An `Unread` as plain values. Its fields have the meaning of the attributes there."""
+
+    read_seq: int
+    floor: int
+    bounds: list[int]
+    removed: list[int]
 
 
 class Unread:
@@ -24,6 +35,18 @@ class Unread:
         self._removed: set[int] | None = None  # beyond the floor; an `add` after the `remove` must not count them
         for seq in seqs:
             self.add(seq)
+
+    def saved(self) -> SavedUnread:
+        """Return everything that `restored` needs."""
+        return SavedUnread(self.read_seq, self._floor, list(self._bounds), sorted(self._removed or ()))
+
+    @classmethod
+    def restored(cls, saved: SavedUnread) -> Unread:
+        """Return the count that `saved` was made of."""
+        unread = cls(saved.read_seq, ended=saved.floor)
+        unread._bounds = tuple(saved.bounds)
+        unread._removed = set(saved.removed) or None
+        return unread
 
     @property
     def count(self) -> int:

@@ -1,479 +1,480 @@
-"""The SDK for asyncio applications: the core's Client on a WebSocket that is opened again after each loss."""
+"""The public SDK: `imsim.Client`, one device of a user in an asyncio program or a notebook."""
 
 from __future__ import annotations
 
-import asyncio
+import difflib
+import os
 import random
 import time
-import uuid
-from collections import deque
+import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from ssl import SSLContext
+from typing import Any, NamedTuple, TypeVar, overload
 
-from imsim import wire
-from imsim.core import events, frames
-from imsim.core.client.client import Client
-from imsim.core.client.connection import State
-from imsim.core.client.conversations import Conversation
-from imsim.core.exceptions import RunError, UsageError
-from imsim.core.model import Code, Scene, Status, check_name
+from imsim.core import changes, events, frames
+from imsim.core.exceptions import UsageError
+from imsim.core.model import check_name
 from imsim.core.policies import Policies
-from imsim.live.connector import Connector
-from imsim.live.timer import DeadlineTimer
+from imsim.live import views
+from imsim.live.access import TokenSource
+from imsim.live.application import EVENTS
+from imsim.live.device import Device
+from imsim.live.feed import Consumer
+from imsim.live.handles import Chatroom, Friends, Group
+from imsim.live.sending import Sender, To, checked, custom_text
+from imsim.live.session import Session
+from imsim.live.state_file import StateFile
+from imsim.live.views import Conversation, Conversations, Message, Public
 
-_REMEMBERED = 10_000  # the most outcomes of sends kept, and the most messages kept that the application has not taken
+_MOST = 2**53 - 1  # a seq beyond every message
+_Function = TypeVar("_Function", bound=Callable[[Any], object])
 
 
-class LiveClient:
-    """One device of `user`. It runs in the event loop that calls `start`.
+class ReadCount(NamedTuple):
+    """How many members have read a message, and how many members there are. Neither counts the sender."""
 
-    `kind` is the kind of the device, such as phone or desktop. Give a `token`, or the server's `key`. With the key, the
-    client requests a token with `GET /token` before each connection. `clock` returns monotonic seconds. If it is not
-    `time.monotonic`, no deadline fires by itself; call `wake()` to handle the deadlines that are due. `draw()` returns
-    a uniform random number in [0, 1). `on_event` receives every event of the core's Client, in order; it may call this
-    client.
+    read: int
+    members: int
 
-    `machine` is the core's Client. `connector` owns the connection. `activity` counts the calls to the machine. A test
-    can set `lose`, a predicate: a frame for which it returns true is lost, in either direction.
 
-    Raises: UsageError for an invalid URL or name, or if both `token` and `key` are missing.
+class Client(Sender):
+    """A device of a user, connected to a server. Use it in an `async with` block, or call `start` and `close`.
+
+    The client logs in, connects again after a loss, gets new tokens, and repeats what was not acknowledged. It shows
+    each message once and in order. Nothing counts as read before the application calls `mark_read`.
+
+    Recipients and conversations (`to`, `conversation`) are the name of a user (`"bob"`), the id of a conversation
+    (`"group:team"`, `"chatroom:lounge"`), or an object: a Conversation, a Message of it, a Group or a Chatroom.
+
+    Every method can raise ClientEnded: once the server has ended the client, or the application has closed it, each
+    call fails at once. Methods that change something raise SendError; methods that ask for something raise ClientError.
+    All of them are RunError, and have `code` and `retry`. UsageError means that an argument is wrong.
+
+    Args:
+        url: the address of the server, such as `ws://127.0.0.1:8765`.
+        user: the name of the user.
+        token: a token for the login.
+        key: the server's key, with which the client gets tokens by itself.
+        token_source: an async function that returns a token. Exactly one of token, key and token_source is given.
+        device: the name of this device. A second client with the same user and device ends the first one.
+        kind: the kind of the device, such as `mobile`; it matters if the server allows one device of each kind.
+        state: a file that keeps the positions of this device, so that a restarted program does not receive its history
+            again. It is created if it does not exist.
+        first_sync: without saved state, fetch only this many of the newest messages of each conversation. None fetches
+            everything. `history` has the others.
+        queue: the number of events that wait for the application, at most. The oldest are dropped beyond that.
+        policies: the client's own times, such as `send_timeout`; by default those of a default server.
+        ssl: the TLS settings for `wss://`; by default those of the system.
+
+    Example:
+        >>> import asyncio
+        >>> async def main(url):
+        ...     async with imsim.Client(url, "alice", key="imsim") as me:
+        ...         sent = await me.send_text("bob", "are you there?")
+        ...         return sent.seq, sent.status, me.conversations
+        >>> with imsim.serve("office") as server:
+        ...     asyncio.run(main(server.url))
+        (1, 'success', [<Conversation p2p:alice:bob, 0 unread>])
     """
+
+    #: The clock and the random numbers of the device. Tests replace them.
+    _clock = staticmethod(time.monotonic)
+    _wall = staticmethod(time.time)
+    _draw = staticmethod(random.random)
 
     def __init__(
         self,
         url: str,
         user: str,
-        device: str = "d0",
         *,
-        kind: str = "",
         token: str | None = None,
         key: str | None = None,
+        token_source: TokenSource | None = None,
+        device: str = "python",
+        kind: str = "",
+        state: str | os.PathLike[str] | None = None,
+        first_sync: int | None = None,
+        queue: int = 10_000,
         policies: Policies | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        draw: Callable[[], float] = random.random,
         ssl: SSLContext | None = None,
-        on_event: Callable[[events.ClientEvent], None] | None = None,
     ) -> None:
-        self._policies = policies or Policies()
-        self.connector = Connector(self, url, user, key, self._policies, ssl)
-        if token is None and key is None:
-            raise UsageError(f"{user}: no token and no key; give a token, or the server's key to request a token")
-        self.url = url
-        self.user = check_name("user", user)
-        self.device = check_name("device", device)
-        self.activity = 0
-        self.lose: Callable[[frames.FromClient | frames.ToClient], bool] = lambda frame: False
-        self.messages = Messages()
-        self._clock = clock
-        self._on_event = on_event
-        self._events: deque[events.ClientEvent] = deque()
-        port = _Port(self.connector, self._transmit, self._events)
-        self.machine = Client(port, user, device, token or "", self._policies, draw, kind)
-        self._timer = DeadlineTimer(self.machine, clock, self.wake)
-        self._watchers: list[tuple[Callable[[events.ClientEvent], bool], asyncio.Future[events.ClientEvent]]] = []
-        self._outcomes: dict[str, events.Acked | events.SendFailed] = {}
-        self._draining = False
+        if first_sync is not None:
+            _check_count("first_sync", first_sync, 1)
+        _check_count("queue", queue, 1)
+        policies = replace(policies or Policies(), first_sync=first_sync or 0)
+        made = Device(
+            url,
+            user,
+            device,
+            kind=kind,
+            token=token,
+            key=key,
+            token_source=token_source,
+            policies=policies,
+            clock=self._clock,
+            wall=self._wall,
+            draw=self._draw,
+            ssl=ssl,
+            on_event=lambda event: self._session.on_event(event),
+            shows_at_once=False,
+            first_sync_once=True,
+        )
+        file = StateFile(state, user) if state is not None else None
+        self._session = Session(made, policies, file, queue)
+        self._machine = made.machine
 
-    # --- for the application ----------------------------------------------------------------------------------------
+    # --- the connection ---------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Connect, log in and fetch the missed messages. Then stay connected until `stop`.
+    async def start(self) -> Client:
+        """Connect, log in and fetch the missed messages, and return this client. `async with` calls it.
 
-        Raises: RunError if the first attempt fails: there is no server, or the server refuses the login.
+        Raises:
+            ClientEnded: the server refuses the login.
+            ClientError: the first attempt fails; the server does not answer, for example.
+            UsageError: the client was started before, or the file `state` cannot be used.
         """
-        watch = self._watch(lambda event: isinstance(event, events.Ready | events.Disconnected | events.Ended))
-        self.start_nowait()
-        event = await watch
-        if isinstance(event, events.Ended):
-            raise RunError(f"the server at {self.url} refused {self.user}: {event.code}: {event.text}")
-        if isinstance(event, events.Disconnected):
-            await self.stop()
-            if self.connector.failure:
-                raise RunError(f"no server at {self.url}: {self.connector.failure}; start one, or correct the address")
-            raise RunError(f"{self.user} could not log in at {self.url}: {event.code or 'the connection was lost'}")
+        await self._session.start()
+        return self
 
-    def start_nowait(self) -> None:
-        """Begin to connect, and return at once. The client retries until it is online or refused; events report it."""
-        self.messages.resume()
-        self.machine.start(self._clock())
-        self._drain()
+    async def close(self) -> None:
+        """End the client: calls that wait fail at once, and the state is saved. Repeating the call is harmless.
 
-    async def stop(self) -> None:
-        """Close the connection and stay offline. The next `start` resends the messages without an acknowledgement."""
-        self.machine.stop(self._clock())
-        self._drain()
-        await self.connector.closed()
-        self.messages.end()
+        `async with` calls it. The server may have stored a message whose send still waits.
+        """
+        await self._session.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until the client is closed, for a program that works with handlers only.
+
+        Raises:
+            ClientEnded: the server has ended the session.
+        """
+        await self._session.wait_closed()
+
+    async def __aenter__(self) -> Client:
+        return await self.start()
+
+    async def __aexit__(self, error: type[BaseException] | None, *_: object) -> None:
+        await self._session.close(failed=error is not None)
 
     @property
-    def state(self) -> State:
-        return self.machine.state
+    def url(self) -> str:
+        """The address of the server."""
+        return self._session.device.url
 
-    def send(
-        self,
-        scene: Scene | str,
-        to: str,
-        content: str,
-        id_client: str | None = None,
-        *,
-        type: str = "text",
-        file: dict[str, object] | None = None,
-        custom: str | None = None,
-    ) -> str:
-        """Send a message, at once or as soon as the client is online, and return its idClient.
+    @property
+    def user(self) -> str:
+        """The name of the user."""
+        return self._session.user
 
-        `wait_stored` and the events Acked and SendFailed identify the message by its idClient. To retry a failed send,
-        pass its idClient as `id_client`.
+    @property
+    def device(self) -> str:
+        """The name of this device."""
+        return self._session.device.device
+
+    @property
+    def state(self) -> str:
+        """The state: `new`, `connecting`, `logging_in`, `syncing`, `online`, `offline` (waiting), `ended`, `closed`."""
+        return self._session.state
+
+    @property
+    def limits(self) -> frames.Limits:
+        """The limits of the server, such as `content_bytes`; before the first login, those of a default server."""
+        return self._machine.limits
+
+    @property
+    def windows(self) -> frames.Windows:
+        """The time windows of the server in seconds, such as `recall`; before the first login, the defaults."""
+        return self._machine.windows
+
+    @property
+    def dropped(self) -> int:
+        """The number of events that were dropped because the application did not take them: see `queue`."""
+        return self._session.application.feed.dropped
+
+    # --- receiving --------------------------------------------------------------------------------------------------
+
+    def messages(self, *, own: bool = False, notifications: bool = False) -> Messages:
+        """Return an asynchronous iterator over the messages that arrive: `async for message in me.messages()`.
+
+        Each iterator has all messages from its creation on. If no other one is open, it begins with the messages of
+        other users that arrived since the last one, or since the start. It ends when the application closes the client.
+        If the server ends the client, the iterator raises ClientEnded after the last message. Tasks can share an
+        iterator; each message goes to one of them.
+
+        Args:
+            own: also the messages that other devices of this user send, from now on.
+            notifications: also the notices in conversations, such as a new member of a group, from now on.
         """
-        if id_client is None:
-            id_client = uuid.uuid4().hex
-        self._outcomes.pop(id_client, None)
-        self.machine.send(Scene(scene), to, content, id_client, self._clock(), type=type, file=file, custom=custom)
-        self._drain()
-        return id_client
+        names = {"message", *(["sent"] if own else ()), *(["notification"] if notifications else ())}
+        return Messages(self._session, frozenset(names))
 
-    async def wait_stored(self, id_client: str) -> events.Acked:
-        """Wait until the message is stored, and return its acknowledgement.
+    @overload
+    def on(self, event: str) -> Callable[[_Function], _Function]: ...
+    @overload
+    def on(self, event: str, function: _Function) -> _Function: ...
+    def on(self, event: str, function: Callable[[Any], object] | None = None) -> Any:
+        """Call a function for each event of a kind: `me.on("message", print)`. It can be a decorator.
 
-        Raises: RunError if the server rejects the message or answers no attempt; UsageError if this client does not
-        know the idClient, or no longer remembers it.
+        The table in docs/client.md lists the events and their values. An async function is called for one event at a
+        time, in order; other functions are called at once and must not block. An exception in a function is logged.
+        Register functions before the start to receive all events. The first function for `message` also gets the
+        messages that arrived since the start.
+
+        Args:
+            event: the name of the event, such as `message`, `read`, `recalled`, `system` or `ended`.
+            function: a function of the event's value, async or not. None returns a decorator.
         """
-        outcome: events.ClientEvent | None = self._outcomes.get(id_client)
-        if outcome is None:
-            if self.machine.status(id_client) is not Status.SENDING:
-                raise UsageError(f"idClient {id_client!r}: unknown: this client has not sent it, or sent it long ago")
-            outcome = await self._watch(
-                lambda event: isinstance(event, events.Acked | events.SendFailed) and event.id_client == id_client
-            )
-        if isinstance(outcome, events.Acked):
-            return outcome
-        assert isinstance(outcome, events.SendFailed)
-        raise RunError(f"message {id_client}: not stored: {outcome.code}: {outcome.text}")
+        self._check_event(event)
+        if function is None:
+            return lambda function: self.on(event, function)
+        if not callable(function):
+            raise UsageError(f"function: must be a function of one value (got {type(function).__name__})")
+        self._session.application.on(event, function)
+        return function
 
-    def read(self, conversation_id: str) -> None:
-        """Mark every message that the conversation shows as read."""
-        self.machine.read(conversation_id, self._clock())
-        self._drain()
+    def off(self, event: str, function: Callable[[Any], object]) -> None:
+        """Do not call a function any longer.
 
-    async def create_group(self, name: str, members: list[str]) -> str:
-        """Create a group of this user and `members`, and return the conversation's id. Repeating the call is harmless.
-
-        Raises: RunError if the server refuses, or does not answer within the time that the attempts of a send take.
+        Args:
+            event: the name of the event.
+            function: the function that `on` received.
         """
-        id_client = f"create:{name}"
-        self._outcomes.pop(id_client, None)
-        self.machine.create_group(name, members, self._clock(), id_client)
-        self._drain()
-        return (await self.wait_stored(id_client)).conversation_id
+        self._check_event(event)
+        self._session.application.off(event, function)
 
-    async def change(
-        self,
-        scene: Scene | str,
-        to: str,
-        event: str,
-        targets: Iterable[str] = (),
-        data: dict[str, object] | None = None,
-        id_client: str | None = None,
-    ) -> events.Acked:
-        """Change a group, a friendship or a message, and return once the change is stored.
+    @staticmethod
+    def _check_event(event: str) -> None:
+        if event not in EVENTS:
+            near = difflib.get_close_matches(str(event), EVENTS, 3, 0.5)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise UsageError(f"event: {hint}must be one of {', '.join(EVENTS)} (got {event!r})")
 
-        docs/protocol-reference.md lists the events.
+    # --- conversations ----------------------------------------------------------------------------------------------
 
-        Raises: RunError as in `create_group`.
+    @property
+    def conversations(self) -> Conversations:
+        """The conversation list: pinned conversations first, and the latest first among each."""
+        return Conversations(views.listed(line, self.user) for line in self._machine.conversations())
+
+    def conversation(self, conversation: To) -> Conversation | None:
+        """Return a conversation of the list, or None if it is not there.
+
+        Args:
+            conversation: which one.
         """
-        id_client = id_client or uuid.uuid4().hex
-        self.machine.change(Scene(scene), to, event, id_client, self._clock(), targets=targets, data=data)
-        self._drain()
-        return await self.wait_stored(id_client)
+        line = self._machine.conversation(self._conversation_id(conversation))
+        return views.listed(line, self.user) if line is not None else None
 
-    async def enter(self, room: str, recent: int = 0) -> events.Entered:
-        """Enter a chatroom. The client enters it again after each login, until `leave`.
+    def total_unread(self, *, include_muted: bool = True) -> int:
+        """Return the number of unread messages in the conversation list.
 
-        `recent` is how many of the latest messages the server should send on entry.
-        Raises: RunError as in `create_group`.
+        Args:
+            include_muted: whether muted conversations count.
         """
-        watch = self._watch(
-            lambda event: (
-                (isinstance(event, events.Entered) and event.name == room) or _failed(event, frames.Enter.op, room)
-            )
+        return self._machine.total_unread(include_muted)
+
+    @property
+    def system_unread(self) -> int:
+        """The number of unread system messages. `mark_read("system:<user>")` clears it."""
+        return self._machine.system_unread()
+
+    async def mark_read(self, conversation: To, up_to: int | Message | None = None) -> None:
+        """Mark messages as read, on all devices of the user. The server has stored the mark when this returns.
+
+        Args:
+            conversation: which one. `mark_read(message)` marks everything up to this message.
+            up_to: the last message that was read, or its seq. None marks everything that this device has received,
+                or up to `conversation` if that is a message.
+        """
+        if up_to is None and isinstance(conversation, Message):
+            up_to = conversation
+        seq = up_to.seq if isinstance(up_to, Message) else up_to
+        if seq is not None:
+            _check_count("up_to", seq, 0)
+        id, machine = self._conversation_id(conversation), self._machine
+        await self._session.ask(frames.Read.op, id, lambda now: machine.read(id, now, seq), f"read mark of {id}")
+
+    async def history(self, conversation: To, limit: int = 50, *, before: int | Message | None = None) -> list[Message]:
+        """Return messages of a conversation from the server, the newest first.
+
+        Args:
+            conversation: which one.
+            limit: how many, at most.
+            before: only messages before this one, or before this seq.
+
+        Raises:
+            ClientError: the user has no such conversation.
+        """
+        _check_count("limit", limit, 0)
+        last = _MOST if before is None else (before.seq if isinstance(before, Message) else before) - 1
+        id, found = self._conversation_id(conversation), list[Message]()
+        self._session.check()
+        while last >= 1 and len(found) < limit:
+            page = await self._history_page(id, last)
+            visible = [message for message in page.messages if message.recalled or changes.is_visible(message)]
+            found += [views.received(message, self.user) for message in reversed(visible)]
+            last = page.messages[0].seq - 1 if page.more and page.messages else 0
+        return found[:limit]
+
+    async def _history_page(self, id: str, last: int) -> events.History:
+        page: events.History = await self._session.ask(
+            frames.History.op,
+            frames.History(id, 1, last).ref,
+            lambda now: self._machine.history(id, 1, last, now),
+            f"history of {id}",
         )
-        self.machine.enter(room, self._clock(), recent)
-        event = await self._answer(watch, f"entry of chatroom {room}")
-        assert isinstance(event, events.Entered)
-        return event
+        return page
 
-    def leave(self, room: str) -> None:
-        """Leave the chatroom."""
-        self.machine.leave(room, self._clock())
-        self._drain()
+    async def read_count(self, message: Message) -> ReadCount:
+        """Return how many members have read a message, and how many members there are, both without its sender.
 
-    def typing(self, conversation_id: str) -> None:
-        """Notify the other user of the conversation that this user is typing."""
-        self.machine.typing(conversation_id, self._clock())
-        self._drain()
+        Args:
+            message: a message of a p2p or group conversation.
+        """
+        id, seq = checked(message).conversation_id, message.seq
+        ref = frames.ReadCount(id, seq).ref
+        counted: events.ReadCounted = await self._session.ask(
+            frames.ReadCount.op, ref, lambda now: self._machine.read_count(id, seq, now), f"read count of {ref}"
+        )
+        return ReadCount(counted.read, counted.members)
+
+    async def set_conversation(
+        self,
+        conversation: To,
+        *,
+        pinned: bool | None = None,
+        muted: bool | None = None,
+        custom: object = None,
+    ) -> None:
+        """Change the given settings of a conversation, on all devices of the user.
+
+        Args:
+            conversation: which one.
+            pinned: whether to list it first.
+            muted: whether not to alert the user, and to leave it out of `total_unread(include_muted=False)`.
+            custom: data of your own about the conversation: a text, or a value that becomes JSON.
+        """
+        id = self._conversation_id(conversation)
+        await self._session.set_conversation(id, pinned=pinned, muted=muted, custom=custom_text(custom))
+
+    async def hide(self, conversation: To) -> None:
+        """Remove a conversation from the list until its next message, and mark it as read.
+
+        Args:
+            conversation: which one.
+        """
+        id = self._conversation_id(conversation)
+        self._session.check()
+        if self._machine.conversation(id) is None:
+            return
+        ref = frames.SetConversation(id).ref
+        await self._session.ask(
+            frames.SetConversation.op, ref, lambda now: self._machine.hide(id, now), f"settings of {id}"
+        )
+
+    # --- groups, chatrooms, friends, devices ------------------------------------------------------------------------
+
+    def group(self, name: str) -> Group:
+        """Return a group, whether it exists or not. It has the methods for members and settings.
+
+        Args:
+            name: the name of the group.
+        """
+        return Group(self._session, name)
+
+    async def create_group(
+        self,
+        name: str,
+        members: Iterable[str] = (),
+        *,
+        title: str = "",
+        join: str = "invite",
+        consent: bool = False,
+    ) -> Group:
+        """Create a group with this user as owner, and return it.
+
+        Args:
+            name: the name, which no other group has.
+            members: the users to add.
+            title: the display name.
+            join: how other users become members: `open`, `approval` or `invite`.
+            consent: whether the members must accept first.
+
+        Raises:
+            SendError: the server refuses; the code is `conflict` if the group exists already.
+        """
+        if isinstance(members, str):
+            raise UsageError(f"members: must be a list of users (got the text {members!r})")
+        group = self.group(name)
+        await group.create(*members, title=title, join=join, consent=consent)
+        return group
+
+    def chatroom(self, name: str) -> Chatroom:
+        """Return a chatroom, with the methods to enter and to leave it.
+
+        Args:
+            name: the name of the room.
+        """
+        return Chatroom(self._session, name)
+
+    @property
+    def friends(self) -> Friends:
+        """The friends of the user, with the methods for requests and blocks."""
+        return Friends(self._session)
 
     async def end_session(self, device: str) -> None:
         """Log out another device of this user.
 
-        Raises: RunError as in `create_group`.
+        Args:
+            device: the name of the device.
         """
-        watch = self._watch(
-            lambda event: (
-                event == events.RequestDone(frames.EndSession.op, device)
-                or _failed(event, frames.EndSession.op, device)
-            )
+        check_name("device", device)
+        await self._session.ask(
+            frames.EndSession.op,
+            device,
+            lambda now: self._machine.end_session(device, now),
+            f"end of the session of {device}",
         )
-        self.machine.end_session(device, self._clock())
-        await self._answer(watch, f"end of the session of {device}")
 
-    async def read_count(self, conversation_id: str, seq: int) -> events.ReadCounted:
-        """Return how many members have read this message, and how many members there are, both without its sender.
+    def __repr__(self) -> str:
+        return f"<imsim client {self.user}/{self.device} at {self.url}, {self.state}>"
 
-        Raises: RunError as in `create_group`.
-        """
-        ref = frames.ReadCount(conversation_id, seq).ref
-        watch = self._watch(
-            lambda event: (
-                (isinstance(event, events.ReadCounted) and f"{event.conversation_id}:{event.seq}" == ref)
-                or _failed(event, frames.ReadCount.op, ref)
-            )
-        )
-        self.machine.read_count(conversation_id, seq, self._clock())
-        event = await self._answer(watch, f"read count of {ref}")
-        assert isinstance(event, events.ReadCounted)
-        return event
 
-    async def history(self, conversation_id: str, first: int, last: int) -> events.History:
-        """Return the messages from seq `first` to `last`, both included.
+class Messages(Public):
+    """An asynchronous iterator over the messages that a client receives: see `Client.messages`."""
 
-        If they do not fit into one page, return the latest of them, with `more` set.
-        Raises: RunError as in `create_group`.
-        """
-        ref = frames.History(conversation_id, first, last).ref
-        watch = self._watch(
-            lambda event: (
-                (
-                    isinstance(event, events.History)
-                    and (event.conversation_id, event.first, event.last) == (conversation_id, first, last)
-                )
-                or _failed(event, frames.History.op, ref)
-            )
-        )
-        self.machine.history(conversation_id, first, last, self._clock())
-        event = await self._answer(watch, f"history {ref}")
-        assert isinstance(event, events.History)
-        return event
-
-    def set_conversation(
-        self,
-        conversation_id: str,
-        *,
-        pinned: bool | None = None,
-        muted: bool | None = None,
-        custom: str | None = None,
-        blocked: bool | None = None,
-    ) -> None:
-        """Change the given settings of the conversation, on all devices of the user. They apply here at once.
-
-        If the server refuses, the event RequestFailed reports it and the previous values return.
-        """
-        self.machine.set_conversation(
-            conversation_id, self._clock(), pinned=pinned, muted=muted, custom=custom, blocked=blocked
-        )
-        self._drain()
-
-    def hide(self, conversation_id: str) -> None:
-        """Remove the conversation from the list on all devices, until its next message. Its messages become read."""
-        self.machine.hide(conversation_id, self._clock())
-        self._drain()
-
-    def conversations(self) -> list[Conversation]:
-        """Return the conversation list: pinned conversations first, and the latest first among each."""
-        return self.machine.conversations()
-
-    def total_unread(self, include_muted: bool = True) -> int:
-        """Return the unread count of the whole conversation list, with or without muted conversations."""
-        return self.machine.total_unread(include_muted)
-
-    def system_unread(self) -> int:
-        """Return the count of unread system messages. Mark them as read with `read("system:<user>")`."""
-        return self.machine.system_unread()
-
-    # --- for tests --------------------------------------------------------------------------------------------------
-
-    def wake(self) -> None:
-        """Handle every deadline that is due by the clock."""
-        now = self._clock()
-        while (deadline := self.machine.next_deadline()) is not None and deadline <= now:
-            self.machine.handle_timer(now)
-            self._drain()
-
-    def break_connection(self) -> None:
-        """Simulate a network failure: data in flight is lost, and the machine learns at once that it is offline."""
-        self.connector.abort()
+    def __init__(self, session: Session, names: frozenset[str]) -> None:
+        self._session = session
+        self._consumer = session.application.open_loop(names)
+        # A loop that ends by `break` drops its iterator.
+        weakref.finalize(self, _closed, session, self._consumer).atexit = False
 
     @property
-    def connected(self) -> bool:
-        return self.connector.connected
-
-    @property
-    def connecting(self) -> bool:
-        """Whether an attempt to connect is under way."""
-        return self.connector.connecting
-
-    # --- called by the connector ------------------------------------------------------------------------------------
-
-    def connection_opened(self, token: str | None) -> None:
-        if token is not None:
-            self.machine.token = token
-        self.machine.connected(self._clock())
-        self._drain()
-
-    def connection_lost(self) -> None:
-        self.machine.disconnected(self._clock())
-        self._drain()
-
-    def token_refused(self, reason: str) -> None:
-        self._machine_receive(frames.Refused(Code.BAD_TOKEN, False, reason))
-
-    def text_received(self, text: bytes) -> None:
-        try:
-            frame = wire.decode_from_server(text)
-        except wire.UnknownOp:
-            return  # a newer server may send frames that this client does not know
-        except wire.WireError as error:
-            # The server would send the frame again, or its content would be lost silently. So the client ends, and the
-            # application receives the reason.
-            reason = f"the server sent a frame that this client cannot read: {error}"
-            self._machine_receive(frames.Refused(Code.BAD_FRAME, False, reason))
-            return
-        if not self.lose(frame):
-            self._machine_receive(frame)
-
-    def _machine_receive(self, frame: frames.ToClient) -> None:
-        self.machine.receive(frame, self._clock())
-        self._drain()
-
-    # --- called by the machine --------------------------------------------------------------------------------------
-
-    def _transmit(self, frame: frames.FromClient) -> None:
-        if self.connector.connected and not self.lose(frame):
-            self.connector.send(wire.encode(frame))
-
-    # --- events -----------------------------------------------------------------------------------------------------
-
-    def _drain(self) -> None:
-        """Dispatch the machine's events. Run it after every call to the machine.
-
-        The receivers of the events may call the machine again.
-        """
-        self.activity += 1
-        self._timer.touch()
-        if self._draining:
-            return
-        self._draining = True
-        try:
-            while self._events:
-                self._dispatch(self._events.popleft())
-        finally:
-            self._draining = False
-
-    def _dispatch(self, event: events.ClientEvent) -> None:
-        if isinstance(event, events.Acked | events.SendFailed):
-            self._outcomes[event.id_client] = event
-            if len(self._outcomes) > _REMEMBERED:
-                del self._outcomes[next(iter(self._outcomes))]
-        elif isinstance(event, events.Shown):
-            self.messages.put(event)
-        elif isinstance(event, events.Ended):
-            self.messages.end()
-        if self._watchers:
-            waiting = []
-            for matches, future in self._watchers:
-                if future.done():
-                    continue
-                if matches(event):
-                    future.set_result(event)
-                else:
-                    waiting.append((matches, future))
-            self._watchers = waiting
-        if self._on_event is not None:
-            try:
-                self._on_event(event)
-            except Exception as error:  # an error of the application must not end the connection
-                context = {"message": "on_event failed", "exception": error}
-                asyncio.get_running_loop().call_exception_handler(context)
-
-    async def _answer(self, watch: asyncio.Future[events.ClientEvent], request: str) -> events.ClientEvent:
-        """Wait for `watch`, the answer to the request just made. The machine resends the request meanwhile.
-
-        `request` names the request in errors. Raises: RunError if it fails or gets no answer.
-        """
-        self._drain()
-        done, _ = await asyncio.wait([watch], timeout=self._policies.send_attempts * self._policies.send_timeout)
-        if not done:
-            watch.cancel()
-            raise RunError(f"{request}: no answer from {self.url}")
-        event = watch.result()
-        if isinstance(event, events.RequestFailed):
-            raise RunError(f"{request}: {event.code}: {event.text}")
-        return event
-
-    def _watch(self, matches: Callable[[events.ClientEvent], bool]) -> asyncio.Future[events.ClientEvent]:
-        """Return a future of the next event for which `matches` returns true."""
-        future: asyncio.Future[events.ClientEvent] = asyncio.get_running_loop().create_future()
-        self._watchers.append((matches, future))
-        return future
-
-
-def _failed(event: events.ClientEvent, request: str, ref: str) -> bool:
-    return isinstance(event, events.RequestFailed) and (event.request, event.ref) == (request, ref)
-
-
-class Messages:
-    """The queue of messages that the client has shown: `async for shown in client.messages` takes them.
-
-    The loop ends when the application stops the client or the server ends it. The queue keeps the latest 10,000
-    messages; `dropped` counts the older ones that the application did not take.
-    """
-
-    def __init__(self) -> None:
-        self.dropped = 0
-        self._shown: deque[events.Shown] = deque(maxlen=_REMEMBERED)
-        self._ended = False
-        self._arrived = asyncio.Event()
-
-    def put(self, event: events.Shown) -> None:
-        self.dropped += len(self._shown) == _REMEMBERED
-        self._shown.append(event)
-        self._arrived.set()
-
-    def resume(self) -> None:
-        self._ended = False
-
-    def end(self) -> None:
-        self._ended = True
-        self._arrived.set()
+    def dropped(self) -> int:
+        """The number of messages that were dropped, because this loop did not take them in time."""
+        return self._consumer.dropped
 
     def __aiter__(self) -> Messages:
         return self
 
-    async def __anext__(self) -> events.Shown:
-        while not self._shown:
-            if self._ended:
-                raise StopAsyncIteration
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._shown.popleft()
+    async def __anext__(self) -> Message:
+        entry = await self._consumer.take()
+        if entry is not None:
+            message = entry.item
+            assert isinstance(message, Message)
+            return message
+        error = self._session.end()
+        if error is not None:
+            raise error
+        raise StopAsyncIteration
 
 
-class _Port:
-    """The port of the core's Client."""
+def _closed(session: Session, consumer: Consumer) -> None:
+    session.application.close_loop(consumer)
 
-    def __init__(
-        self, connector: Connector, transmit: Callable[[frames.FromClient], None], events: deque[events.ClientEvent]
-    ) -> None:
-        self.connect = connector.connect
-        self.send = transmit
-        self.close = connector.close
-        self.emit = events.append
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UsageError(f"{name}: must be a whole number, {least} or more (got {value!r})")

@@ -17,7 +17,8 @@ from imsim.core.exceptions import UsageError
 from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.core.sizes import largest_taken
-from imsim.live.credentials import Unauthorized, get_token
+from imsim.live.access import Access, TokenSourceFailed
+from imsim.live.credentials import Unauthorized
 from imsim.live.log import LOGGER
 from imsim.live.websocket import WebSocket, text_frame
 
@@ -27,8 +28,8 @@ _OPEN_TIMEOUT = 10.0  # seconds of real time for the token and the handshake
 class Owner(Protocol):
     """The client that owns a connector."""
 
-    def connection_opened(self, token: str | None) -> None:
-        """Handle an open connection. `token` is the token that was requested for it, if any."""
+    def connection_opened(self, token: str) -> None:
+        """Handle an open connection. `token` is the token for the login."""
         ...
 
     def connection_lost(self) -> None:
@@ -45,7 +46,7 @@ class Owner(Protocol):
 
 
 class Connector:
-    """The connector of one client to the server at `url`. With the server's `key`, each attempt first requests a token.
+    """The connector of one client to the server at `url`. Each attempt first gets a token from `access`.
 
     `failure` is the reason why the latest attempt failed. `departed` holds the local addresses of released sockets,
     for `run_until_idle`.
@@ -53,19 +54,16 @@ class Connector:
     Raises: UsageError for an invalid URL.
     """
 
-    def __init__(
-        self, owner: Owner, url: str, user: str, key: str | None, policies: Policies, ssl: SSLContext | None
-    ) -> None:
+    def __init__(self, owner: Owner, url: str, access: Access, policies: Policies, ssl: SSLContext | None) -> None:
         try:
             self._uri = parse_uri(url)
-        except (InvalidURI, ValueError):
+        except (InvalidURI, ValueError, TypeError, AttributeError):
             raise UsageError(f"url: must be ws://host:port or wss://host:port (got {url!r})") from None
         self.url = url
         self.failure = ""
         self.departed: list[object] = []
         self._owner = owner
-        self._user = user
-        self._key = key
+        self._access = access
         self._policies = policies
         self._ssl = (ssl or create_default_context()) if self._uri.secure else None
         self._attempt: asyncio.Task[None] | None = None
@@ -127,11 +125,10 @@ class Connector:
 
     async def _connect(self) -> None:
         attempt = asyncio.current_task()
-        token = socket = None
+        token, socket = "", None
         try:
             async with asyncio.timeout(_OPEN_TIMEOUT):
-                if self._key is not None:
-                    token = await get_token(self._uri, self._user, self._key, self._ssl)
+                token = await self._access.token(self._uri, self._ssl)
                 socket = await self._open_socket()
         except TimeoutError:
             self.failure = f"no answer within {_OPEN_TIMEOUT:g} s"
@@ -139,6 +136,9 @@ class Connector:
             self.failure = os.strerror(error.errno) if error.errno else str(error)
         except EOFError as error:
             self.failure = str(error)
+        except TokenSourceFailed as error:
+            self.failure = str(error)
+            LOGGER.warning("no token for the connection to %s: %s", self.url, error)
         except Unauthorized as error:
             self._finish(attempt)
             self._owner.token_refused(str(error))

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from imsim.live.client import LiveClient
+from imsim.live.device import Device
 from imsim.live.server import Server
 from imsim.live.stores import Store
 
 
-async def run_until_idle(server: Server | None, store: Store, clients: Collection[LiveClient]) -> None:
+async def run_until_idle(server: Server | None, store: Store, devices: Collection[Device]) -> None:
     """Return once all activity that needs no passing of time has ended.
 
     Each round waits for everything in flight: attempts to connect, lost connections, frames in both directions and
     requests to the store. The function returns after a round in which no machine was called.
     """
     before = None
-    while (activity := _activity(server, clients)) != before:
+    while (activity := _activity(server, devices)) != before:
         before = activity
-        for client in clients:
-            connector = client.connector
+        for device in devices:
+            connector = device.connector
             await connector.attempted()
             departed, connector.departed = connector.departed, []
             if server is not None:
@@ -29,5 +29,5 @@ async def run_until_idle(server: Server | None, store: Store, clients: Collectio
         await store.flush()
 
 
-def _activity(server: Server | None, clients: Collection[LiveClient]) -> int:
-    return (server.activity if server else 0) + sum(client.activity for client in clients)
+def _activity(server: Server | None, devices: Collection[Device]) -> int:
+    return (server.activity if server else 0) + sum(device.activity for device in devices)

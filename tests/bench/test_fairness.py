@@ -17,9 +17,10 @@ import time
 
 import pytest
 from bench.race import note
+from websockets.uri import parse_uri
 
 import imsim
-from imsim.live import LiveClient
+from imsim.live.credentials import get_token
 
 KEY = "a key of the benchmark"
 RATE = 200.0  # messages per second of the other users
@@ -93,24 +94,20 @@ while time.monotonic() < end:
 
 async def latencies(url: str, seconds: float, attack: tuple[str, bool] | None) -> list[float]:
     """The seconds from each send to its push, while the attack runs."""
-    alice, bob, mallory = (LiveClient(url, user, key=KEY) for user in ("alice", "bob", "mallory"))
-    for client in (alice, bob):
-        await client.start()
+    alice, bob = [await imsim.Client(url, user, key=KEY).start() for user in ("alice", "bob")]
     sent_at: dict[str, float] = {}
     taken: list[float] = []
 
     async def receive() -> None:
-        async for got in bob.messages:
-            if got.message.content in sent_at:
-                taken.append(time.perf_counter() - sent_at[got.message.content])
+        async for got in bob.messages():
+            if got.content in sent_at:
+                taken.append(time.perf_counter() - sent_at[got.content])
 
     receiving = asyncio.create_task(receive())
     attacker = None
     if attack is not None:
         kind, logged_in = attack
-        await mallory.start()
-        token = mallory.machine.token
-        await mallory.stop()
+        token = await get_token(parse_uri(url), "mallory", KEY, None)
         login = f'{{"op":"login","device":"m","token":"{token}"}}'
         port = url.rpartition(":")[2]
         attacker = subprocess.Popen(
@@ -120,14 +117,16 @@ async def latencies(url: str, seconds: float, attack: tuple[str, bool] | None) -
     draw = random.Random(1)
     end = time.perf_counter() + seconds
     number = 0
+    sending = set()
     while (now := time.perf_counter()) < end:
         number += 1
         sent_at[f"{seconds}-{now}-{number}"] = now
-        alice.send("p2p", "bob", f"{seconds}-{now}-{number}")
+        sending.add(asyncio.create_task(alice.send_text("bob", f"{seconds}-{now}-{number}")))
         await asyncio.sleep(draw.expovariate(RATE))
     await asyncio.sleep(0.2)
+    await asyncio.gather(*sending)
     for client in (alice, bob):
-        await client.stop()
+        await client.close()
     await receiving
     if attacker is not None:
         attacker.stdout.close()

@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from imsim import live
 from imsim.core import events
 from imsim.core.client.client import Client
 from imsim.core.client.conversations import Conversation
 from imsim.core.model import MessageType, Scene, is_p2p
 from imsim.core.storage import Between, LogState, Relations, Request, Result
 from imsim.core.storage.memory import MemoryStorage
-from imsim.live import LiveClient, Server, SqliteStore, Tokens, run_until_idle
+from imsim.live import Server, SqliteStore, Tokens, run_until_idle
 from imsim.scenario import Plan, Scenario
 from imsim.scenario.sections import Limits
 from imsim.sim import Experiment
@@ -398,7 +399,7 @@ class _LiveDevice(Device):
         super().__init__(world)
         if token is None:
             token, _ = world.tokens.issue(user, world.clock())
-        self.client = LiveClient(
+        self.client = live.Device(
             world.server.url,
             user,
             device,
@@ -414,8 +415,7 @@ class _LiveDevice(Device):
 
     def act(self, action: Callable[[float], object]) -> None:
         async def in_the_loop() -> None:
-            action(self.world.clock())
-            self.client._drain()
+            self.client.perform(action)
 
         self._run(in_the_loop())
 

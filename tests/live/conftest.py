@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
+import imsim
 from imsim.core import events
+from imsim.core.exceptions import RunError
+from imsim.core.model import Scene
 from imsim.core.policies import Policies
-from imsim.live import LiveClient, MemoryStore, Server, Store, run_until_idle
+from imsim.live import Device, MemoryStore, Server, Store, run_until_idle
 from imsim.testing import ManualClock
 
 KEY = "a key of the tests"
@@ -30,15 +33,83 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+class Phone(Device):
+    """A device that a test drives. `seen` has all events; `send` returns at once, and `wait_stored` waits."""
+
+    def __init__(self, url: str, user: str, device: str = "d0", **arguments: Any) -> None:
+        self.seen: list[events.ClientEvent] = []
+        self._changed = asyncio.Event()
+        super().__init__(url, user, device, on_event=self._see, **arguments)
+
+    def _see(self, event: events.ClientEvent) -> None:
+        self.seen.append(event)
+        self._changed.set()
+
+    async def wait_for(self, matches: Callable[[events.ClientEvent], bool], since: int = 0) -> Any:
+        """Return the first event from the number `since` on for which `matches` is true."""
+        while True:
+            for event in self.seen[since:]:
+                if matches(event):
+                    return event
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def start(self) -> None:  # type: ignore[override]
+        since = len(self.seen)
+        super().start()
+        event = await self.wait_for(lambda e: isinstance(e, events.Ready | events.Disconnected | events.Ended), since)
+        if isinstance(event, events.Ended):
+            raise RunError(f"the server refused {self.user}: {event.code}: {event.text}")
+        if isinstance(event, events.Disconnected):
+            raise RunError(f"not online: {event.code} {self.connector.failure}")
+
+    def start_nowait(self) -> None:
+        super().start()
+
+    def send(self, scene: str, to: str, content: str, id_client: str | None = None, **fields: Any) -> str:
+        id_client = id_client or f"m{len(self.seen)}-{content[:50]}"
+        self.perform(lambda now: self.machine.send(Scene(scene), to, content, id_client, now, **fields))
+        return id_client
+
+    async def wait_stored(self, id_client: str) -> events.Acked:
+        """Return the latest answer to this send."""
+
+        def answers(event: events.ClientEvent) -> bool:
+            return isinstance(event, events.Acked | events.SendFailed) and event.id_client == id_client
+
+        event = next((e for e in reversed(self.seen) if answers(e)), None)
+        if event is None or self.machine.status(id_client) == "sending":
+            event = await self.wait_for(answers, len(self.seen))
+        if isinstance(event, events.SendFailed):
+            raise RunError(f"{event.code}: {event.text}")
+        return event
+
+    async def create_group(self, name: str, members: list[str]) -> str:
+        self.perform(lambda now: self.machine.create_group(name, members, now))
+        return (await self.wait_stored(f"create:{name}")).conversation_id
+
+    async def enter(self, room: str) -> None:
+        since = len(self.seen)
+        self.perform(lambda now: self.machine.enter(room, now))
+        await self.wait_for(lambda event: isinstance(event, events.Entered) and event.name == room, since)
+
+    def read(self, conversation_id: str) -> None:
+        self.perform(lambda now: self.machine.read(conversation_id, now))
+
+
 class World:
-    """A server and its clients, with a clock that is moved by hand. Deadlines fire only in `advance`."""
+    """A server and its clients, with a clock that is moved by hand. Deadlines fire only in `advance`.
+
+    `client` and `online` return devices that a test drives; `sdk` returns a client of the public SDK.
+    """
 
     def __init__(self, policies: Policies | None = None, store: Store | None = None, **server: Any) -> None:
         self.policies = policies or Policies()
         self.store: Store = store or MemoryStore()
         self.clock = ManualClock()
         self.wall = ManualClock(1_700_000_000.0)
-        self.clients: list[LiveClient] = []
+        self.clients: list[Device] = []
+        self.sdks: list[imsim.Client] = []
         self._arguments = server
         self.server = self._server()
 
@@ -48,7 +119,7 @@ class World:
             self.store,
             key=KEY,
             clock=self.clock,
-            wall=lambda: self.wall.now + self.clock.now,
+            wall=self._wall,
             **self._arguments,
         )
 
@@ -57,6 +128,8 @@ class World:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for sdk in self.sdks:
+            await sdk.close()
         for client in self.clients:
             await client.stop()
         await self.server.stop()
@@ -69,27 +142,37 @@ class World:
     def token(self, user: str) -> str:
         return self.server._tokens.issue(user, self.wall.now + self.clock.now)[0]
 
-    def client(self, user: str, device: str = "d0", **arguments: Any) -> LiveClient:
-        seen: list[events.ClientEvent] = []
+    def _wall(self) -> float:
+        return self.wall.now + self.clock.now
+
+    def client(self, user: str, device: str = "d0", **arguments: Any) -> Phone:
         if not {"token", "key"} & arguments.keys():
             arguments["token"] = self.token(user)
-        client = LiveClient(
-            self.url,
-            user,
-            device,
-            policies=self.policies,
-            clock=self.clock,
-            draw=lambda: 0.5,
-            on_event=seen.append,
-            **arguments,
-        )
-        client.seen = seen  # type: ignore[attr-defined]
-        self.clients.append(client)
-        return client
+        clocks = {"clock": self.clock, "wall": self._wall, "draw": lambda: 0.5}
+        phone = Phone(self.url, user, device, policies=self.policies, **clocks, **arguments)
+        self.clients.append(phone)
+        return phone
 
-    async def online(self, user: str, device: str = "d0") -> LiveClient:
+    async def online(self, user: str, device: str = "d0") -> Phone:
         client = self.client(user, device)
         await client.start()
+        return client
+
+    def sdk(self, user: str, **arguments: Any) -> imsim.Client:
+        """Return a client of the public SDK with the clocks of this world."""
+        if not {"token", "key", "token_source"} & arguments.keys():
+            arguments["token"] = self.token(user)
+        arguments.setdefault("policies", self.policies)
+        world = self
+
+        class Client(imsim.Client):
+            _clock = world.clock
+            _draw = staticmethod(lambda: 0.5)
+            _wall = staticmethod(world._wall)
+
+        client = Client(self.url, user, **arguments)
+        self.sdks.append(client)
+        self.clients.append(client._session.device)
         return client
 
     async def run_until_idle(self) -> None:
@@ -128,11 +211,11 @@ def world() -> type[World]:
 
 
 @pytest.fixture
-def shown() -> Callable[[LiveClient], list[str]]:
+def shown() -> Callable[[Phone], list[str]]:
     """A function that returns the contents of the messages that a client has shown, in order, without notices."""
 
-    def contents(client: LiveClient) -> list[str]:
-        shown = (e.message for e in client.seen if isinstance(e, events.Shown))  # type: ignore
+    def contents(client: Phone) -> list[str]:
+        shown = (e.message for e in client.seen if isinstance(e, events.Shown))
         return [message.content for message in shown if message.type != "notification"]
 
     return contents

@@ -13,7 +13,7 @@ from imsim.core import events, storage
 from imsim.core.exceptions import BadName, RunError, UsageError
 from imsim.core.model import Code
 from imsim.core.policies import Policies
-from imsim.live import LiveClient, MemoryStore, Server, Tokens
+from imsim.live import Device, MemoryStore, Server, Tokens
 
 
 def test_token_is_valid_for_its_user_until_it_expires():
@@ -175,7 +175,7 @@ async def test_other_paths_have_their_own_answers(world):
         assert (await asyncio.to_thread(get, port, "/token", "POST"))[0] >= 400
 
 
-async def test_client_with_the_key_requests_a_token_for_each_connection(world, key):
+async def test_client_with_the_key_requests_a_new_token_when_its_token_expires(world, key):
     async with world() as w:
         client = w.client("alice", key=key)
         await client.start()
@@ -214,9 +214,9 @@ async def test_deadlines_fire_by_themselves_with_the_default_clocks(key):
     server = Server(policies, store, key=key)
     await server.start()
     pongs = asyncio.Queue()
-    client = LiveClient(server.url, "alice", key=key, policies=policies)
+    client = Device(server.url, "alice", key=key, policies=policies)
     client.lose = lambda frame: frame.op == "pong" and (pongs.put_nowait(frame) or False)
-    await client.start()
+    client.start()
     await pongs.get()
     await pongs.get()
     await client.stop()

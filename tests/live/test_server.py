@@ -103,12 +103,11 @@ async def test_foreign_client_exchanges_acknowledged_messages(world, shown):
             assert foreign.get() == {"op": "done", "request": "read", "ref": "p2p:alice:bob"}
 
         async def answer() -> None:
-            async for got in bob.messages:
-                bob.send("p2p", "alice", f"re: {got.message.content}")
+            got = await bob.wait_for(lambda event: isinstance(event, events.Shown))
+            bob.send("p2p", "alice", f"re: {got.message.content}")
 
         answering = asyncio.ensure_future(answer())
         await with_foreign(w, conversation)
-        await bob.stop()
         await answering
         assert shown(bob) == ["grüß dich"]
 

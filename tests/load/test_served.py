@@ -10,21 +10,16 @@ import urllib.request
 import pytest
 
 import imsim
-from imsim.live import LiveClient
 
 
 def test_second_server_delivers_messages_from_the_file_of_the_first(tmp_path):
     async def send() -> None:
-        alice = LiveClient(server.url, "alice", key="mine")
-        await alice.start()
-        await alice.wait_stored(alice.send("p2p", "bob", "kept"))
-        await alice.stop()
+        async with imsim.Client(server.url, "alice", key="mine") as alice:
+            await alice.send_text("bob", "kept")
 
     async def receive() -> None:
-        bob = LiveClient(server.url, "bob", key="mine")
-        await bob.start()
-        assert (await anext(bob.messages)).message.content == "kept"
-        await bob.stop()
+        async with imsim.Client(server.url, "bob", key="mine") as bob:
+            assert (await anext(bob.messages())).content == "kept"
 
     for part in (send, receive):
         with imsim.serve("office", db=tmp_path / "kept.sqlite", key="mine") as server:

@@ -6,7 +6,7 @@ shows each received message once and in order. It maintains the conversation lis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from imsim.core import events, frames
@@ -17,6 +17,7 @@ from imsim.core.client.outbox import Outbox
 from imsim.core.client.receiver import Receiver
 from imsim.core.client.requests import Requests
 from imsim.core.client.rooms import Rooms
+from imsim.core.client.saved import Saved
 from imsim.core.client.sync import Sync
 from imsim.core.model import (
     LONGEST_REF,
@@ -35,7 +36,14 @@ _CHATROOM = Scene.CHATROOM  # faster than an attribute of the enumeration
 
 
 class Client:
-    """The client of one device of a user. `draw()` returns a uniform random number in [0, 1): see `Connection`."""
+    """The client of one device of a user. `draw()` returns a uniform random number in [0, 1): see `Connection`.
+
+    If `shows_at_once`, the application shows each message to the user as soon as the client reports it. Then a send
+    moves the read mark to the latest message. Otherwise only `read` moves it.
+
+    If `first_sync_once`, the policy `first_sync` limits only the first sync of the device. Otherwise it also limits
+    conversations that begin while the device is offline.
+    """
 
     __slots__ = (
         "_connection",
@@ -44,6 +52,7 @@ class Client:
         "_receiver",
         "_requests",
         "_rooms",
+        "_shows_at_once",
         "_sync",
         "user",
     )
@@ -58,16 +67,19 @@ class Client:
         draw: Callable[[], float],
         kind: str = "",
         timers: Timers | None = None,
+        shows_at_once: bool = True,
+        first_sync_once: bool = False,
     ) -> None:
         """Create a client. Its deadlines are in `timers`, or by default in timers of its own."""
         self.user = user
+        self._shows_at_once = shows_at_once
         self._port = port
         self._connection = Connection(timers or Timers(), policies, port, device, kind, token, draw, self)
         self._outbox = Outbox(self._connection)
         self._requests = Requests(self._connection)
         self._rooms = Rooms(user, self._connection, self._requests)
         self._receiver = Receiver(user, self._connection, self._outbox, self._requests)
-        self._sync = Sync(self._connection, self._outbox, self._requests, self._receiver)
+        self._sync = Sync(self._connection, self._outbox, self._requests, self._receiver, first_sync_once)
 
     @property
     def state(self) -> State:
@@ -134,16 +146,25 @@ class Client:
         `id_client` must be new. With the id_client of a failed send, this call resends that message.
         """
         conversation = self._receiver.conversation(conversation_id(scene, self.user, to))
-        shown = conversation.inbox.next_seq - 1
+        shown = conversation.inbox.next_seq - 1 if self._shows_at_once else 0
         frame = frames.Send(id_client, scene, to, content, type, file, custom, False, None, shown)
         self._outbox.add(conversation.id, frame, now)
 
-    def read(self, conversation_id: str, now: float) -> None:
-        """Mark everything that the conversation shows as read."""
+    def read(self, conversation_id: str, now: float, up_to: int | None = None) -> bool:
+        """Mark the messages up to the seq `up_to` as read, or by default everything that the conversation shows.
+
+        Messages that the device does not have cannot be read. Return whether the mark moves: if so, `RequestDone` or
+        `RequestFailed` follows.
+        """
         conversation = self._receiver.conversations.get(conversation_id)
-        if conversation is not None and conversation.unread.read(conversation.inbox.next_seq - 1):
-            self._receiver.read_moved(conversation)
-            self._receiver.report_read(conversation, now)
+        if conversation is None:
+            return False
+        shown = conversation.inbox.next_seq - 1
+        if not conversation.unread.read(shown if up_to is None else min(up_to, shown)):
+            return False
+        self._receiver.read_moved(conversation)
+        self._receiver.report_read(conversation, now)
+        return True
 
     def set_conversation(
         self,
@@ -257,6 +278,16 @@ class Client:
         lines = [line for c in known if (line := c.line(self.user, wanted(c.id))) is not None]
         return sorted(lines, key=lambda line: (not line.pinned, -line.update_time, line.id))
 
+    def conversation(self, conversation_id: str) -> Conversation | None:
+        """Return the line of this conversation in the list, or None if it is not listed."""
+        known = self._receiver.conversations.get(conversation_id)
+        return known.line(self.user, self._requests.wanted(conversation_id)) if known is not None else None
+
+    def cursor(self, conversation_id: str) -> int:
+        """Return the seq up to which this device has everything of the conversation."""
+        known = self._receiver.conversations.get(conversation_id)
+        return known.inbox.cursor if known is not None else 0
+
     def total_unread(self, include_muted: bool = True) -> int:
         """Return the count of unread messages in the conversation list, with or without muted conversations."""
         return sum(line.unread for line in self.conversations() if include_muted or not line.muted)
@@ -280,6 +311,26 @@ class Client:
         text = f"the name is too long; it must have at most {LONGEST_REF} characters"
         self._port.emit(events.RequestFailed(frame.op, frame.ref, Code.BAD_REQUEST, text))
         return False
+
+    # --- state that survives the program ----------------------------------------------------------------------------
+
+    def saved(self, cursors: Mapping[str, int], inbox: int) -> Saved:
+        """Return the state of this device, from which `restore` continues.
+
+        `cursors` and `inbox` are at or before the present positions: after a restart, the messages behind them are
+        fetched and shown again. `cursors` may name some conversations only; the others have their present position.
+        """
+        return Saved(*self._sync.saved(inbox), self._receiver.saved(cursors))
+
+    def restore(self, saved: Saved) -> None:
+        """Continue from a saved state. Call it before the first `start`."""
+        self._sync.restore(saved)
+        self._receiver.restore(saved.conversations)
+
+    @property
+    def inbox(self) -> int:
+        """The position in the user's inbox up to which the latest sync has read."""
+        return self._sync.inbox
 
     # --- the connection ---------------------------------------------------------------------------------------------
 
@@ -327,7 +378,7 @@ class Client:
         if outgoing is None:
             return  # answered before
         conversation, sent = self._receiver.conversation(frame.conversation_id), outgoing.frame
-        self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
+        self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq, frame.time))
         if not is_from_outside(sent, self.user):
             message = Message(
                 frame.conversation_id,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from imsim.core import changes, events, frames
 from imsim.core.changes import SILENT, event_of
 from imsim.core.client.connection import Connection, State
@@ -9,8 +11,10 @@ from imsim.core.client.conversations import LocalConversation
 from imsim.core.client.inbox import Taken
 from imsim.core.client.outbox import Outbox, Outgoing
 from imsim.core.client.requests import Requests
+from imsim.core.client.saved import SavedConversation
 from imsim.core.empty import NO_NAMES
 from imsim.core.model import ConversationState, Flow, Message, Route, Skipped
+from imsim.core.unread import Unread
 
 _IN, _OUT, _ONLINE = Flow.IN, Flow.OUT, State.ONLINE  # faster than attributes of the enumerations
 _OWN = 100  # the entries in which a message of this device is searched that may be stored
@@ -43,6 +47,29 @@ class Receiver:
         self.conversations.clear()
         self._wanted = NO_NAMES
 
+    def saved(self, cursors: Mapping[str, int]) -> list[SavedConversation]:
+        """Return the conversations as a program can save them, with the lower cursors that `cursors` contains."""
+        return [
+            SavedConversation(
+                c.id,
+                min(c.inbox.cursor, cursors.get(c.id, c.inbox.cursor)),
+                c.state,
+                c.last_msg,
+                c.unread.saved(),
+                c.has_begun,
+            )
+            for c in self.conversations.values()
+        ]
+
+    def restore(self, conversations: Iterable[SavedConversation]) -> None:
+        for saved in conversations:
+            conversation = self.conversation(saved.id)
+            conversation.inbox.next_seq = saved.cursor + 1
+            conversation.state = saved.state
+            conversation.last_msg = saved.last_msg
+            conversation.unread = Unread.restored(saved.unread)
+            conversation.has_begun = saved.has_begun
+
     # --- showing ------------------------------------------------------------------------------------------------------
 
     def take(self, message: Message, route: Route, now: float) -> LocalConversation:
@@ -69,7 +96,7 @@ class Receiver:
             outgoing = self._outbox.proved_by(message)
             if outgoing is not None:  # a message of this device whose answer was lost
                 self.read_by_send(conversation, outgoing, message.seq, now)
-                self._connection.port.emit(events.Acked(message.id_client, conversation.id, message.seq))
+                self._connection.port.emit(events.Acked(message.id_client, conversation.id, message.seq, message.time))
                 self._outbox.release_held(conversation.id, now)
                 return
         elif message.countable:

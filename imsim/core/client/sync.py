@@ -7,6 +7,7 @@ from imsim.core.client.connection import Connection, State
 from imsim.core.client.outbox import Outbox
 from imsim.core.client.receiver import Receiver
 from imsim.core.client.requests import Requests
+from imsim.core.client.saved import Saved
 from imsim.core.model import Code, Route
 from imsim.core.timers import Timer
 
@@ -17,6 +18,8 @@ class Sync:
     __slots__ = (
         "_again",
         "_connection",
+        "_first_sync_once",
+        "_has_synced",
         "_inbox",
         "_is_ready",
         "_log",
@@ -29,7 +32,14 @@ class Sync:
         "_version",
     )
 
-    def __init__(self, connection: Connection, outbox: Outbox, requests: Requests, receiver: Receiver) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        outbox: Outbox,
+        requests: Requests,
+        receiver: Receiver,
+        first_sync_once: bool = False,
+    ) -> None:
         self._connection = connection
         self._outbox = outbox
         self._requests = requests
@@ -41,6 +51,8 @@ class Sync:
         self._number = 0  # the number of the latest sync
         self._again = False  # whether there may be more than the sync under way will bring
         self._is_ready = False  # whether the first sync since the login is done
+        self._first_sync_once = first_sync_once
+        self._has_synced = False  # whether a sync with this log is done
         self._resync = 0  # the number of the connection's latest `resync`
 
     def logged_in(self, log: str, now: float) -> None:
@@ -50,6 +62,19 @@ class Sync:
         self._again = self._is_ready = False
         self._resync = 0
         self._ask(None, now)
+
+    @property
+    def inbox(self) -> int:
+        """The position up to which the user's inbox has been fetched."""
+        return self._inbox
+
+    def saved(self, inbox: int) -> tuple[str, int, int]:
+        """Return the log, the version and the position `inbox`, which may be before the present one."""
+        return self._log or "", self._version, min(inbox, self._inbox)
+
+    def restore(self, saved: Saved) -> None:
+        self._log, self._version, self._inbox = saved.log or None, saved.version, saved.inbox
+        self._has_synced = True
 
     def lost(self) -> None:
         """Stop the timer, because the connection has ended."""
@@ -97,6 +122,7 @@ class Sync:
             self._ask(None, now)
             return
         self._connection.state = State.ONLINE
+        self._has_synced = True
         self._stop_timer()
         for conversation in self._receiver.conversations.values():
             is_ahead = conversation.unread.read_seq > conversation.state.read_seq
@@ -114,7 +140,7 @@ class Sync:
         self._number += 1
         self._stop_timer()
         self._timer = self._connection.timers.at(now + self._connection.policies.send_timeout, self._ask_again)
-        newest = self._connection.policies.first_sync
+        newest = 0 if self._first_sync_once and self._has_synced else self._connection.policies.first_sync
         if newest:  # the server sends all messages of a conversation whose cursor is 0
             cursors = {id: seq for id, seq in cursors.items() if seq or self._outbox.may_be_stored(id)}
         sync = frames.Sync(cursors, self._version, self._inbox, self._number, self._resync, states, newest)
@@ -162,6 +188,7 @@ class Sync:
         ]
         self._receiver.reset()
         self._version = self._inbox = 0
+        self._has_synced = False
         self._outbox.forget_seqs()
         self._connection.port.emit(events.Reset())
         for frame in given_up:

@@ -218,3 +218,61 @@ def test_a_refused_look_back_is_given_up(phone):
     phone.rejected(f"{AB}:1-1", Code.NO_CONVERSATION, "history")
     assert phone.of(events.RequestFailed) == []
     assert phone.machine._receiver.conversations[AB].lookback is None
+
+
+# --- explicit read marks, and the state that survives a restart -------------------------------------------------------
+
+
+def test_send_moves_no_read_mark_if_the_application_shows_messages_later():
+    phone = Phone(shows_at_once=False).online()
+    phone.push(1)
+    phone.push(2)
+    phone.send("1")
+    assert phone.sent(frames.Send)[0].shown == 0
+    phone.stored("1", 3)
+    assert phone.line(AB).unread == 2
+    assert phone.of(events.ReadMoved) == []
+
+
+def test_application_reads_up_to_a_message(phone):
+    for seq in (1, 2, 3):
+        phone.push(seq)
+    assert phone.machine.read(AB, 0.0, 2)
+    assert (phone.line(AB).unread, phone.sent(frames.Read)) == (1, [frames.Read(AB, 2, 1)])
+    assert not phone.machine.read(AB, 0.0, 1)
+    assert phone.machine.read(AB, 0.0, 99)  # not beyond what the device has
+    assert phone.sent(frames.Read) == [frames.Read(AB, 3, 2)]
+    assert not phone.machine.read("group:unknown", 0.0)
+
+
+def test_restored_client_continues_after_its_cursors(phone):
+    for seq in (1, 2, 3, 4):
+        phone.push(seq)
+    phone.get(frames.State(state(7, read_seq=1, unread=3, pinned=True)))
+    saved = phone.machine.saved({AB: 2}, 0)
+    other = Phone()
+    other.machine.restore(saved)
+    assert other.machine.cursor(AB) == 2
+    assert other.machine.conversation(AB) == phone.machine.conversation(AB)
+    other.online()
+    sync = other.sync
+    assert (sync.cursors, sync.state_version) == ({AB: 2}, 7)
+    for seq in (3, 4, 5):
+        other.push(seq)
+    assert [event.message.seq for event in other.of(events.Shown)] == [3, 4, 5]
+    assert other.line(AB).unread == 4
+    assert other.machine.conversation("group:unknown") is None
+    assert other.machine.cursor("group:unknown") == 0
+
+
+def test_restored_client_of_another_log_starts_over(phone):
+    phone.push(1)
+    saved = phone.machine.saved({}, 0)
+    saved.log = "another log"
+    other = Phone()
+    other.machine.restore(saved)
+    other.machine.start(0.0)
+    other.log_in()
+    assert other.of(events.Reset) == [events.Reset()]
+    assert other.sync.cursors == {}
+    assert other.machine.conversations() == []
