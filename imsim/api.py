@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from imsim import experiments, theory
+from imsim import disk, experiments, theory
 from imsim.analysis import Budget, Metrics, Run, default_metrics, plot_cdf, read_run, run_table, save_cdf
 from imsim.analysis.kinds import UTILISATIONS, WAITS
 from imsim.analysis.run import listed_runs
@@ -86,6 +86,7 @@ def simulate(
 
     Raises:
         UsageError: a value is wrong, or the folder cannot be made.
+        RunError: the run cannot be written, for example because no space is left.
 
     Example:
         >>> run = imsim.simulate("office", seed=1, duration="1s")
@@ -308,7 +309,7 @@ def sweep(
     with ProgressBar(progress) as bar:
         found = experiments.sweep(base, designs, sampling, store=store, progress=bar.show)
     if out is not None:
-        found.frame.to_csv(Path(out) / "sweep.csv", index=False)
+        disk.write(Path(out) / "sweep.csv", found.frame.to_csv(index=False).encode(), name="out")
     return found
 
 
@@ -509,11 +510,7 @@ def _with(scenario: Scenario, seed: int | None, duration: float | str | None) ->
 def _make_folder(out: AnyPath | None) -> None:
     """Make the folder before the run starts, so that an error comes early."""
     if out is not None:
-        folder = _path(out, "out")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"out: cannot make the folder {folder}: {error.strerror}") from None
+        disk.make_folder(_path(out, "out"), name="out")
 
 
 def _path(path: AnyPath, name: str) -> Path:

@@ -112,6 +112,70 @@ def test_usage_error_is_one_line_and_exit_code_2(command, arguments, words):
     fails(command(*arguments), 2, *words)
 
 
+FULL_DISK = {
+    "simulate office --duration 3s --out kept": "no space left at kept/",
+    "simulate office --duration 1s --plot x.png": "plot: no space left at x.png",
+    "schema --out wire.json": "--out: no space left at wire.json",
+    "sweep office --vary topology.routers=1,2 --replications 2 --duration 1s --jobs 1 --out kept": (
+        "out: no space left at kept/finished.jsonl"
+    ),
+    "faultsearch --replay 4 --save case.json": "case: no space left at case.json",
+}
+
+
+@pytest.mark.parametrize("line", FULL_DISK)
+def test_full_disk_is_one_line_and_exit_code_1(command, tmp_path, file_sizes, line):
+    """The finished part remains: the first replications, or the run whose picture cannot be written."""
+    limit = 16_000 if "--plot" in line else 3_000 if "sweep" in line else 1_000
+    with file_sizes(limit):
+        result = command(*line.split())
+    assert result.returncode == 1
+    (error,) = result.stderr.splitlines()
+    assert error.startswith(f"imsim: {FULL_DISK[line]}")
+    kept = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
+    if "--plot" in line:
+        assert "delivery" in result.stdout
+        assert imsim.read_run(re.search(r"^run +(\S+)$", result.stdout, re.MULTILINE)[1]).scenario.duration == 1.0
+    elif "sweep" in line:
+        assert kept == ["kept/finished.jsonl"]
+        entries = (tmp_path / kept[0]).read_text().splitlines()
+        assert 1 <= len([entry for entry in entries if entry.endswith("}")]) < 4
+        assert error.endswith("; finished runs are kept, and are not run again")
+    else:
+        assert kept == []
+
+
+def run_with_output(stream: object, *arguments: str) -> tuple[int, str]:
+    """Run the command in a process of its own, with this standard output. Return the exit code and standard error."""
+    result = subprocess.run(
+        [sys.executable, "-m", "imsim", *arguments], stdout=stream, stderr=subprocess.PIPE, text=True, check=False
+    )
+    return result.returncode, result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device of Linux")
+def test_full_standard_output_is_one_line_and_exit_code_1():
+    with open("/dev/full", "w") as full:
+        code, errors = run_with_output(full, "scenarios")
+    assert (code, errors.splitlines()) == (
+        1, ["imsim: no space left at the standard output; free some space there, or choose another place"]
+    )  # fmt: skip
+
+
+def test_closed_pipe_ends_the_command_quietly():
+    """As in `imsim scenarios | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert run_with_output(writer, "scenarios") == (1, "")
+    finally:
+        os.close(writer)
+
+
+def test_unreadable_path_is_one_line(command):
+    fails(command("compare", "x" * 5000, "office"), 2, "File name too long")
+
+
 def test_broken_scenario_file_names_line(command, tmp_path):
     (tmp_path / "broken.toml").write_text("[population]\nusers = \n")
     fails(command("simulate", "broken.toml"), 2, "broken", "line 2")

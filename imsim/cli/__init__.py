@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import traceback
 import warnings
-from pathlib import Path
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from io import StringIO
+from typing import Any, NoReturn, TextIO, cast
 
 import click
 
+from imsim import disk
 from imsim.cli.experiments import capacity, compare, replicate, simulate, sweep
 from imsim.cli.faultsearch import faultsearch
 from imsim.cli.options import JSON, examples
@@ -30,8 +34,9 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     # SIGTERM becomes an exception, so that servers, Locust and temporary folders are cleaned up.
     signal.signal(signal.SIGTERM, _terminated)
+    output = _Output(sys.stdout or StringIO())  # a closed standard output is None
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(cast(TextIO, output)):
             warnings.showwarning = _show_warning
             cli.main(args=[a for a in arguments if a != "--debug"], prog_name="imsim", standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -47,9 +52,10 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         _fail(str(error), _USAGE if isinstance(error, UsageError) else _FAILURE)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone, and expects no message
-        sys.exit(_FAILURE)
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        _fail_by(error, output)
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -64,8 +70,48 @@ def _terminated(*_: object) -> NoReturn:
     raise _Terminated
 
 
+class _Output:
+    """Standard output. `error` is the error with which the last write failed, for example because no space is left."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.error: OSError | None = None
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._remembering():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._remembering():
+            self._stream.flush()
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _fail_by(error: OSError, output: _Output) -> NoReturn:
+    """Exit after an OSError that no other function has converted: an error of standard output, with few exceptions."""
+    if error is not output.error:
+        known = disk.error_of(error, "use", error.filename or "a file or socket")
+        _fail(str(known), _USAGE if isinstance(known, UsageError) else _FAILURE)
+    # Python flushes once more when it exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+    if isinstance(error, BrokenPipeError):  # the reader of our output has gone, and expects no message
+        sys.exit(_FAILURE)
+    _fail(str(disk.error_of(error, "write", "the standard output")), _FAILURE)
+
+
 def _fail(text: str, code: int) -> NoReturn:
-    click.echo(f"imsim: {text}", err=True)
+    with suppress(OSError):  # standard error may be full or closed, too
+        click.echo(f"imsim: {text}", err=True)
     sys.exit(code)
 
 
@@ -102,10 +148,7 @@ def schema(asyncapi: bool, out: str | None, as_json: bool) -> None:
     if out is None:
         click.echo(json.dumps(document) if as_json else text)
         return
-    try:
-        Path(out).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--out {out}: cannot write the file: {error.strerror}") from None
+    disk.write(out, f"{text}\n".encode(), name="--out")
     if as_json:
         click.echo(json.dumps({"file": out}))
 

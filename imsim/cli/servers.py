@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from imsim import disk
 from imsim.cli.experiments import show, show_table
 from imsim.cli.options import DURATION, JSON, KEY, OUT, SEED, SET, examples
 from imsim.cli.options import load as load_scenario
@@ -154,7 +155,7 @@ def demo(out: str, as_json: bool) -> None:
         if not as_json:
             click.echo(text)
 
-    Path(out).mkdir(parents=True, exist_ok=True)
+    disk.make_folder(out, name="--out")
     scenario = api.Scenario.load("office")
     say(f"office: {scenario.title}")
     say("1. simulating it with the network of this machine (50 us for each link, no loss) ...")
@@ -164,13 +165,14 @@ def demo(out: str, as_json: bool) -> None:
         say(f"2. running the server at {server.url} with SQLite, and loading it with Locust ...")
         live = api.loadtest(scenario, server.url, out=out, progress=not as_json)
     assert live.path is not None
+    if not as_json:
+        say()
+        show_table([simulated, live])
     picture = api.save_cdf([simulated, live], live.path / "cdf.png")
     if as_json:
         found = {"simulated": simulated.to_json_dict(), "live": live.to_json_dict()}
         click.echo(json.dumps({**found, "picture": str(picture), "db": str(db)}))
         return
-    say()
-    show_table([simulated, live])
     say(
         f"\nLatencies are in ms, after a warm-up of {scenario.warmup:g} s, from the time at which each message was "
         "intended.\n"

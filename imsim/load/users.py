@@ -32,10 +32,11 @@ import locust
 from locust import User, task
 from locust.env import Environment
 
+from imsim import disk
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.core.model import check_name
 from imsim.load.devices import Device
-from imsim.load.recording import collect, cut
+from imsim.load.recording import collect, cut, write
 from imsim.load.session import Session
 from imsim.load.target import Target
 from imsim.scenario import Scenario
@@ -144,7 +145,8 @@ class Director:
             raise UsageError(f"--imsim-run: must have at most {_LONGEST_NAMESPACE} characters (got {namespace!r})")
         target = Target(self._environment.host or self._user_class.host or "")
         target.check()
-        self._folder = Path(options.imsim_folder or tempfile.mkdtemp(prefix="imsim-load-"))
+        with disk.errors("make a folder in", tempfile.gettempdir(), note=disk.TMPDIR):
+            self._folder = Path(options.imsim_folder or tempfile.mkdtemp(prefix="imsim-load-"))
         manifest = {"locust": locust.__version__}
         return Session(
             scenario, target, options.imsim_key, namespace, self._folder, self._report, self._stop_test, manifest
@@ -166,7 +168,7 @@ class Director:
         try:
             if session.failure is None:
                 run = collect(self._folder, session.scenario)
-                print(f"run: {run.write(self._options.imsim_out)}", flush=True)
+                print(f"run: {write(run, self._options.imsim_out)}", flush=True)
         except ImsimError as error:
             self._fail(str(error))
         finally:
