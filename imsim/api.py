@@ -6,6 +6,7 @@ are described once, in `help(imsim)`.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable
 from os import PathLike
@@ -19,6 +20,7 @@ from imsim.analysis.run import listed_runs
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.experiments import Capacity, Comparison, FolderStore, Over, Precision, Replications, Sampling, Sweep
 from imsim.experiments.capacity import FEWEST_PER_LOAD, MOST_PER_LOAD
+from imsim.keys import choose_key
 from imsim.load import launch
 from imsim.load.served import Served
 from imsim.scenario import CustomDistribution, Empirical, Scenario
@@ -54,9 +56,6 @@ __all__ = [
     "sweep",
     "theory",
 ]
-
-#: The server's default key, with which clients get tokens. It is public: use it on your own machine only.
-DEFAULT_KEY = "imsim"
 
 #: A scenario, the name of a preset, or the path of a TOML file.
 AnyScenario = Scenario | str | PathLike[str]
@@ -394,16 +393,19 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     db: AnyPath | None = None,
-    key: str = DEFAULT_KEY,
+    key: str | None = None,
+    key_file: AnyPath | None = None,
 ) -> Served:
     """Start the server in a process of its own, so that a busy notebook does not delay it.
 
     Args:
         scenario: the policies and limits come from here; `help(imsim)` describes the forms it may have.
-        host: the address to listen on.
+        host: the address to listen on. If other computers can reach it, the key must be your own, with at least 16
+            characters.
         port: the port to listen on; 0 finds a free one.
         db: a SQLite file for the data. None keeps the data in memory only.
-        key: the key with which clients get tokens.
+        key: the key with which clients get tokens. None means the environment variable IMSIM_KEY, or "imsim".
+        key_file: a file with the key, instead of `key`.
 
     Returns:
         The running server: its address is `server.url`. `server.stop()`, the end of a `with` block or the end of this
@@ -420,14 +422,16 @@ def serve(
     """
     if isinstance(port, bool) or not isinstance(port, int):
         raise UsageError(f"port: expected a whole number from 0 to 65535 (got {port!r})")
-    return Served(_scenario(scenario), _text(host, "host"), port, db if db is None else _path(db, "db"), key)
+    chosen = _scenario(scenario)
+    return Served(chosen, _text(host, "host"), port, db if db is None else _path(db, "db"), choose_key(key, key_file))
 
 
 def loadtest(
     scenario: AnyScenario,
     url: str,
     *,
-    key: str = DEFAULT_KEY,
+    key: str | None = None,
+    key_file: AnyPath | None = None,
     seed: int | None = None,
     duration: float | str | None = None,
     out: AnyPath | None = None,
@@ -440,7 +444,8 @@ def loadtest(
 
     Args:
         url: the server's address, ws://host:port or wss://host:port.
-        key: the server's key for tokens.
+        key: the server's key for tokens. None means the environment variable IMSIM_KEY, or "imsim".
+        key_file: a file with the key, instead of `key`.
 
     Returns:
         The run. With `out`, its rows are also in a new folder there, `run.path`.
@@ -459,13 +464,14 @@ def loadtest(
     if not isinstance(url, str):
         raise UsageError(f"url: expected the server's address, such as 'ws://127.0.0.1:8765' (got {url!r})")
     chosen = _with(given, seed, duration)
+    own_key = choose_key(key, key_file)
     left_out = given.left_out(chosen, live=True)
     _make_folder(out)
     with ProgressBar(progress) as bar:
         return launch.loadtest(
             chosen,
             url,
-            key=_text(key, "key"),
+            key=own_key,
             out=None if out is None else Path(out),
             warnings=left_out,
             progress=bar.show,
@@ -516,12 +522,16 @@ def _make_folder(out: AnyPath | None) -> None:
 def _path(path: AnyPath, name: str) -> Path:
     if not isinstance(path, str | PathLike):
         raise UsageError(f"{name}: expected a path (got {_shown(path)})")
+    if not os.fspath(path):
+        raise UsageError(f"{name}: must not be empty")
     return Path(path)
 
 
 def _text(value: str, name: str) -> str:
     if not isinstance(value, str):
         raise UsageError(f"{name}: expected a text (got {_shown(value)})")
+    if not value:
+        raise UsageError(f"{name}: must not be empty")
     return value
 
 

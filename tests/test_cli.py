@@ -213,6 +213,50 @@ def test_serve_ignores_workload_that_exceeds_limits(command):
     assert "notes.txt" in result.stderr  # the error is about the database, not the workload
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (["serve", "--host", ""], "--host"),
+        (["serve", "--host="], "--host"),
+        (["serve", "--db", ""], "--db"),
+        (["serve", "--tls-cert", "", "--tls-key", ""], "--tls-cert"),
+        (["serve", "--key-file", ""], "--key-file"),
+        (["serve", "--port", ""], "--port"),
+        (["sweep", "office", "--vary", "seed=1", "--out", ""], "--out"),
+        (["simulate", ""], "argument"),
+    ],
+)
+def test_empty_argument_is_refused(command, line, name):
+    """It comes from a variable that is not set, and must not become a default that is unsafe."""
+    fails(command(*line), 2, f"imsim: {name}: must not be empty")
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "words"),
+    [
+        ([], "", ["IMSIM_KEY: must not be empty"]),
+        (["--key-file", "empty"], "x", ["key file empty: must not be empty"]),
+        (["--key-file", "gone"], "x", ["key file: cannot read gone"]),
+        (["--key-file", "empty", "--key", "x"], "x", ["not both"]),
+    ],
+)
+def test_bad_key_is_refused(command, monkeypatch, tmp_path, options, variable, words):
+    monkeypatch.setenv("IMSIM_KEY", variable)
+    (tmp_path / "empty").write_text("\n")
+    fails(command("serve", "--port", "0", *options), 2, *words)
+    fails(command("load", "office", "--url", "ws://127.0.0.1:1", *options), 2, *words)
+
+
+def test_key_of_serve_comes_from_file_or_variable(command, monkeypatch, tmp_path):
+    """The error about the length shows which key is used."""
+    (tmp_path / "key").write_text("of file\n")
+    monkeypatch.setenv("IMSIM_KEY", "of variable")
+    for options, length in (([], 11), (["--key-file", "key"], 7), (["--key", "of option"], 9)):
+        result = command("serve", "--host", "0.0.0.0", "--port", "0", *options)
+        assert result.returncode == 2
+        assert f"at least 16 characters there (got {length})" in result.stderr
+
+
 def test_tls_from_end_to_end(command, monkeypatch):
     """Tokens go over https and messages over wss. A client that does not trust the certificate is refused."""
     certificate = str(Path(__file__).parent / "load" / "localhost.pem")  # the file also holds its key

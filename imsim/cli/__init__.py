@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -11,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
+from itertools import pairwise
 from typing import Any, NoReturn, TextIO, cast
 
 import click
@@ -31,6 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     An error is one line on stderr.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    _refuse_empty(arguments)
     debug = "--debug" in arguments
     # SIGTERM becomes an exception, so that servers, Locust and temporary folders are cleaned up.
     signal.signal(signal.SIGTERM, _terminated)
@@ -60,6 +63,17 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         _fail(f"internal error: {type(error).__name__}: {error} (please report it; --debug shows where)", _FAILURE)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Refuse empty arguments. They come from unset variables, and could mean something unsafe: --host "$HOST"."""
+    for before, argument in pairwise(["", *arguments]):
+        if argument == "":
+            _fail(
+                f"{before if before.startswith('-') else 'argument'}: must not be empty (is a variable unset?)", _USAGE
+            )
+        if re.fullmatch(r"--[a-z-]+=", argument):
+            _fail(f"{argument[:-1]}: must not be empty (is a variable unset?)", _USAGE)
 
 
 class _Terminated(BaseException):

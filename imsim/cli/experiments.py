@@ -295,7 +295,7 @@ def sweep(
         max_replications=max_replications,
         metrics=metrics,
         jobs=jobs,
-        out=out or f"results/sweep-{chosen.name}",
+        out=f"results/sweep-{chosen.name}" if out is None else out,
         progress=not as_json,
     )
     click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))

@@ -13,6 +13,7 @@ from imsim.cli.experiments import show, show_table
 from imsim.cli.options import DURATION, JSON, KEY, OUT, SEED, SET, examples
 from imsim.cli.options import load as load_scenario
 from imsim.core.exceptions import UsageError
+from imsim.keys import check_key, choose_key
 
 #: A server does not use the workload, which therefore need not fit the limits.
 _ANY_WORKLOAD = ("conversations.group_size=1", "conversations.room_size=1", "workload.size=1")
@@ -61,7 +62,8 @@ def serve(
     port: int,
     db: str | None,
     sync: str,
-    key: str,
+    key: str | None,
+    key_file: str | None,
     tls_cert: str | None,
     tls_key: str | None,
     as_json: bool,
@@ -77,7 +79,9 @@ def serve(
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key: TLS needs both")
     if key_from_stdin:
-        key = sys.stdin.buffer.readline().decode().rstrip("\n")
+        chosen_key = check_key(sys.stdin.buffer.readline().decode().rstrip("\n"))
+    else:
+        chosen_key = choose_key(key, key_file)
     ignored = chosen.ignored_live()
 
     def ready(url: str) -> None:
@@ -98,9 +102,9 @@ def serve(
         port=port,
         db=db,
         synchronous=sync.upper(),
-        key=key,
+        key=chosen_key,
         token_lifetime=chosen.policies.token_lifetime,
-        tls=(tls_cert, tls_key) if tls_cert and tls_key else None,
+        tls=(tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None,
         until_eof=sys.stdin.fileno() if key_from_stdin else None,
         ended=ended,
         ready=ready,
@@ -127,7 +131,8 @@ def load(
     overrides: tuple[str, ...],
     seed: int | None,
     duration: float | str | None,
-    key: str,
+    key: str | None,
+    key_file: str | None,
     out: str,
     as_json: bool,
 ) -> None:
@@ -138,7 +143,8 @@ def load(
     from imsim import api
 
     chosen = load_scenario(scenario, overrides, seed)
-    show(api.loadtest(chosen, url, duration=duration, key=key, out=out, progress=not as_json), as_json)
+    run = api.loadtest(chosen, url, duration=duration, key=key, key_file=key_file, out=out, progress=not as_json)
+    show(run, as_json)
 
 
 @click.command(epilog=examples("imsim demo", "imsim demo --out /tmp/imsim-demo"))

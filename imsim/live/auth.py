@@ -12,8 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import jwt
 
-from imsim.core.exceptions import BadName, UsageError
+from imsim.core.exceptions import BadName
 from imsim.core.model import Code, check_name
+from imsim.keys import check_key
 
 _ALGORITHM = "HS256"
 
@@ -25,13 +26,11 @@ class Tokens:
     restart of the server, and any server with the same secret can verify it. `lifetime` is in seconds. Times are wall
     time in seconds since 1970; the caller passes them in.
 
-    Raises: UsageError if `secret` is empty.
+    Raises: UsageError if `secret` is empty or not valid.
     """
 
     def __init__(self, secret: str, lifetime: float) -> None:
-        if not secret:
-            raise UsageError("key: must not be empty (anyone could log in); choose a secret")
-        self._secret = hmac.digest(secret.encode(), b"imsim session tokens", hashlib.sha256)
+        self._secret = hmac.digest(check_key(secret).encode(), b"imsim session tokens", hashlib.sha256)
         self._lifetime = lifetime
 
     def issue(self, user: str, now_wall: float) -> tuple[str, float]:

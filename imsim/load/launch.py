@@ -19,6 +19,7 @@ from pathlib import Path
 from imsim import disk
 from imsim.analysis import Run
 from imsim.core.exceptions import RunError
+from imsim.keys import DEFAULT_KEY
 from imsim.load.recording import collect, read_status, write
 from imsim.load.target import Target
 from imsim.scenario import Scenario, plan
@@ -34,7 +35,7 @@ def loadtest(
     scenario: Scenario,
     url: str,
     *,
-    key: str = "imsim",
+    key: str = DEFAULT_KEY,
     out: Path | str | None = None,
     warnings: Sequence[str] = (),
     progress: Callable[[str, float], None] | None = None,

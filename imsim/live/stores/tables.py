@@ -47,6 +47,8 @@ class SqliteStorage:
             raise UsageError(f"synchronous: must be FULL or NORMAL (got {synchronous!r})")
         if fanout not in ("read", "write"):
             raise UsageError(f"fanout: must be read or write (got {fanout!r})")
+        if not os.fspath(path):  # SQLite would delete the data at the end
+            raise UsageError("db: must not be empty; give the path of a file, or :memory:")
         self._fanout = Fanout(fanout)
         self._heads: dict[str, _Head] = {}
         try:
