@@ -24,6 +24,8 @@ AnyPath = str | PathLike[str]
 #: A note for errors of temporary files.
 TMPDIR = "the variable TMPDIR sets the folder for temporary files"
 
+_PROBE_BYTES = 1 << 16  # more than what a full disk may still accept
+
 #: The reasons for which no file of this size fits, with the remedy. They can end after a while, unlike a wrong path.
 _FULL = {
     errno.ENOSPC: ("no space left at {}", "free some space there, or choose another place"),
@@ -112,6 +114,23 @@ def write(path: AnyPath, content: bytes, *, name: str = "") -> Path:
                 partial.unlink(missing_ok=True)
             raise
     return Path(path)
+
+
+def check_writable(path: AnyPath, *, name: str = "") -> None:
+    """Check that a file can be written, and that there is space in its folder. Other libraries give vague reasons.
+
+    The file is not changed, and it is not created. Raises: UsageError or RunError.
+    """
+    file = Path(path)
+    with errors("write", file, name=name), suppress(FileNotFoundError):
+        os.close(os.open(file, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0)))  # without waiting for the reader of a pipe
+    probe = file.absolute().with_name(f".imsim-{secrets.token_hex(4)}.partial")
+    with errors("write to the folder", probe.parent, name=name):
+        try:
+            probe.write_bytes(bytes(_PROBE_BYTES))
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
 
 
 def temporary_folder(prefix: str) -> tempfile.TemporaryDirectory[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from imsim import disk
 from imsim.analysis import Run
-from imsim.core.exceptions import RunError
+from imsim.core.exceptions import ImsimError, RunError
 from imsim.keys import DEFAULT_KEY
 from imsim.load.recording import collect, read_status, write
 from imsim.load.target import Target
@@ -28,7 +28,6 @@ _START_STOP_TIMEOUT = 60.0  # seconds that Locust may take to start and to stop,
 _POLL_INTERVAL = 0.1  # seconds between two checks of the child
 _PHASES = {"playing": "sending", "draining": "draining"}
 _TERMINATE_TIMEOUT = 5.0  # seconds from SIGTERM to SIGKILL
-_PROBE_BYTES = 1 << 16  # more than what a full disk may still accept
 
 
 def loadtest(
@@ -62,7 +61,7 @@ def loadtest(
             _run_locust(scenario, target, key, folder, log, progress)
             status = read_status(folder)
             if status.get("phase") != "done":
-                raise RunError(status.get("reason") or _missing_reason(folder, log))
+                raise RunError(status.get("reason") or _missing_reason(log))
         except RunError as error:
             raise RunError(f"{error}{_keep(log, out)}") from None
         shed = None
@@ -147,13 +146,12 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _missing_reason(folder: Path, log: Path) -> str:
+def _missing_reason(log: Path) -> str:
     """Return the reason why the child wrote no reason: without space it can write neither its status nor its log."""
     try:
-        with disk.errors("write", folder, note=disk.TMPDIR):
-            (folder / "probe").write_bytes(bytes(_PROBE_BYTES))
-    except RunError as error:
-        return str(error)
+        disk.check_writable(log)
+    except ImsimError as error:
+        return f"{error}; {disk.TMPDIR}"
     return f"Locust ended without a result: {_last_line(log)}"
 
 
