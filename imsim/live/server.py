@@ -79,7 +79,7 @@ class Server:
         self._wall = wall
         self._ssl = ssl
         self._key = check_key(key)
-        self._tokens = Tokens(key, token_lifetime)
+        self._tokens = Tokens(key, token_lifetime, store)
         self._endpoints = HttpEndpoints(key, self._tokens)
         self._revoking: dict[tuple[str, float], asyncio.Future[bool]] = {}  # (user, before) -> whether it is stored
         self._connections: dict[int, _Connection] = {}  # open WebSockets, by the machine's number of the connection
@@ -196,7 +196,7 @@ class Server:
 
         After the confirmation, the revocation survives a restart. Without it, the server continues to retry.
         """
-        before = self._wall()
+        before = self._tokens.revocation(self._wall())
         stored = self._revoking.setdefault((user, before), asyncio.get_running_loop().create_future())
         self.machine.revoke(user, before, self._clock())
         self.run_until_idle()

@@ -28,6 +28,14 @@ class MemoryStore:
         self._answers.append((request, self.storage.execute(request)))
 
     @property
+    def log(self) -> str:
+        return self.storage.log
+
+    @property
+    def latest_revocation(self) -> float:
+        return self.storage.latest_revocation
+
+    @property
     def idle(self) -> bool:
         return not self._answers
 
