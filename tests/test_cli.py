@@ -145,31 +145,26 @@ def test_full_disk_is_one_line_and_exit_code_1(command, tmp_path, file_sizes, li
         assert kept == []
 
 
-def run_with_output(stream: object, *arguments: str) -> tuple[int, str]:
-    """Run the command in a process of its own, with this standard output. Return the exit code and standard error."""
-    result = subprocess.run(
-        [sys.executable, "-m", "imsim", *arguments], stdout=stream, stderr=subprocess.PIPE, text=True, check=False
-    )
-    return result.returncode, result.stderr
-
-
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device of Linux")
-def test_full_standard_output_is_one_line_and_exit_code_1():
+def test_full_standard_output_is_one_line_and_exit_code_1(command, monkeypatch):
     with open("/dev/full", "w") as full:
-        code, errors = run_with_output(full, "scenarios")
-    assert (code, errors.splitlines()) == (
+        monkeypatch.setattr(sys, "stdout", full)
+        result = command("scenarios")
+    assert (result.returncode, result.stderr.splitlines()) == (
         1, ["imsim: no space left at the standard output; free some space there, or choose another place"]
     )  # fmt: skip
 
 
 def test_closed_pipe_ends_the_command_quietly():
-    """As in `imsim scenarios | head -1`."""
+    """As in `imsim scenarios | head -1`. It runs in a new process, because Python flushes once more when it exits."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        assert run_with_output(writer, "scenarios") == (1, "")
+        arguments = [sys.executable, "-m", "imsim", "scenarios"]
+        result = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     finally:
         os.close(writer)
+    assert (result.returncode, result.stderr) == (1, "")
 
 
 def test_unreadable_path_is_one_line(command):
@@ -326,10 +321,8 @@ def test_simulate_prints_summary_of_run(command):
     assert re.search(r"^[\d,]+ messages, [\d,]+ deliveries: .* lost, [\d,]+ absent", result.stdout)
 
 
-def test_debug_shows_the_traceback():
-    """The command runs in a new process, whose exit code a shell would see."""
-    command = [sys.executable, "-m", "imsim", "simulate", "nothing", "--debug"]
-    result = subprocess.run(command, capture_output=True, text=True)
+def test_debug_shows_the_traceback(command):
+    result = command("simulate", "nothing", "--debug")
     assert result.returncode == 2
     assert "Traceback" in result.stderr
 
