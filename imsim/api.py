@@ -7,19 +7,21 @@ are described once, in `help(imsim)`.
 from __future__ import annotations
 
 import importlib
+import os
 import warnings
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from imsim import experiments, theory
+from imsim import disk, experiments, theory
 from imsim.analysis import Budget, Metrics, Run, default_metrics, plot_cdf, read_run, run_table, save_cdf
 from imsim.analysis.kinds import UTILISATIONS, WAITS
 from imsim.analysis.run import listed_runs
 from imsim.core.exceptions import ClientEnded, ClientError, ImsimError, RunError, SendError, UsageError
 from imsim.experiments import Capacity, Comparison, FolderStore, Over, Precision, Replications, Sampling, Sweep
 from imsim.experiments.capacity import FEWEST_PER_LOAD, MOST_PER_LOAD
+from imsim.keys import choose_key
 from imsim.load import launch
 from imsim.load.served import Served
 from imsim.scenario import CustomDistribution, Empirical, Scenario
@@ -74,9 +76,6 @@ if not TYPE_CHECKING:  # the client loads asyncio and websockets
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-#: The server's default key, with which clients get tokens. It is public: use it on your own machine only.
-DEFAULT_KEY = "imsim"
-
 #: A scenario, the name of a preset, or the path of a TOML file.
 AnyScenario = Scenario | str | PathLike[str]
 
@@ -105,6 +104,7 @@ def simulate(
 
     Raises:
         UsageError: a value is wrong, or the folder cannot be made.
+        RunError: the run cannot be written, for example because no space is left.
 
     Example:
         >>> run = imsim.simulate("office", seed=1, duration="1s")
@@ -327,7 +327,7 @@ def sweep(
     with ProgressBar(progress) as bar:
         found = experiments.sweep(base, designs, sampling, store=store, progress=bar.show)
     if out is not None:
-        found.frame.to_csv(Path(out) / "sweep.csv", index=False)
+        disk.write(Path(out) / "sweep.csv", found.frame.to_csv(index=False).encode(), name="out")
     return found
 
 
@@ -412,16 +412,19 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     db: AnyPath | None = None,
-    key: str = DEFAULT_KEY,
+    key: str | None = None,
+    key_file: AnyPath | None = None,
 ) -> Served:
     """Start the server in a process of its own, so that a busy notebook does not delay it.
 
     Args:
         scenario: the policies and limits come from here; `help(imsim)` describes the forms it may have.
-        host: the address to listen on.
+        host: the address to listen on. If other computers can reach it, the key must be your own, with at least 16
+            characters.
         port: the port to listen on; 0 finds a free one.
         db: a SQLite file for the data. None keeps the data in memory only.
-        key: the key with which clients get tokens.
+        key: the key with which clients get tokens. None means the environment variable IMSIM_KEY, or "imsim".
+        key_file: a file with the key, instead of `key`.
 
     Returns:
         The running server: its address is `server.url`. `server.stop()`, the end of a `with` block or the end of this
@@ -438,14 +441,16 @@ def serve(
     """
     if isinstance(port, bool) or not isinstance(port, int):
         raise UsageError(f"port: expected a whole number from 0 to 65535 (got {port!r})")
-    return Served(_scenario(scenario), _text(host, "host"), port, db if db is None else _path(db, "db"), key)
+    chosen = _scenario(scenario)
+    return Served(chosen, _text(host, "host"), port, db if db is None else _path(db, "db"), choose_key(key, key_file))
 
 
 def loadtest(
     scenario: AnyScenario,
     url: str,
     *,
-    key: str = DEFAULT_KEY,
+    key: str | None = None,
+    key_file: AnyPath | None = None,
     seed: int | None = None,
     duration: float | str | None = None,
     out: AnyPath | None = None,
@@ -458,7 +463,8 @@ def loadtest(
 
     Args:
         url: the server's address, ws://host:port or wss://host:port.
-        key: the server's key for tokens.
+        key: the server's key for tokens. None means the environment variable IMSIM_KEY, or "imsim".
+        key_file: a file with the key, instead of `key`.
 
     Returns:
         The run. With `out`, its rows are also in a new folder there, `run.path`.
@@ -477,13 +483,14 @@ def loadtest(
     if not isinstance(url, str):
         raise UsageError(f"url: expected the server's address, such as 'ws://127.0.0.1:8765' (got {url!r})")
     chosen = _with(given, seed, duration)
+    own_key = choose_key(key, key_file)
     left_out = given.left_out(chosen, live=True)
     _make_folder(out)
     with ProgressBar(progress) as bar:
         return launch.loadtest(
             chosen,
             url,
-            key=_text(key, "key"),
+            key=own_key,
             out=None if out is None else Path(out),
             warnings=left_out,
             progress=bar.show,
@@ -528,22 +535,22 @@ def _with(scenario: Scenario, seed: int | None, duration: float | str | None) ->
 def _make_folder(out: AnyPath | None) -> None:
     """Make the folder before the run starts, so that an error comes early."""
     if out is not None:
-        folder = _path(out, "out")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"out: cannot make the folder {folder}: {error.strerror}") from None
+        disk.make_folder(_path(out, "out"), name="out")
 
 
 def _path(path: AnyPath, name: str) -> Path:
     if not isinstance(path, str | PathLike):
         raise UsageError(f"{name}: expected a path (got {_shown(path)})")
+    if not os.fspath(path):
+        raise UsageError(f"{name}: must not be empty")
     return Path(path)
 
 
 def _text(value: str, name: str) -> str:
     if not isinstance(value, str):
         raise UsageError(f"{name}: expected a text (got {_shown(value)})")
+    if not value:
+        raise UsageError(f"{name}: must not be empty")
     return value
 
 

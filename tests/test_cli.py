@@ -112,6 +112,65 @@ def test_usage_error_is_one_line_and_exit_code_2(command, arguments, words):
     fails(command(*arguments), 2, *words)
 
 
+FULL_DISK = {
+    "simulate office --duration 3s --out kept": "no space left at kept/",
+    "simulate office --duration 1s --plot x.png": "plot: no space left at x.png",
+    "schema --out wire.json": "--out: no space left at wire.json",
+    "sweep office --vary topology.routers=1,2 --replications 2 --duration 1s --jobs 1 --out kept": (
+        "out: no space left at kept/finished.jsonl"
+    ),
+    "faultsearch --replay 4 --save case.json": "case: no space left at case.json",
+}
+
+
+@pytest.mark.parametrize("line", FULL_DISK)
+def test_full_disk_is_one_line_and_exit_code_1(command, tmp_path, file_sizes, line):
+    """The finished part remains: the first replications, or the run whose picture cannot be written."""
+    limit = 16_000 if "--plot" in line else 3_000 if "sweep" in line else 1_000
+    with file_sizes(limit):
+        result = command(*line.split())
+    assert result.returncode == 1
+    (error,) = result.stderr.splitlines()
+    assert error.startswith(f"imsim: {FULL_DISK[line]}")
+    kept = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
+    if "--plot" in line:
+        assert "delivery" in result.stdout
+        assert imsim.read_run(re.search(r"^run +(\S+)$", result.stdout, re.MULTILINE)[1]).scenario.duration == 1.0
+    elif "sweep" in line:
+        assert kept == ["kept/finished.jsonl"]
+        entries = (tmp_path / kept[0]).read_text().splitlines()
+        assert 1 <= len([entry for entry in entries if entry.endswith("}")]) < 4
+        assert error.endswith("; finished runs are kept, and are not run again")
+    else:
+        assert kept == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device of Linux")
+def test_full_standard_output_is_one_line_and_exit_code_1(command, monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        result = command("scenarios")
+    assert (result.returncode, result.stderr.splitlines()) == (
+        1, ["imsim: no space left at the standard output; free some space there, or choose another place"]
+    )  # fmt: skip
+
+
+def test_closed_pipe_ends_the_command_quietly():
+    """As in `imsim scenarios | head -1`. It runs in a new process, because Python flushes once more when it exits."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        arguments = [sys.executable, "-m", "imsim", "scenarios"]
+        result = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writer)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_unreadable_path_is_one_line(command):
+    fails(command("compare", "x" * 5000, "office"), 2, "File name too long")
+
+
 def test_broken_scenario_file_names_line(command, tmp_path):
     (tmp_path / "broken.toml").write_text("[population]\nusers = \n")
     fails(command("simulate", "broken.toml"), 2, "broken", "line 2")
@@ -147,6 +206,50 @@ def test_serve_ignores_workload_that_exceeds_limits(command):
     result = command("serve", "--port", "0", "--db", "notes.txt/x", "--set", "limits.group_size=2")
     assert "group_size" not in result.stderr
     assert "notes.txt" in result.stderr  # the error is about the database, not the workload
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (["serve", "--host", ""], "--host"),
+        (["serve", "--host="], "--host"),
+        (["serve", "--db", ""], "--db"),
+        (["serve", "--tls-cert", "", "--tls-key", ""], "--tls-cert"),
+        (["serve", "--key-file", ""], "--key-file"),
+        (["serve", "--port", ""], "--port"),
+        (["sweep", "office", "--vary", "seed=1", "--out", ""], "--out"),
+        (["simulate", ""], "argument"),
+    ],
+)
+def test_empty_argument_is_refused(command, line, name):
+    """It comes from a variable that is not set, and must not become a default that is unsafe."""
+    fails(command(*line), 2, f"imsim: {name}: must not be empty")
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "words"),
+    [
+        ([], "", ["IMSIM_KEY: must not be empty"]),
+        (["--key-file", "empty"], "x", ["key file empty: must not be empty"]),
+        (["--key-file", "gone"], "x", ["key file: cannot read gone"]),
+        (["--key-file", "empty", "--key", "x"], "x", ["not both"]),
+    ],
+)
+def test_bad_key_is_refused(command, monkeypatch, tmp_path, options, variable, words):
+    monkeypatch.setenv("IMSIM_KEY", variable)
+    (tmp_path / "empty").write_text("\n")
+    fails(command("serve", "--port", "0", *options), 2, *words)
+    fails(command("load", "office", "--url", "ws://127.0.0.1:1", *options), 2, *words)
+
+
+def test_key_of_serve_comes_from_file_or_variable(command, monkeypatch, tmp_path):
+    """The error about the length shows which key is used."""
+    (tmp_path / "key").write_text("of file\n")
+    monkeypatch.setenv("IMSIM_KEY", "of variable")
+    for options, length in (([], 11), (["--key-file", "key"], 7), (["--key", "of option"], 9)):
+        result = command("serve", "--host", "0.0.0.0", "--port", "0", *options)
+        assert result.returncode == 2
+        assert f"at least 16 characters there (got {length})" in result.stderr
 
 
 def test_tls_from_end_to_end(command, monkeypatch):
@@ -218,10 +321,8 @@ def test_simulate_prints_summary_of_run(command):
     assert re.search(r"^[\d,]+ messages, [\d,]+ deliveries: .* lost, [\d,]+ absent", result.stdout)
 
 
-def test_debug_shows_the_traceback():
-    """The command runs in a new process, whose exit code a shell would see."""
-    command = [sys.executable, "-m", "imsim", "simulate", "nothing", "--debug"]
-    result = subprocess.run(command, capture_output=True, text=True)
+def test_debug_shows_the_traceback(command):
+    result = command("simulate", "nothing", "--debug")
     assert result.returncode == 2
     assert "Traceback" in result.stderr
 

@@ -12,18 +12,18 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 #: Replacements in the cells of a notebook: fewer repetitions and shorter runs than those of the stored outputs.
 FEWER = {
-    "01_first_look": [('load("office")', 'load("office", {"duration": "3s", "population.users": 50})')],
+    "01_first_look": [('load("office")', 'load("office", {"duration": "2s", "population.users": 40})')],
     "02_validation": [
         ("RUNS = 8 ", "RUNS = 2 "),
-        ("500 / rate", "150 / rate"),
+        ("500 / rate", "90 / rate"),
         ('{"duration": 6}', '{"duration": 2}'),
         ("CUT, RHO = 400,", "CUT, RHO = 50,"),
     ],
     "03_designs": [
-        ('duration="120s",\n    warmup="10s"', 'duration="4s",\n    warmup="1s"'),
-        ("replicate(chat, replications=20)", "replicate(chat, replications=5)"),
-        ("replications=20, precision={", "replications=5, max_replications=5, precision={"),
-        ("replications=8\n", "replications=3\n"),
+        ('duration="120s",\n    warmup="10s"', 'duration="3s",\n    warmup="1s"'),
+        ("replicate(chat, replications=20)", "replicate(chat, replications=3)"),
+        ("replications=20, precision={", "replications=3, max_replications=3, precision={"),
+        ("replications=8\n", "replications=2\n"),
         (
             '"delivery.p99 < 300ms", tolerance=0.3, max_replications=12',
             '"delivery.mean < 300ms", tolerance=1, max_replications=5, high=9',

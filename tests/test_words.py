@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import io
 import re
 import subprocess
-import tokenize
 from pathlib import Path
 
 import pytest
@@ -32,13 +30,17 @@ ALLOWED = [
 ]
 
 
+_COMMENT = re.compile(r"(?:^|\s)#[#: ]*(.*)$")
+
+
 def texts_of(path: Path) -> list[tuple[int, str]]:
     """What a file shows to people, line by line: of Python its comments and texts, of other files everything."""
     source = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         return list(enumerate(source.splitlines(), 1))
-    comments = (t for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT)
-    found = [(comment.start[0], comment.string.lstrip("#: ")) for comment in comments]
+    # A regular expression finds comments a hundred times faster than `tokenize`. It also finds parts of texts.
+    lines = enumerate(source.splitlines(), 1)
+    found = [(number, comment[1]) for number, line in lines if (comment := _COMMENT.search(line))]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             found += [(node.lineno + at, line.strip()) for at, line in enumerate(node.value.splitlines())]

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import sys
 import traceback
 import warnings
-from pathlib import Path
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from io import StringIO
+from itertools import pairwise
+from typing import Any, NoReturn, TextIO, cast
 
 import click
 
+from imsim import disk
 from imsim.cli.experiments import capacity, compare, replicate, simulate, sweep
 from imsim.cli.faultsearch import faultsearch
 from imsim.cli.options import JSON, examples
@@ -27,11 +33,13 @@ def main(arguments: list[str] | None = None) -> None:
     An error is one line on stderr.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    _refuse_empty(arguments)
     debug = "--debug" in arguments
     # SIGTERM becomes an exception, so that servers, Locust and temporary folders are cleaned up.
     signal.signal(signal.SIGTERM, _terminated)
+    output = _Output(sys.stdout or StringIO())  # a closed standard output is None
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(cast(TextIO, output)):
             warnings.showwarning = _show_warning
             cli.main(args=[a for a in arguments if a != "--debug"], prog_name="imsim", standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -47,13 +55,25 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         _fail(str(error), _USAGE if isinstance(error, UsageError) else _FAILURE)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone, and expects no message
-        sys.exit(_FAILURE)
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        _fail_by(error, output)
     except Exception as error:
         if debug:
             traceback.print_exc()
         _fail(f"internal error: {type(error).__name__}: {error} (please report it; --debug shows where)", _FAILURE)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Refuse empty arguments. They come from unset variables, and could mean something unsafe: --host "$HOST"."""
+    for before, argument in pairwise(["", *arguments]):
+        if argument == "":
+            _fail(
+                f"{before if before.startswith('-') else 'argument'}: must not be empty (is a variable unset?)", _USAGE
+            )
+        if re.fullmatch(r"--[a-z-]+=", argument):
+            _fail(f"{argument[:-1]}: must not be empty (is a variable unset?)", _USAGE)
 
 
 class _Terminated(BaseException):
@@ -64,8 +84,48 @@ def _terminated(*_: object) -> NoReturn:
     raise _Terminated
 
 
+class _Output:
+    """Standard output. `error` is the error with which the last write failed, for example because no space is left."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.error: OSError | None = None
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._remembering():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._remembering():
+            self._stream.flush()
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _fail_by(error: OSError, output: _Output) -> NoReturn:
+    """Exit after an OSError that no other function has converted: an error of standard output, with few exceptions."""
+    if error is not output.error:
+        known = disk.error_of(error, "use", error.filename or "a file or socket")
+        _fail(str(known), _USAGE if isinstance(known, UsageError) else _FAILURE)
+    # Python flushes once more when it exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+    if isinstance(error, BrokenPipeError):  # the reader of our output has gone, and expects no message
+        sys.exit(_FAILURE)
+    _fail(str(disk.error_of(error, "write", "the standard output")), _FAILURE)
+
+
 def _fail(text: str, code: int) -> NoReturn:
-    click.echo(f"imsim: {text}", err=True)
+    with suppress(OSError):  # standard error may be full or closed, too
+        click.echo(f"imsim: {text}", err=True)
     sys.exit(code)
 
 
@@ -102,10 +162,7 @@ def schema(asyncapi: bool, out: str | None, as_json: bool) -> None:
     if out is None:
         click.echo(json.dumps(document) if as_json else text)
         return
-    try:
-        Path(out).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--out {out}: cannot write the file: {error.strerror}") from None
+    disk.write(out, f"{text}\n".encode(), name="--out")
     if as_json:
         click.echo(json.dumps({"file": out}))
 

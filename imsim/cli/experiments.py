@@ -61,12 +61,12 @@ def simulate(
     from imsim import api
 
     run = api.simulate(load(scenario, overrides, seed), duration=duration, spans=spans, out=out, progress=not as_json)
-    if plot:
-        run.save_plot(plot)
     show(run, as_json)
     if spans and not as_json:
         table = run.breakdown().round(3).reset_index().to_string(index=False)
         click.echo(f"\nwhere the time of deliveries went (ms; the means add up)\n{table}")
+    if plot:  # last, so that the numbers are printed even if the picture cannot be written
+        run.save_plot(plot)
 
 
 def show(run: Run, as_json: bool) -> None:
@@ -211,9 +211,9 @@ def compare(
         jobs=jobs,
         progress=not as_json,
     )
+    click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
     if plot:
         found.save_plot(plot)
-    click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
 
 
 def _show_runs(
@@ -229,12 +229,12 @@ def _show_runs(
     if options:
         raise UsageError(f"compare: {', '.join(options)}: for scenarios only; a finished run cannot be changed")
     runs = [api.read_run(one) for one in folders]
-    if plot:
-        api.save_cdf(runs, plot)
     if as_json:
         click.echo(json.dumps({"runs": [run.to_json_dict() for run in runs]}))
     else:
         show_table(runs)
+    if plot:
+        api.save_cdf(runs, plot)
 
 
 @click.command(
@@ -295,12 +295,12 @@ def sweep(
         max_replications=max_replications,
         metrics=metrics,
         jobs=jobs,
-        out=out or f"results/sweep-{chosen.name}",
+        out=f"results/sweep-{chosen.name}" if out is None else out,
         progress=not as_json,
     )
+    click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
     if plot:
         found.save_plot(plot, x, y)
-    click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
 
 
 @click.command(
@@ -367,6 +367,6 @@ def capacity(
         out=out,
         progress=not as_json,
     )
+    click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
     if plot:
         found.save_plot(plot)
-    click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -63,9 +64,15 @@ METRIC = click.option(
 JOBS = click.option(
     "--jobs", default=-1, metavar="N", help="Number of processes; default: one for each core. Changes no result."
 )
-KEY = click.option(
-    "--key", envvar="IMSIM_KEY", default="imsim", metavar="KEY", help="The server's key for tokens. [env: IMSIM_KEY]"
+_KEY = click.option(
+    "--key", metavar="KEY", help="The server's key for tokens.  [default: the variable IMSIM_KEY, or imsim]"
 )
+_KEY_FILE = click.option("--key-file", metavar="FILE", help="Read the key from this file.")
+
+
+def KEY(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for the key: --key and --key-file."""
+    return _KEY(_KEY_FILE(command))
 
 
 def examples(*lines: str) -> str:

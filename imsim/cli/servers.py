@@ -9,10 +9,12 @@ from typing import Literal
 
 import click
 
+from imsim import disk
 from imsim.cli.experiments import show, show_table
 from imsim.cli.options import DURATION, JSON, KEY, OUT, SEED, SET, examples
 from imsim.cli.options import load as load_scenario
 from imsim.core.exceptions import UsageError
+from imsim.keys import DEFAULT_KEY, check_key, choose_key
 
 #: A server does not use the workload, which therefore need not fit the limits.
 _ANY_WORKLOAD = ("conversations.group_size=1", "conversations.room_size=1", "workload.size=1")
@@ -75,7 +77,8 @@ def serve(
     port: int,
     db: str | None,
     sync: str,
-    key: str,
+    key: str | None,
+    key_file: str | None,
     tls_cert: str | None,
     tls_key: str | None,
     web: bool,
@@ -88,19 +91,20 @@ def serve(
 
     Without SCENARIO, they come from the preset `office`.
     """
-    from imsim.api import DEFAULT_KEY
     from imsim.live.serve import run_server
-    from imsim.live.web import is_loopback
 
     chosen = load_scenario(scenario, (*overrides, *_ANY_WORKLOAD), None)
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key: TLS needs both")
     if key_from_stdin:
-        key = sys.stdin.buffer.readline().decode().rstrip("\n")
+        chosen_key = check_key(sys.stdin.buffer.readline().decode().rstrip("\n"))
+    else:
+        chosen_key = choose_key(key, key_file)
     ignored = chosen.ignored_live()
 
-    # Without a key, the page may have tokens only where everybody who can connect knows the key.
-    page: Literal["open", "key"] = "open" if is_loopback(host) and key == DEFAULT_KEY else "key"
+    # The page gets tokens without a key only where everybody who can connect knows the key. With the default key, the
+    # server listens on the loopback interface only.
+    page: Literal["open", "key"] = "open" if chosen_key == DEFAULT_KEY else "key"
 
     def ready(url: str) -> None:
         link = f"http{url.removeprefix('ws')}/"  # ws: -> http:, wss: -> https:
@@ -125,9 +129,9 @@ def serve(
         port=port,
         db=db,
         synchronous=sync.upper(),
-        key=key,
+        key=chosen_key,
         token_lifetime=chosen.policies.token_lifetime,
-        tls=(tls_cert, tls_key) if tls_cert and tls_key else None,
+        tls=(tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None,
         until_eof=sys.stdin.fileno() if key_from_stdin else None,
         ended=ended,
         ready=ready,
@@ -158,7 +162,8 @@ def load(
     overrides: tuple[str, ...],
     seed: int | None,
     duration: float | str | None,
-    key: str,
+    key: str | None,
+    key_file: str | None,
     out: str,
     as_json: bool,
 ) -> None:
@@ -169,7 +174,8 @@ def load(
     from imsim import api
 
     chosen = load_scenario(scenario, overrides, seed)
-    show(api.loadtest(chosen, url, duration=duration, key=key, out=out, progress=not as_json), as_json)
+    run = api.loadtest(chosen, url, duration=duration, key=key, key_file=key_file, out=out, progress=not as_json)
+    show(run, as_json)
 
 
 @click.command(epilog=examples("imsim demo", "imsim demo --out /tmp/imsim-demo"))
@@ -186,7 +192,7 @@ def demo(out: str, as_json: bool) -> None:
         if not as_json:
             click.echo(text)
 
-    Path(out).mkdir(parents=True, exist_ok=True)
+    disk.make_folder(out, name="--out")
     scenario = api.Scenario.load("office")
     say(f"office: {scenario.title}")
     say("1. simulating it with the network of this machine (50 us for each link, no loss) ...")
@@ -196,13 +202,14 @@ def demo(out: str, as_json: bool) -> None:
         say(f"2. running the server at {server.url} with SQLite, and loading it with Locust ...")
         live = api.loadtest(scenario, server.url, out=out, progress=not as_json)
     assert live.path is not None
+    if not as_json:
+        say()
+        show_table([simulated, live])
     picture = api.save_cdf([simulated, live], live.path / "cdf.png")
     if as_json:
         found = {"simulated": simulated.to_json_dict(), "live": live.to_json_dict()}
         click.echo(json.dumps({**found, "picture": str(picture), "db": str(db)}))
         return
-    say()
-    show_table([simulated, live])
     say(
         f"\nLatencies are in ms, after a warm-up of {scenario.warmup:g} s, from the time at which each message was "
         "intended.\n"

@@ -9,10 +9,10 @@ from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
+from imsim import disk
 from imsim.analysis.metrics import Measures
 from imsim.analysis.run_length import Behind
 from imsim.analysis.warmup import Steadiness
-from imsim.core.exceptions import RunError, UsageError
 from imsim.experiments import fingerprint
 from imsim.experiments.replicate import Sample, replication_seed
 from imsim.scenario import Scenario
@@ -26,7 +26,7 @@ class FolderStore:
     A line is valid only for the same design, seed and program. So a folder can serve several sweeps, and an extended
     one. If a process is killed, at most its last line is incomplete; that replication is run again.
 
-    Raises: UsageError if the folder cannot be made or written.
+    Raises: UsageError or RunError if the folder cannot be made or written.
     """
 
     def __init__(self, folder: Path, measures: Measures) -> None:
@@ -35,12 +35,10 @@ class FolderStore:
         self._path = folder / FILE
         self._designs: dict[int, tuple[Scenario, str | None]] = {}
         self._kept: dict[str, dict[str, Any]] = {}
-        try:
+        with disk.errors("write to the folder", folder, name="out"):
             folder.mkdir(parents=True, exist_ok=True)
             self._path.touch()
             text = self._path.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise UsageError(f"out: cannot write to the folder {folder}: {error.strerror}") from None
         for line in text.split("\n"):
             self._take(line)
         self._begin = "" if not text or text.endswith("\n") else "\n"
@@ -86,12 +84,9 @@ class FolderStore:
             "behind": {name: astuple(one) for name, one in sample.behind.items()},
             "functions": self._functions,
         }
-        try:
-            # One write, so that lines of two processes do not mix.
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(f"{self._begin}{json.dumps(entry)}\n")
-        except OSError as error:
-            raise RunError(f"out: cannot write {self._path}: {error.strerror}; earlier runs are kept") from None
+        note = "finished runs are kept, and are not run again"
+        with disk.errors("write", self._path, name="out", note=note), self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{self._begin}{json.dumps(entry)}\n")  # one write, so that lines of two processes do not mix
         self._begin = ""
 
     def _key(self, scenario: Scenario, seed: int) -> str | None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, create_model
 
+from imsim import disk
 from imsim.core.attachments import check_attachment
 from imsim.core.exceptions import BadAttachment, UsageError
 from imsim.core.model import LONGEST_ID_CLIENT, Scene, check_name
@@ -116,9 +117,8 @@ def load(path: str | PathLike[str]) -> Case:
     Raises: UsageError if the file cannot be read, is not JSON, or has a wrong field.
     """
     try:
-        fields = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"case: cannot read {path}: {error.strerror}") from None
+        with disk.errors("read", path, name="case"):
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError(f"case: {path} is not JSON: {error}") from None
     return read(fields["case"] if isinstance(fields, Mapping) and "case" in fields else fields)
@@ -127,16 +127,13 @@ def load(path: str | PathLike[str]) -> Case:
 def save(case: Case, path: str | PathLike[str]) -> None:
     """Write the case as JSON, with each step and each fault on its own line, so that it is easy to edit.
 
-    Raises: UsageError if the file cannot be written.
+    Raises: UsageError or RunError if the file cannot be written.
     """
     lines = []
     for name, value in case.to_json().items():
         rows = ",\n".join(f"  {json.dumps(row)}" for row in value) if name in ("steps", "faults") and value else ""
         lines.append(f" {json.dumps(name)}: " + (f"[\n{rows}\n ]" if rows else json.dumps(value)))
-    try:
-        Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"case: cannot write {path}: {error.strerror}") from None
+    disk.write(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode(), name="case")
 
 
 def read(fields: Any) -> Case:

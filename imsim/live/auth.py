@@ -8,15 +8,34 @@ import json
 import math
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
 
-from imsim.core.exceptions import BadName, UsageError
+from imsim.core.exceptions import BadName
 from imsim.core.model import Code, check_name
+from imsim.keys import check_key
 
 _ALGORITHM = "HS256"
+
+
+class Revocations(Protocol):
+    """The revocations in a storage. `log` names its data; "" stands for no storage.
+
+    `latest_revocation` is the highest `before` of a revocation so far, of any user; 0.0 if there was none.
+    """
+
+    @property
+    def log(self) -> str: ...
+
+    @property
+    def latest_revocation(self) -> float: ...
+
+
+class _NoRevocations:
+    log = ""
+    latest_revocation = 0.0
 
 
 class Tokens:
@@ -26,13 +45,17 @@ class Tokens:
     restart of the server, and any server with the same secret can verify it. `lifetime` is in seconds. Times are wall
     time in seconds since 1970; the caller passes them in.
 
-    Raises: UsageError if `secret` is empty.
+    The clock may be set back, so `iat` does not show whether a token is older than a revocation. Instead, a token names
+    the latest revocation that its issuer knew (`rev`) and the storage of that revocation (`log`). A token of another
+    storage, or without these claims, can only be compared by `iat`.
+
+    Raises: UsageError if `secret` is empty or not valid.
     """
 
-    def __init__(self, secret: str, lifetime: float) -> None:
-        if not secret:
-            raise UsageError("key: must not be empty (anyone could log in); choose a secret")
-        self._secret = hmac.digest(secret.encode(), b"imsim session tokens", hashlib.sha256)
+    def __init__(self, secret: str, lifetime: float, revocations: Revocations | None = None) -> None:
+        self._revocations = revocations or _NoRevocations()
+        self._requested = 0.0  # the latest revocation of this server, which storage may not have yet
+        self._secret = hmac.digest(check_key(secret).encode(), b"imsim session tokens", hashlib.sha256)
         self._lifetime = lifetime
 
     def issue(self, user: str, now_wall: float) -> tuple[str, float]:
@@ -42,7 +65,20 @@ class Tokens:
         """
         expires_at = now_wall + self._lifetime
         claims = {"sub": check_name("user", user), "iat": now_wall, "exp": expires_at}
+        if self._revocations.log:
+            claims |= {"log": self._revocations.log, "rev": self._latest_revocation()}
         return jwt.encode(claims, self._secret, _ALGORITHM), expires_at
+
+    def revocation(self, now_wall: float) -> float:
+        """Return the time of a new revocation. Tokens issued so far are older, and tokens issued from now on are not.
+
+        It is later than the times of all earlier revocations, even if the clock was set back.
+        """
+        self._requested = max(now_wall, math.nextafter(self._latest_revocation(), math.inf))
+        return self._requested
+
+    def _latest_revocation(self) -> float:
+        return max(self._requested, self._revocations.latest_revocation)
 
     def verify(self, token: str, now_wall: float) -> Verdict:
         """Return the user of a valid token, or the code of the refusal: bad_token or token_expired."""
@@ -51,6 +87,8 @@ class Tokens:
             options: Any = {"require": ["sub", "iat", "exp"], "verify_exp": False, "verify_iat": False}
             claims = jwt.decode(token, self._secret, [_ALGORITHM], options=options)
             user, issued_at, expires_at = check_name("sub", claims["sub"]), _time(claims["iat"]), _time(claims["exp"])
+            if self._revocations.log and claims.get("log") == self._revocations.log:
+                issued_at = _time(claims["rev"])
         except Exception:  # the token can contain anything, and PyJWT does not turn every error into its own
             return Verdict(None, Code.BAD_TOKEN)
         return Verdict(user, None, issued_at) if now_wall < expires_at else Verdict(None, Code.TOKEN_EXPIRED)
@@ -66,7 +104,8 @@ def _time(claim: object) -> float:
 class Verdict(NamedTuple):
     """The result of verifying a token: `user` if it is valid, otherwise `code`; the other one is None.
 
-    `issued_at` is the wall time at which the token was issued, in seconds since 1970.
+    `issued_at` orders the token among the revocations, which are times in seconds since 1970. It is the time of the
+    latest revocation before the token was issued, or, for a token of another storage, the time at which it was issued.
     """
 
     user: str | None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from ssl import SSLContext
+from typing import Any
 
 from imsim.live.admission import has_hung_up
 from imsim.live.turn import PAUSE, TurnBudget
@@ -18,6 +20,22 @@ OPENED_PER_TURN = 16
 OPENED_PER_TURN_TLS = 2  # the handshake of TLS costs more than the rest of a connection's opening
 _RETRY_AFTER = 1.0  # seconds without accepting if the process has no file descriptor left
 _CLOSED_FOR_ROOM = 16  # accepted sockets that are closed then
+
+
+#: The family and the address of a socket.
+Address = tuple[socket.AddressFamily, tuple[Any, ...]]
+
+
+async def resolve(host: str, port: int) -> list[Address]:
+    """Return the addresses that the name or address `host` stands for. Raises: OSError or ValueError if it has none."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def is_loopback(address: Address) -> bool:
+    """Whether only this computer can reach the address."""
+    found = ipaddress.ip_address(address[1][0].partition("%")[0])  # without the zone of an IPv6 address
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 class Listener:
@@ -61,15 +79,13 @@ class Listener:
         """The count of accepted sockets that are not open yet."""
         return len(self._accepted)
 
-    async def bind(self, host: str, port: int) -> None:
-        """Listen on `host` and `port`, but accept nothing yet. Port 0 stands for any free port.
+    def bind(self, addresses: list[Address]) -> None:
+        """Listen on these addresses, but accept nothing yet. Port 0 stands for any free port.
 
         Raises: OSError if the port is in use, or if the host is not an address of this computer.
         """
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         try:
-            for family, _, _, _, address in dict.fromkeys(found):
+            for family, address in addresses:
                 self._sockets.append(socket.create_server(address, family=family, backlog=BACKLOG))
                 self._sockets[-1].setblocking(False)
         except OSError:

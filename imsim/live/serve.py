@@ -62,7 +62,7 @@ def run_server(
         if until_eof is not None:
             # A thread waits, because an event loop cannot wait for every kind of file.
             Thread(target=_wait_for_eof, args=(until_eof, loop, stop_requested), daemon=True).start()
-        store = SqliteStore(db or ":memory:", synchronous=synchronous, fanout=policies.fanout)
+        store = SqliteStore(":memory:" if db is None else db, synchronous=synchronous, fanout=policies.fanout)
         try:
             server = Server(policies, store, key=key, token_lifetime=token_lifetime, ssl=context, page=page)
             await server.start(host, port)

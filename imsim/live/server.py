@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+import logging
 import os
 import socket
 import time
@@ -31,9 +32,10 @@ from imsim.core.policies import Policies
 from imsim.core.server import Server as Machine
 from imsim.core.sizes import largest_from_client, largest_to_client
 from imsim.core.storage import Failed
+from imsim.keys import check_exposed_key, check_key
 from imsim.live.admission import Admission, has_hung_up
 from imsim.live.auth import Answer, HttpEndpoints, Operation, Revocation, Tokens, known_path
-from imsim.live.listener import Listener
+from imsim.live.listener import Listener, is_loopback, resolve
 from imsim.live.log import LOGGER
 from imsim.live.metrics import NOTED, Metrics
 from imsim.live.monitor import Monitor
@@ -84,7 +86,8 @@ class Server:
         self._clock = clock
         self._wall = wall
         self._ssl = ssl
-        self._tokens = Tokens(key, token_lifetime)
+        self._key = check_key(key)
+        self._tokens = Tokens(key, token_lifetime, store)
         self._endpoints = HttpEndpoints(key, self._tokens)
         self._page = ChatPage(self._tokens if page == "open" else None) if page else None
         self._revoking: dict[tuple[str, float], asyncio.Future[bool]] = {}  # (user, before) -> whether it is stored
@@ -115,11 +118,18 @@ class Server:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen on `host` and `port`. Port 0 stands for any free port.
 
-        Raises: RunError if the port is in use, or if `host` is not an address of this computer; UsageError if the
-        server was started before.
+        If other computers can reach `host`, the server needs a key of at least 16 characters that is not the default
+        key, and logs what they can reach.
+
+        Raises: RunError if the port is in use, or if `host` is not an address of this computer; UsageError if `host` is
+        empty, if the key is not sufficient for it, or if the server was started before.
         """
         if self._down or self._listener is not None:
             raise UsageError("server: it serves only once, and it was started before; make another Server")
+        if not host.strip():
+            raise UsageError(
+                "host: must not be empty; 127.0.0.1 listens on this computer only, 0.0.0.0 on all its interfaces"
+            )
         listener = Listener(
             lambda: _Connection(self),
             timeout=self.login_timeout,
@@ -129,7 +139,12 @@ class Server:
             failed=self._metrics.opening_failed,
         )
         try:
-            await listener.bind(host, port)
+            addresses = await resolve(host, port)
+            if is_exposed := not all(map(is_loopback, addresses)):
+                check_exposed_key(self._key, host)
+            listener.bind(addresses)
+        except ValueError as error:  # a name that the DNS cannot have
+            raise RunError(f"cannot listen on {host!r}: {error}; give an address of this computer") from None
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise RunError(f"port {port} of {host} is in use; choose another, or 0 for any free port") from None
@@ -142,9 +157,17 @@ class Server:
         self.monitor.start()
         self.port = listener.port
         # A client cannot connect to the address for "all interfaces", but it can connect to the loopback address.
-        reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}
+        reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
         shown = reachable.get(host, f"[{host}]" if ":" in host else host)
         self.url = f"{'wss' if self._ssl else 'ws'}://{shown}:{self.port}"
+        if is_exposed:
+            logging.getLogger(__name__).warning(
+                "other computers can reach %s, port %d: /healthz, /readyz and /metrics without a key, /token and"
+                " /revoke with the key, the WebSocket with a token; %s",
+                host,
+                self.port,
+                "encrypted" if self._ssl else "not encrypted (--tls-cert and --tls-key, or a proxy with TLS)",
+            )
 
     async def stop(self) -> None:
         """Stop gracefully: finish pending storage requests, notify the clients to reconnect later, and disconnect them.
@@ -191,7 +214,7 @@ class Server:
 
         After the confirmation, the revocation survives a restart. Without it, the server continues to retry.
         """
-        before = self._wall()
+        before = self._tokens.revocation(self._wall())
         stored = self._revoking.setdefault((user, before), asyncio.get_running_loop().create_future())
         self.machine.revoke(user, before, self._clock())
         self.run_until_idle()

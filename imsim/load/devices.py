@@ -41,8 +41,8 @@ class Lobby(Protocol):
     def ended(self, number: int, why: str) -> None:
         """Record that the server refused the device permanently. It does not reconnect."""
 
-    def crashed(self, why: str) -> None:
-        """Handle an internal error of imsim. The measurements of the run are not reliable."""
+    def crashed(self, error: BaseException | None) -> None:
+        """Handle an error of a device, such as a full disk or an internal error. The run is not reliable."""
 
     def group_made(self, name: str) -> None:
         """Record that the server has created the group."""
@@ -197,7 +197,7 @@ class Device:
         self._arm()
 
     def _crash(self, greenlet: Greenlet[..., None]) -> None:
-        self._lobby.crashed(repr(greenlet.exception))
+        self._lobby.crashed(greenlet.exception)
 
     def _end(self, why: str) -> None:
         self.do(self.client.stop)

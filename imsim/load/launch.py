@@ -16,9 +16,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from imsim import disk
 from imsim.analysis import Run
-from imsim.core.exceptions import RunError
-from imsim.load.recording import collect, read_status
+from imsim.core.exceptions import ImsimError, RunError
+from imsim.keys import DEFAULT_KEY
+from imsim.load.recording import collect, read_status, write
 from imsim.load.target import Target
 from imsim.scenario import Scenario, plan
 
@@ -32,7 +34,7 @@ def loadtest(
     scenario: Scenario,
     url: str,
     *,
-    key: str = "imsim",
+    key: str = DEFAULT_KEY,
     out: Path | str | None = None,
     warnings: Sequence[str] = (),
     progress: Callable[[str, float], None] | None = None,
@@ -52,22 +54,24 @@ def loadtest(
     plan(scenario)  # raises here, not in the child, if the plan is too large
     target = Target(url)
     shed_before = target.check()
-    with tempfile.TemporaryDirectory(prefix="imsim-load-") as name:
+    with disk.temporary_folder("imsim-load-") as name:
         folder = Path(name)
         log = folder / "locust.log"
         try:
             _run_locust(scenario, target, key, folder, log, progress)
             status = read_status(folder)
             if status.get("phase") != "done":
-                raise RunError(status.get("reason") or f"Locust ended without a result: {_last_line(log)}")
+                raise RunError(status.get("reason") or _missing_reason(log))
         except RunError as error:
-            raise RunError(f"{error} (log: {_keep(log, out)})") from None
+            raise RunError(f"{error}{_keep(log, out)}") from None
         shed = None
         with contextlib.suppress(RunError):  # the server may have stopped since the end of the run
             shed = max(0, target.check() - shed_before)
         run = collect(folder, scenario, shed, warnings)
         if out is not None:
-            shutil.copy(log, run.write(out))
+            written = write(run, out)
+            with disk.errors("write", written / log.name, note="the run is complete, without this log"):
+                shutil.copy(log, written)
     return run
 
 
@@ -81,7 +85,7 @@ def _run_locust(
 ) -> None:
     """Run Locust to its end. Terminate it if it takes too long or if this process is interrupted."""
     file = folder / "scenario.toml"
-    file.write_text(scenario.to_toml(), encoding="utf-8")
+    disk.write(file, scenario.to_toml().encode())
     devices = scenario.population.users * scenario.population.devices
     command = [sys.executable, "-m", "locust", "--locustfile", str(Path(__file__).with_name("locustfile.py"))]
     command += ["--headless", "--only-summary", "--host", target.url]
@@ -89,7 +93,9 @@ def _run_locust(
     command += ["--imsim-scenario", str(file), "--imsim-folder", str(folder)]
     # A time limit, in case those of the child fail. It covers logins and groups, the plan, and the drain.
     bound = _START_STOP_TIMEOUT + 2 * (30 + 0.02 * devices) + scenario.duration + scenario.drain
-    with log.open("wb") as output:
+    with disk.errors("write", log):
+        output = log.open("wb")
+    with output:
         child = subprocess.Popen(
             command,
             cwd=folder,  # so that Locust reads no locust.conf or pyproject.toml of the user
@@ -140,13 +146,28 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _keep(log: Path, out: Path | str | None) -> Path:
-    """Copy the log out of the temporary folder, to `out` or to the system's folder for temporary files."""
+def _missing_reason(log: Path) -> str:
+    """Return the reason why the child wrote no reason: without space it can write neither its status nor its log."""
+    try:
+        disk.check_writable(log)
+    except ImsimError as error:
+        return f"{error}; {disk.TMPDIR}"
+    return f"Locust ended without a result: {_last_line(log)}"
+
+
+def _keep(log: Path, out: Path | str | None) -> str:
+    """Copy the log out of the temporary folder, to `out` or to the system's folder for temporary files.
+
+    Return the end of an error's text, which names the copy. It is empty if the log cannot be copied.
+    """
     parent = Path(tempfile.gettempdir() if out is None else out)
     kept = parent / f"failed-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}.log"
-    parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(log, kept)
-    return kept
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(log, kept)
+    except OSError:  # the error that the log explains matters more
+        return ""
+    return f" (log: {kept})"
 
 
 def _last_line(log: Path) -> str:

@@ -6,7 +6,7 @@ This module imports neither Locust nor gevent.
 from __future__ import annotations
 
 import json
-import os
+import tempfile
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from imsim import disk
 from imsim.analysis import Run, make_run
 from imsim.core import events
-from imsim.core.exceptions import RunError, UsageError
+from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.core.model import Code, Route
 from imsim.results import Observer, Recorder, assemble, read_facts
 from imsim.scenario import Plan, Scenario, plan
@@ -184,10 +185,8 @@ def write_status(folder: Path, status: Mapping[str, Any]) -> None:
 
     `phase` is login, playing, draining, done or failed; if it is failed, `reason` is the reason.
     """
-    # The file is replaced atomically, because the parent can read it at any time.
-    new = folder / f"{_STATUS}.new"
-    new.write_text(json.dumps(status), encoding="utf-8")
-    os.replace(new, folder / _STATUS)
+    # `disk.write` replaces the file atomically, because the parent can read it at any time.
+    disk.write(folder / _STATUS, json.dumps(status).encode())
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -236,6 +235,22 @@ def collect(folder: Path, scenario: Scenario, shed: int | None = None, warnings:
         manifest["shed"] = shed
     started = datetime.fromisoformat(status["started"])
     return make_run(tables, scenario, world="live", seed=scenario.seed, started=started, extra=manifest)
+
+
+def write(run: Run, out: Path | str) -> Path:
+    """Create the run's folder in `out` and return its path.
+
+    Raises: UsageError or RunError if that fails. The run, which cannot be repeated, is then kept in the folder for
+    temporary files if possible, and the error names its path.
+    """
+    try:
+        return run.write(out)
+    except ImsimError as error:
+        try:
+            kept = run.write(tempfile.gettempdir())
+        except ImsimError:
+            raise error from None
+        raise type(error)(f"{error}; the run is kept as {kept}") from None
 
 
 def cut(scenario: Scenario, duration: float) -> Scenario:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from threading import Timer
 
+from imsim import disk
 from imsim.core.exceptions import RunError, UsageError
 from imsim.scenario import Scenario
 
@@ -31,9 +31,9 @@ class Served:
     """
 
     def __init__(self, scenario: Scenario, host: str, port: int, db: str | Path | None, key: str) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="imsim-serve-")
+        self._folder = disk.temporary_folder("imsim-serve-")
         file = Path(self._folder.name) / f"{scenario.name}.toml"
-        file.write_text(scenario.to_toml(), encoding="utf-8")
+        disk.write(file, scenario.to_toml().encode())
         command = [sys.executable, "-m", "imsim", "serve", str(file), "--host", host, "--port", str(port)]
         if db is not None:
             command += ["--db", str(db)]

@@ -17,7 +17,7 @@ import numpy as np
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
-from imsim.core.exceptions import RunError
+from imsim.core.exceptions import ImsimError, RunError
 from imsim.core.model import Code, Scene
 from imsim.load.devices import Device, now
 from imsim.load.recording import SPOOL, Recording, Report, lateness_warnings, summarize_lateness, write_status
@@ -143,8 +143,9 @@ class Session:
         if self._t0 is None:
             self._fail(why)
 
-    def crashed(self, why: str) -> None:
-        self._fail(f"internal error in imsim: {why}")
+    def crashed(self, error: BaseException | None) -> None:
+        # For example, the spool has no space left.
+        self._fail(str(error) if isinstance(error, ImsimError) else f"internal error in imsim: {error!r}")
         gevent.spawn(self._finished)
 
     def group_made(self, name: str) -> None:
@@ -324,7 +325,10 @@ class Session:
                 self._drain()
             elif self.failure is None:
                 self.failure = "the load was stopped before sending began"
-            self._recording.close()
+            try:
+                self._recording.close()
+            except RunError as error:
+                self._fail(str(error))
             self._conclude()
         finally:
             gc.unfreeze()

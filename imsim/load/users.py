@@ -32,10 +32,12 @@ import locust
 from locust import User, task
 from locust.env import Environment
 
+from imsim import disk
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.core.model import check_name
+from imsim.keys import DEFAULT_KEY, VARIABLE, check_key
 from imsim.load.devices import Device
-from imsim.load.recording import collect, cut
+from imsim.load.recording import collect, cut, write
 from imsim.load.session import Session
 from imsim.load.target import Target
 from imsim.scenario import Scenario
@@ -142,13 +144,13 @@ class Director:
         namespace = options.imsim_run or f"r{secrets.token_hex(4)}"
         if len(check_name("--imsim-run", namespace)) > _LONGEST_NAMESPACE:
             raise UsageError(f"--imsim-run: must have at most {_LONGEST_NAMESPACE} characters (got {namespace!r})")
+        key = check_key(options.imsim_key, f"--imsim-key or {VARIABLE}")
         target = Target(self._environment.host or self._user_class.host or "")
         target.check()
-        self._folder = Path(options.imsim_folder or tempfile.mkdtemp(prefix="imsim-load-"))
+        with disk.errors("make a folder in", tempfile.gettempdir(), note=disk.TMPDIR):
+            self._folder = Path(options.imsim_folder or tempfile.mkdtemp(prefix="imsim-load-"))
         manifest = {"locust": locust.__version__}
-        return Session(
-            scenario, target, options.imsim_key, namespace, self._folder, self._report, self._stop_test, manifest
-        )
+        return Session(scenario, target, key, namespace, self._folder, self._report, self._stop_test, manifest)
 
     def _stopping(self, environment: Environment, **_: Any) -> None:
         if self.session is not None:
@@ -166,7 +168,7 @@ class Director:
         try:
             if session.failure is None:
                 run = collect(self._folder, session.scenario)
-                print(f"run: {run.write(self._options.imsim_out)}", flush=True)
+                print(f"run: {write(run, self._options.imsim_out)}", flush=True)
         except ImsimError as error:
             self._fail(str(error))
         finally:
@@ -204,7 +206,7 @@ def _add_options(parser: Any) -> None:
     add = parser.add_argument
     add("--imsim-scenario", metavar="NAME|FILE", help="a preset or a TOML file, instead of the locustfile's scenario")
     add("--imsim-seed", metavar="N", help="the seed, instead of the scenario's; the same seed gives the same messages")
-    add("--imsim-key", env_var="IMSIM_KEY", default="imsim", is_secret=True, help="the server's key, for tokens")
+    add("--imsim-key", env_var="IMSIM_KEY", default=DEFAULT_KEY, is_secret=True, help="the server's key, for tokens")
     add("--imsim-run", metavar="NAME", help="prefix of this run's users, groups and messages (default: random)")
     add("--imsim-out", metavar="DIR", default="results", help="parent of the run's folder (default: results)")
     add("--imsim-folder", help=argparse.SUPPRESS, include_in_web_ui=False)  # for imsim.load.launch

@@ -23,7 +23,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from imsim.core.exceptions import UsageError
+from imsim import disk
 from imsim.core.model import Code, Route
 
 
@@ -70,7 +70,8 @@ class Recorder:
 
     Each process needs its own recorder, created after the last fork.
 
-    Raises: UsageError if the spool exists or cannot be created.
+    Raises: UsageError if the spool exists or cannot be created. Each method raises RunError if the spool cannot be
+    written, for example if no space is left; `flush` continues where it stopped.
     """
 
     def __init__(self, spool: Path | str | None = None) -> None:
@@ -81,10 +82,8 @@ class Recorder:
         self._flush_at = _SPOOL_SECONDS
         if self._path is not None:
             # "x" creates a new file. Facts behind the truncated last fact of another process would be unreadable.
-            try:
+            with disk.errors("create the spool", self._path):
                 self._file = self._path.open("xb", buffering=0)
-            except OSError as error:
-                raise UsageError(f"cannot create the spool {self._path}: {error.strerror}") from error
 
     def sent(self, intent: int, at: float) -> None:
         """Record an attempt of the sender's device to send the message."""
@@ -170,17 +169,19 @@ class Recorder:
     def flush(self) -> None:
         """Append the buffered facts to the spool. Without a spool, do nothing."""
         if self._file is not None and self._buffer:
-            rest = memoryview(bytes(self._buffer))
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            self._buffer.clear()
+            assert self._path is not None
+            with disk.errors("write", self._path):
+                while self._buffer:
+                    del self._buffer[: self._file.write(self._buffer)]
 
     def close(self) -> None:
         """Flush and close the spool. Without a spool, do nothing. The facts stay readable."""
         if self._file is not None:
-            self.flush()
-            self._file.close()
-            self._file = None
+            try:
+                self.flush()
+            finally:
+                self._file.close()
+                self._file = None
 
     def __enter__(self) -> Recorder:
         return self
@@ -218,10 +219,8 @@ def read_facts(paths: Iterable[Path | str]) -> Facts:
 
 
 def _read(path: Path) -> bytes:
-    try:
+    with disk.errors("read the spool", path):
         return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read the spool {path}: {error.strerror}") from error
 
 
 def _decode(data: bytes | bytearray) -> Facts:

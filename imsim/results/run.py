@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from imsim import disk
 from imsim.core.exceptions import UsageError
 from imsim.results.schema import (
     DELIVERIES,
@@ -137,6 +138,11 @@ class RunData:
             UsageError: the folder or one of its files is missing or broken, or has another schema version or digest.
         """
         folder = Path(path)
+        with disk.errors("read", folder):
+            return cls._open(folder, verify)
+
+    @classmethod
+    def _open(cls, folder: Path, verify: bool) -> Self:
         if not folder.is_dir():
             raise UsageError(f"{folder} is not a run folder: it does not exist")
         manifest = _read_manifest(folder / _MANIFEST_FILE)
@@ -161,32 +167,35 @@ class RunData:
 
         Raises:
             UsageError: the run's folder already exists or cannot be created.
+            RunError: no space is left, or the disk failed. Nothing of the run remains.
         """
         parent = Path(parent)
         folder = parent / self.id
         partial = parent / f".{self.id}.partial"
         if folder.exists():
             raise UsageError(f"{folder} already exists; a run is never overwritten")
-        try:
+        with disk.errors("create the run folder in", parent):
             parent.mkdir(parents=True, exist_ok=True)
             partial.mkdir()
-        except OSError as error:
-            raise UsageError(f"cannot create the run folder {folder}: {error.strerror}") from error
         try:
-            pq.write_table(self.tables.messages, partial / _MESSAGES_FILE, compression="zstd")
-            pq.write_table(self.tables.deliveries, partial / _DELIVERIES_FILE, compression="zstd")
-            for (name, _), table in zip(_OPTIONAL, (self.tables.spans, self.tables.nodes), strict=True):
-                if table is not None:
-                    pq.write_table(table, partial / name, compression="zstd")
-            (partial / _SCENARIO_FILE).write_text(self.scenario.to_toml(), encoding="utf-8")
-            manifest = json.dumps(self.manifest, indent=2, ensure_ascii=False)
-            (partial / _MANIFEST_FILE).write_text(manifest + "\n", encoding="utf-8")
-            partial.rename(folder)
+            with disk.errors("write", folder):
+                self._write_files(partial)
+                partial.rename(folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         self.path = folder
         return folder
+
+    def _write_files(self, folder: Path) -> None:
+        pq.write_table(self.tables.messages, folder / _MESSAGES_FILE, compression="zstd")
+        pq.write_table(self.tables.deliveries, folder / _DELIVERIES_FILE, compression="zstd")
+        for (name, _), table in zip(_OPTIONAL, (self.tables.spans, self.tables.nodes), strict=True):
+            if table is not None:
+                pq.write_table(table, folder / name, compression="zstd")
+        (folder / _SCENARIO_FILE).write_text(self.scenario.to_toml(), encoding="utf-8")
+        manifest = json.dumps(self.manifest, indent=2, ensure_ascii=False)
+        (folder / _MANIFEST_FILE).write_text(manifest + "\n", encoding="utf-8")
 
     @property
     def id(self) -> str:

@@ -13,7 +13,7 @@ from imsim.core import events, storage
 from imsim.core.exceptions import BadName, RunError, UsageError
 from imsim.core.model import Code
 from imsim.core.policies import Policies
-from imsim.live import Device, MemoryStore, Server, Tokens
+from imsim.live import Device, MemoryStore, Server, SqliteStore, Tokens
 
 
 def test_token_is_valid_for_its_user_until_it_expires():
@@ -54,6 +54,75 @@ def test_tokens_refuse_invalid_names_and_empty_secrets():
         Tokens("secret", 60.0).issue("a b", 0.0)
     with pytest.raises(UsageError, match="key"):
         Tokens("", 60.0)
+
+
+STEPS = [0.0, 1e-9, 1.0, -1e-9, -3600.0]
+
+
+@pytest.mark.parametrize("before", STEPS)
+@pytest.mark.parametrize("after", STEPS)
+def test_revocation_covers_tokens_issued_before_it_and_no_others_whatever_the_clock_does(before, after):
+    """The clock steps between a token, the revocation and the next token: back, forward, or not at all."""
+    tokens, now = Tokens("secret", 1e6, MemoryStore()), 1e9
+    old, _ = tokens.issue("alice", now)
+    revoked = [tokens.revocation(now := now + before)]
+    new, _ = tokens.issue("alice", now := now + after)
+    assert tokens.verify(old, now).issued_at < revoked[0] <= tokens.verify(new, now).issued_at
+    revoked.append(tokens.revocation(now + before))
+    newer, _ = tokens.issue("alice", now)
+    assert revoked[0] <= tokens.verify(new, now).issued_at < revoked[1] <= tokens.verify(newer, now).issued_at
+
+
+def test_token_of_another_server_is_compared_by_its_time():
+    """It has the same key and another storage, whose revocations are unknown. Or it has no such claims at all."""
+    ours, theirs, backend = (Tokens("secret", 1e6, *store) for store in ([MemoryStore()], [MemoryStore()], []))
+    theirs.revocation(5e9)
+    for issuer in (theirs, backend):
+        assert ours.verify(issuer.issue("alice", 1e9)[0], 1e9) == ("alice", None, 1e9)
+    claims = {"sub": "alice", "iat": 1e9, "exp": 2e9, "log": ours._revocations.log, "rev": "soon"}
+    assert ours.verify(jwt.encode(claims, ours._secret, "HS256"), 1e9).code == Code.BAD_TOKEN
+
+
+@pytest.mark.parametrize("steps", [(-3600.0, 0.0), (0.0, -3600.0), (-3600.0, -3600.0), (0.0, 0.0)])
+@pytest.mark.parametrize("in_file", [False, True])
+async def test_new_token_works_and_old_one_is_revoked_when_the_clock_is_set_back(world, tmp_path, steps, in_file):
+    """Also after a restart, and for users whose revocation is the only one that the new server finds."""
+    before, after = steps
+    path = tmp_path / "db.sqlite"
+    async with world(store=SqliteStore(path) if in_file else MemoryStore()) as w:
+        alice, old, bobs = await w.online("alice"), w.token("alice"), w.token("bob")
+        w.wall.now += before
+        assert await w.server.revoke("alice")
+        await w.run_until_idle()
+        assert alice.state == "ended"
+        w.wall.now += after
+        for restart in (False, True):
+            if restart:
+                await w.restart((lambda: SqliteStore(path)) if in_file else None)
+            new = w.client("alice", "phone", token=w.token("alice"))
+            await new.start()
+            with pytest.raises(RunError, match="token_revoked"):
+                await w.client("alice", "tablet", token=old).start()
+            await w.client("bob", token=bobs).start()
+        assert await w.server.revoke("alice")
+        await w.run_until_idle()
+        assert new.state == "ended"
+        await w.client("alice", "phone").start()
+
+
+async def test_token_of_a_backend_from_before_a_revocation_is_refused(world, key):
+    """A program with the key signs tokens itself. A revocation can only be compared with their time."""
+    async with world() as w:
+        backend = Tokens(key, 1e6)
+        assert await w.server.revoke("alice")
+        revoked = w.wall.now + w.clock.now
+        for issued_at, works in ((revoked - 0.001, False), (revoked, True)):
+            client = w.client("alice", token=backend.issue("alice", issued_at)[0])
+            if works:
+                await client.start()
+            else:
+                with pytest.raises(RunError, match="token_revoked"):
+                    await client.start()
 
 
 class Stalled(MemoryStore):

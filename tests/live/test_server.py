@@ -17,9 +17,11 @@ from websockets.http11 import Request
 from websockets.sync.client import ClientConnection, connect
 
 from imsim.core import events
-from imsim.core.exceptions import RunError
+from imsim.core.exceptions import RunError, UsageError
 from imsim.core.policies import Policies
+from imsim.keys import DEFAULT_KEY
 from imsim.live import MemoryStore, Server
+from imsim.live.listener import is_loopback
 
 
 class Foreign:
@@ -385,15 +387,67 @@ async def test_connections_have_tcp_nodelay(world):
 
 async def test_start_on_a_used_port_or_foreign_address_gives_a_one_line_error(world):
     async with world() as w:
-        second = Server(Policies(), w.store, key="k")
+        second = Server(Policies(), w.store, key="k" * 16)
         with pytest.raises(RunError, match=f"port {w.server.port} of 127.0.0.1 is in use"):
             await second.start(port=w.server.port)
         with pytest.raises(RunError, match="cannot listen on"):
             await second.start("192.0.2.1")
-        with pytest.raises(RunError, match="cannot listen on"):
-            await second.start("no.such.host.invalid")
         alice = await w.online("alice")  # the first server still has its store
         await alice.wait_stored(alice.send("p2p", "bob", "hello"))
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.0.2", "::1"])
+async def test_loopback_needs_no_key_of_its_own(host, caplog):
+    server = Server(Policies(), MemoryStore(), key=DEFAULT_KEY)
+    try:
+        await server.start(host)
+    except RunError:
+        pytest.skip(f"this computer does not have the address {host}")
+    await server.stop()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "0"])
+async def test_server_beyond_loopback_needs_a_key_of_its_own_and_logs_what_is_exposed(host, caplog):
+    for key, says in ((DEFAULT_KEY, "is public"), ("k" * 15, "at least 16 characters")):
+        refused = Server(Policies(), MemoryStore(), key=key)
+        with pytest.raises(UsageError, match=f"^host: other computers can reach {host}, and .*{says}"):
+            await refused.start(host)
+        assert refused.url == ""
+    assert caplog.records == []
+    server = Server(Policies(), MemoryStore(), key="k" * 16)
+    try:
+        await server.start(host)
+    except RunError:
+        pytest.skip("this computer has no IPv6")
+    await server.stop()
+    (record,) = caplog.records
+    assert f"other computers can reach {host}, port {server.port}: /healthz, /readyz" in record.getMessage()
+    assert "not encrypted" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "address", ["10.0.0.1", "192.168.1.2", "0.0.0.0", "::", "fe80::1%eth0", "2001:db8::1", "::ffff:10.0.0.1"]
+)
+def test_other_addresses_are_not_loopback(address):
+    assert not is_loopback((socket.AF_INET6, (address, 1)))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"])
+def test_loopback_addresses(address):
+    assert is_loopback((socket.AF_INET6, (address, 1)))
+
+
+@pytest.mark.parametrize(("host", "says"), [("", "host: must not be empty"), (" ", "host: must not be empty")])
+async def test_empty_host_is_refused(world, host, says):
+    with pytest.raises(UsageError, match=says):
+        await Server(Policies(), MemoryStore(), key=DEFAULT_KEY).start(host)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70, "nowhere.invalid", "a\0b"])
+async def test_name_without_an_address_gives_a_one_line_error(world, host):
+    with pytest.raises(RunError, match=r"^cannot listen on .*; give an address of this computer$"):
+        await Server(Policies(), MemoryStore(), key=DEFAULT_KEY).start(host)
 
 
 async def test_stop_disconnects_peers_that_do_not_close(world):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import sqlite3
 import subprocess
 import sys
 from collections import deque
 from dataclasses import dataclass, replace
 from itertools import count, cycle
+from pathlib import Path
+from typing import NoReturn
 from unittest.mock import patch
 
 import pytest
@@ -384,10 +388,73 @@ def test_store_refuses_foreign_files_and_does_not_change_them(tmp_path):
     db.close()
     with pytest.raises(UsageError, match="schema 99"):
         SqliteStore(newer)
-    with pytest.raises(UsageError, match="unable to open"):
-        SqliteStore(tmp_path / "no" / "such" / "folder.db")
     with pytest.raises(UsageError, match="synchronous"):
         SqliteStore(newer, synchronous="OFF")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "says"),
+    [
+        ("no/such/folder.db", UsageError, r"db: cannot write to the folder .*/no/such: No such file or directory"),
+        ("folder", UsageError, r"db: cannot write folder: Is a directory; give the path of a file"),
+        ("folder/", UsageError, r"Is a directory"),
+        ("file/new.db", UsageError, r"db: cannot write file/new.db: Not a directory; a part of the path is a file"),
+        ("x" * 300, UsageError, r"File name too long"),
+        ("", UsageError, r"db: must not be empty"),
+    ],
+)
+def test_file_that_cannot_be_opened_gives_the_reason(tmp_path, monkeypatch, path, kind, says):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kind, match=says):
+        SqliteStorage(path)
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "says"),
+    [
+        (errno.EROFS, UsageError, "Read-only file system; choose a folder on a file system that is not read-only"),
+        (errno.EACCES, UsageError, "Permission denied; check the permissions"),
+        (errno.ENOSPC, RunError, "no space left at"),
+    ],
+)
+@pytest.mark.parametrize("call", ["open", "write_bytes"])
+def test_system_gives_the_reason_that_sqlite_does_not(tmp_path, monkeypatch, number, kind, says, call):
+    """Only root can mount a read-only file system, and root has every permission. So the system's answer is injected.
+
+    `open` is the file itself, `write_bytes` a new file in its folder.
+    """
+
+    def refuse(*_: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    def vague(*_: object, **__: object) -> NoReturn:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    path = tmp_path / "im.db"
+    SqliteStorage(path).close()
+    monkeypatch.setattr(*((os, "open", refuse) if call == "open" else (Path, "write_bytes", refuse)))
+    monkeypatch.setattr(sqlite3, "connect", vague)
+    with pytest.raises(kind, match=f"^db: .*{says}"):
+        SqliteStorage(path)
+
+
+def test_database_that_has_no_space_to_begin_gives_the_reason(tmp_path, file_sizes):
+    with file_sizes(1000), pytest.raises(RunError, match=r"^db: no space left at "):
+        SqliteStorage(tmp_path / "im.db")
+
+
+def test_file_keeps_the_time_of_its_latest_revocation(tmp_path):
+    for _ in range(2):
+        store = SqliteStorage(tmp_path / "im.db")
+        revoked = [store.latest_revocation]
+        for user, before in (("ann", 5.5), ("ben", 7.25), ("ann", 6.0)):
+            store.execute_all([storage.RevokeTokens(user, before)])
+            revoked.append(store.latest_revocation)
+        store.close()
+    assert revoked == [7.25, 7.25, 7.25, 7.25]
 
 
 def test_store_drops_answers_after_the_end_of_the_event_loop(tmp_path):

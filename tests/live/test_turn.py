@@ -12,7 +12,7 @@ import pytest
 from imsim.core import storage
 from imsim.live import SqliteStore
 from imsim.live.admission import Admission, has_hung_up
-from imsim.live.listener import ACCEPTED_PER_TURN, OPENED_PER_TURN, Listener
+from imsim.live.listener import ACCEPTED_PER_TURN, OPENED_PER_TURN, Listener, resolve
 from imsim.live.turn import TurnBudget
 
 
@@ -142,7 +142,7 @@ def factory(opened: list):
 
 async def listening(opened: list, **arguments) -> Listener:
     listener = Listener(factory(opened), timeout=5.0, **arguments)
-    await listener.bind("127.0.0.1", 0)
+    listener.bind(await resolve("127.0.0.1", 0))
     return listener
 
 
@@ -199,7 +199,7 @@ async def test_listener_closes_sockets_of_clients_that_gave_up_while_they_waited
 
 async def test_listener_closes_sockets_that_have_waited_for_the_timeout(opened):
     listener = Listener(factory(opened), timeout=0.0, is_behind=lambda: True)
-    await listener.bind("127.0.0.1", 0)
+    listener.bind(await resolve("127.0.0.1", 0))
     (client,) = connect(listener.port, 1)
     await listener.accept()
     client.setblocking(False)

@@ -81,6 +81,16 @@ def test_invalid_option_gives_one_line_and_exit_code_1(locust, url, options, rea
     assert "Traceback" not in result.stderr
 
 
+def test_full_disk_for_temporary_files_ends_the_test_with_the_reason(forked, url, tiny_file, tmp_path):
+    script = "import locust.main, resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))\nlocust.main.main()"
+    arguments = ["-f", "locustfiles/office.py", "-H", url, "--headless", "--only-summary"]
+    arguments += ["--imsim-scenario", str(tiny_file), "--imsim-out", str(tmp_path)]
+    result = forked(script, "locust", *arguments)
+    assert result.returncode == 1
+    assert re.search(r"no space left at \S+/facts.spool: the file reached the limit of file sizes", result.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unknown_scenario_ends_locust_before_the_start(locust, url):
     result = locust("-f", "locustfiles/office.py", "--headless", "-H", url, "--imsim-scenario", "ofice")
     assert result.returncode == 1

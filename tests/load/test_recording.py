@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from imsim.analysis import Run
 from imsim.core import events
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code, Route
@@ -18,6 +20,7 @@ from imsim.load.recording import (
     lateness_warnings,
     read_status,
     summarize_lateness,
+    write,
     write_status,
 )
 from imsim.results import Kind, read_facts
@@ -187,6 +190,22 @@ def test_collect_makes_a_run_of_a_shorter_plan_after_a_stop(made, tiny):
     assert len(run.messages) == 10
     assert np.array_equal(run.messages.intended_at.to_numpy(np.int64), made.plan.at[:10])
     assert run.scenario.duration == played
+
+
+def test_run_that_cannot_be_written_is_kept_with_the_temporary_files(made, tiny, tmp_path, monkeypatch):
+    made.recording.close()
+    write_status(made.folder, {"played": 1.0, "started": "2026-01-01T00:00:00+00:00", "manifest": {}})
+    run = collect(made.folder, tiny)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with pytest.raises(UsageError, match=r"cannot create the run folder .*; the run is kept as ") as raised:
+        write(run, tmp_path / "file")
+    kept = str(raised.value).partition(" is kept as ")[2]
+    assert Run.open(kept, verify=True).digest == run.digest
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    with pytest.raises(UsageError, match=r"File exists; choose another name$"):
+        write(run, tmp_path / "file")
 
 
 def test_cut_before_the_first_message_raises_run_error(tiny):

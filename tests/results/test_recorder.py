@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from imsim.core.exceptions import UsageError
+from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code, Route
 from imsim.results import Kind, Recorder, read_facts
 from imsim.results.recorder import CODES, ROUTES
@@ -111,6 +111,24 @@ def test_existing_spool_is_not_overwritten(tmp_path):
     Recorder(tmp_path / "spool").close()
     with pytest.raises(UsageError, match=r"cannot create the spool .*spool: File exists"):
         Recorder(tmp_path / "spool")
+
+
+def test_spool_without_space_raises_and_continues_later(tmp_path, file_sizes):
+    recorder = Recorder(tmp_path / "spool")
+    for number in range(10):
+        recorder.sent(number, 0.0)
+    with file_sizes(100), pytest.raises(RunError, match=r"no space left at .*spool"):
+        recorder.flush()
+    recorder.close()
+    assert read_facts([tmp_path / "spool"])["intent"].tolist() == list(range(10))
+
+
+def test_close_without_space_closes_the_spool(tmp_path, file_sizes):
+    recorder = Recorder(tmp_path / "spool")
+    recorder.sent(0, 0.0)
+    with file_sizes(1), pytest.raises(RunError, match="no space left"):
+        recorder.close()
+    recorder.close()  # does nothing, and leaves no open file
 
 
 def test_error_names_a_missing_spool(tmp_path):

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from imsim.core.exceptions import UsageError
+from imsim.core.exceptions import RunError, UsageError
 from imsim.results import DELIVERIES, MESSAGES, Recorder, RunData, assemble, digest
 from imsim.scenario import Scenario
 
@@ -93,6 +93,12 @@ def test_failed_write_leaves_no_files(run, tmp_path):
         run.write(tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert run.path is None
+
+
+def test_write_without_space_leaves_no_files(run, tmp_path, file_sizes):
+    with file_sizes(100), pytest.raises(RunError, match=f"^no space left at {tmp_path}/{run.id}: "):
+        run.write(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_write_refuses_a_parent_that_is_a_file(run, tmp_path):

@@ -1,17 +1,20 @@
 """Figures that are written to a file without pyplot. The file's suffix chooses the format (.png, .svg, .pdf).
 
-All functions raise UsageError if the file cannot be written or matplotlib does not know the suffix.
+All functions raise UsageError if matplotlib does not know the suffix, and UsageError or RunError if the file cannot be
+written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from imsim import disk
 from imsim.analysis.plots.style import PAIR, SIZE, pair
 from imsim.core.exceptions import UsageError
 
@@ -53,8 +56,9 @@ def save_rows(rows: Sequence[tuple[Callable[[Axes], object], Pair]], path: str |
 
 
 def _write(figure: Figure, path: str | PathLike[str]) -> Path:
+    picture = BytesIO()
     try:
-        figure.savefig(Path(path), dpi=150)
-    except (OSError, ValueError, TypeError) as error:
+        figure.savefig(picture, format=Path(path).suffix.removeprefix(".") or None, dpi=150)
+    except (ValueError, TypeError) as error:
         raise UsageError(f"plot: cannot write {path}: {error}") from None
-    return Path(path)
+    return disk.write(path, picture.getvalue(), name="plot")

@@ -158,11 +158,13 @@ class MemoryStorage:
 
     With `fanout` "read", a message is one row, and a login reads each of the user's conversations. With "write", each
     message also adds a row to the inbox of each member, and a login reads the user's inbox from its last position.
-    Users see the same in both. `log` is the name of the stored data, see `UserState`.
+    Users see the same in both. `log` is the name of the stored data, see `UserState`. `latest_revocation` is the
+    highest `before` of all RevokeTokens so far.
     """
 
     def __init__(self, fanout: str = "read", log: str = "") -> None:
         self.log = log
+        self.latest_revocation = 0.0
         self._inboxes: dict[str, list[Message]] | None = {} if Fanout(fanout).keeps_inboxes else None
         self._logs: dict[str, _Log] = {}
         self._conversations_of: dict[str, tuple[str, ...]] = {}  # by user; sorted; past ones included
@@ -355,6 +357,7 @@ class MemoryStorage:
         return UserState(epoch, states, self._revoked_before.get(request.user, 0.0), self.log)
 
     def _revoke_tokens(self, request: RevokeTokens) -> Saved:
+        self.latest_revocation = max(request.before, self.latest_revocation)
         self._revoked_before[request.user] = max(request.before, self._revoked_before.get(request.user, 0.0))
         return Saved()
 

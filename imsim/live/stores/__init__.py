@@ -22,6 +22,14 @@ class Store(Protocol):
     One store can serve several servers, one after another: that is a restart.
     """
 
+    @property
+    def log(self) -> str:
+        """The name of the stored data, as in `imsim.core.storage.UserState`."""
+
+    @property
+    def latest_revocation(self) -> float:
+        """The highest `before` of all RevokeTokens that the storage has carried out; 0.0 if there was none."""
+
     def start(self, deliver: Deliver) -> None:
         """Deliver the answers from now on to `deliver`, in the running event loop.
 

@@ -31,6 +31,14 @@ class MemoryStore:
         self._answers.append((request, result))
 
     @property
+    def log(self) -> str:
+        return self.storage.log
+
+    @property
+    def latest_revocation(self) -> float:
+        return self.storage.latest_revocation
+
+    @property
     def idle(self) -> bool:
         return not self._answers
 

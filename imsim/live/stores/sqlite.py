@@ -75,6 +75,14 @@ class SqliteStore:
         self._gathering.append(request)
 
     @property
+    def log(self) -> str:
+        return self.storage.log
+
+    @property
+    def latest_revocation(self) -> float:
+        return self.storage.latest_revocation
+
+    @property
     def idle(self) -> bool:
         return self._answered == self._submitted
 

@@ -9,9 +9,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from imsim import disk
 from imsim.core import changes, storage
 from imsim.core.changes import are_friends
-from imsim.core.exceptions import RunError, UsageError
+from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.core.limits import UNREAD_RANGES
 from imsim.core.model import ConversationState, Message, Scene, Skipped, is_chatroom, p2p_id, p2p_members, peer_in
 from imsim.core.policies import Fanout
@@ -21,6 +22,16 @@ from imsim.live.stores import schema
 from imsim.live.stores.probe import PROBE_BYTES, Probe
 
 _CACHED = 100_000  # conversations whose head is kept in memory
+
+
+def _cannot_open(path: str, error: sqlite3.Error) -> ImsimError:
+    """Return the error for a file that SQLite cannot open or write. SQLite itself does not say why."""
+    try:
+        if path != ":memory:":
+            disk.check_writable(path, name="db")
+    except ImsimError as reason:
+        return reason
+    return UsageError(f"{path}: {error}; check the path and the permissions of the file")
 
 
 @dataclass(slots=True)
@@ -41,8 +52,11 @@ class SqliteStorage:
     after a power failure, the latest commits may be missing. `fanout` is "read" or "write", as in `MemoryStorage`; a
     file keeps the fan-out that it was created with.
 
-    Raises: UsageError if the file is not an imsim database or has the other fan-out; RunError if another process has it
-    open.
+    `log` is the name of the stored data, see `UserState`. `latest_revocation` is the highest `before` of all
+    RevokeTokens so far.
+
+    Raises: UsageError if the file cannot be opened and written, is not an imsim database or has the other fan-out;
+    RunError if another process has it open, or if no space is left.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, synchronous: str = "FULL", fanout: str = "read") -> None:
@@ -50,12 +64,16 @@ class SqliteStorage:
             raise UsageError(f"synchronous: must be FULL or NORMAL (got {synchronous!r})")
         if fanout not in ("read", "write"):
             raise UsageError(f"fanout: must be read or write (got {fanout!r})")
+        if not os.fspath(path):  # SQLite would delete the data at the end
+            raise UsageError("db: must not be empty; give the path of a file, or :memory:")
         self._fanout = Fanout(fanout)
         self._heads: dict[str, _Head] = {}
+        self.log: str
+        self.latest_revocation: float
         try:
             self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
-            raise UsageError(f"{path}: {error}; check that its folder exists") from None
+            raise _cannot_open(os.fspath(path), error) from None
         try:
             self._prepare(os.fspath(path), synchronous)
         except BaseException:
@@ -88,6 +106,7 @@ class SqliteStorage:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute(f"PRAGMA synchronous = {synchronous}")
             fanout, self.log = db.execute("SELECT fanout, log FROM settings").fetchone()
+            (self.latest_revocation,) = db.execute("SELECT coalesce(max(revoked_before), 0.0) FROM users").fetchone()
             if fanout != self._fanout:
                 raise UsageError(
                     f"{path}: was created with fanout = {fanout} (got {self._fanout}); use {fanout}, or a new file"
@@ -95,7 +114,7 @@ class SqliteStorage:
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise RunError(f"{path}: in use by another process; stop that process, or use another file") from None
-            raise UsageError(f"{path}: {error}; check the path and the permissions of the file") from None
+            raise _cannot_open(path, error) from None
         except sqlite3.DatabaseError as error:
             raise UsageError(f"{path}: {error}; give the path of an imsim database or of a new file") from None
 
@@ -453,6 +472,8 @@ class SqliteStorage:
             " DO UPDATE SET revoked_before = max(revoked_before, excluded.revoked_before)",
             (request.user, request.before),
         )
+        # If the transaction fails, the value is too high, which is harmless: the next revocation is later still.
+        self.latest_revocation = max(request.before, self.latest_revocation)
         return storage.Saved()
 
     def _save_state(self, request: storage.SaveState) -> storage.StatesSaved:

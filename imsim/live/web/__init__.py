@@ -39,7 +39,7 @@ _HEADERS = {
 }
 
 
-def is_loopback(host: str) -> bool:
+def is_loopback_name(host: str) -> bool:
     """Whether a host is this computer only: `localhost`, or an address such as 127.0.0.1 or ::1."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
@@ -103,7 +103,7 @@ def _is_from_own_page(request: Request) -> bool:
         is_own = all(urlsplit(origin).netloc == host for origin in origins for host in hosts)
     except ValueError:
         return False
-    return len(names) == 1 and is_loopback(names[0]) and is_own and all(site == "same-origin" for site in sites)
+    return len(names) == 1 and is_loopback_name(names[0]) and is_own and all(site == "same-origin" for site in sites)
 
 
 def _error(status: int, text: str, **headers: str) -> Answer:
