@@ -7,17 +7,26 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from imsim.core import changes, storage
 from imsim.core.changes import are_friends
 from imsim.core.exceptions import RunError, UsageError
-from imsim.core.model import ConversationState, Message, Scene, is_chatroom, p2p_id, p2p_members
+from imsim.core.model import ConversationState, Message, Scene, is_chatroom, is_p2p, p2p_id, p2p_members
 from imsim.core.policies import Fanout
 from imsim.core.sizes import Room, body_bytes
 from imsim.live.stores import schema
+from imsim.live.stores.tail import RepeatedKey, Tail
 
 _CACHED = 100_000  # conversations whose head is kept in memory
+_LONGEST_TAIL = 2_000  # messages
+_WAL_PAGES = 4_000  # after which SQLite copies the changed pages to the file
+
+_INSERT = (
+    f"INSERT INTO messages (conversation, {schema.MESSAGE}) VALUES ({schema.VALUES})"
+    " ON CONFLICT (conversation, sender, id_client) DO NOTHING"
+)
 
 
 @dataclass(slots=True)
@@ -49,12 +58,18 @@ class SqliteStorage:
             raise UsageError(f"fanout: must be read or write (got {fanout!r})")
         self._fanout = Fanout(fanout)
         self._heads: dict[str, _Head] = {}
+        self._is_careful = False  # whether each message is inserted by a statement of its own
+        self._lost_tail = False  # whether a rollback has made `_tail` wrong
         try:
-            self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(
+                path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
         except sqlite3.Error as error:
             raise UsageError(f"{path}: {error}; check that its folder exists") from None
         try:
             self._prepare(os.fspath(path), synchronous)
+            self._tail = Tail(self._db)
+            self._tail.reload()
         except BaseException:
             self._db.close()
             raise
@@ -84,6 +99,7 @@ class SqliteStorage:
                 )
             db.execute("PRAGMA journal_mode = WAL")
             db.execute(f"PRAGMA synchronous = {synchronous}")
+            db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
             fanout, self.log = db.execute("SELECT fanout, log FROM settings").fetchone()
             if fanout != self._fanout:
                 raise UsageError(
@@ -98,6 +114,8 @@ class SqliteStorage:
 
     def close(self) -> None:
         """Close and unlock the file."""
+        with suppress(sqlite3.Error):  # the tail stays in its table
+            self.merge_tail(0)
         self._db.close()
 
     # --- transactions -----------------------------------------------------------------------------------------------
@@ -108,8 +126,16 @@ class SqliteStorage:
         A request that fails has the result Failed and no effect. If the commit fails, this applies to all.
         """
         try:
-            self._db.execute("BEGIN IMMEDIATE")
+            self._begin()
             results = [self.execute(request) for request in requests]
+            self._tail.write()
+        except RepeatedKey:
+            self._roll_back()
+            self._is_careful = True
+            try:
+                return self.execute_all(requests)
+            finally:
+                self._is_careful = False
         except Exception as error:  # no error may affect the other requests or end the writer thread
             self._roll_back()
             if len(requests) == 1:
@@ -123,11 +149,35 @@ class SqliteStorage:
             return [storage.Failed(f"commit: {error}")] * len(requests)
         return results
 
+    def merge_tail(self, at_least: int = _LONGEST_TAIL) -> None:
+        """Move the latest messages to their conversations, if there are that many. No request waits for this.
+
+        Raises: sqlite3.Error. Then nothing has changed.
+        """
+        if len(self._tail) <= at_least:
+            return
+        try:
+            self._begin()
+            self._tail.merge()
+            self._commit()
+        except sqlite3.Error:
+            self._roll_back()
+            raise
+
+    def _begin(self) -> None:
+        self._db.execute("BEGIN")
+        if self._lost_tail:
+            self._tail.reload()
+            self._lost_tail = False
+        if self._is_careful or len(self._tail) > _LONGEST_TAIL:
+            self._tail.merge()
+
     def _commit(self) -> None:
         self._db.execute("COMMIT")
 
     def _roll_back(self) -> None:
         self._heads.clear()
+        self._lost_tail = True
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
@@ -144,10 +194,11 @@ class SqliteStorage:
             return self._save_state(request)
         if type(request) is storage.OpenConversation:
             return self._open_conversation(request)
-        if type(request) is storage.OpenUser:
-            return self._open_user(request)
         if type(request) is storage.RevokeTokens:
             return self._revoke_tokens(request)
+        self._tail.merge()  # because the other requests read messages
+        if type(request) is storage.OpenUser:
+            return self._open_user(request)
         if type(request) is storage.Missed:
             return self._missed(request)
         if type(request) is storage.Range:
@@ -164,6 +215,7 @@ class SqliteStorage:
     def _head(self, id: str) -> _Head | None:
         head = self._heads.get(id)
         if head is None:
+            self._tail.merge()
             row = self._db.execute(
                 "SELECT key, epoch, (SELECT max(seq) FROM messages WHERE conversation = key)"
                 " FROM conversations WHERE id = ?",
@@ -188,7 +240,7 @@ class SqliteStorage:
         return tuple(user for (user,) in rows)
 
     def _blocked(self, id: str, key: int) -> frozenset[str]:
-        if not id.startswith(f"{Scene.P2P}:"):
+        if not is_p2p(id):
             return frozenset()
         rows = self._db.execute("SELECT user FROM members WHERE conversation = ? AND blocked", (key,))
         return frozenset(user for (user,) in rows)
@@ -242,7 +294,9 @@ class SqliteStorage:
         if effects is None and self._is_blocked(head, message):
             original = self._by_key(head, id, sender, message.id_client)
             return storage.Duplicate(original) if original else storage.Blocked()
-        if not self._insert(head, message):
+        if effects is None and not self._is_careful:
+            self._tail.add((head.key, sender, message.id_client), schema.row_of(head.key, message))
+        elif not self._insert(head, message):
             original = self._by_key(head, id, sender, message.id_client)
             assert original is not None
             return storage.Duplicate(original)
@@ -254,27 +308,23 @@ class SqliteStorage:
                 self._catch_up(head, id, effects.joined, appended)
             self._added(head, message.seq, (*head.members, *effects.joined), appended)
             self._apply(head, message.seq, effects, appended)
-        sees_it = sender in head.members or (effects is not None and sender in effects.left)
-        if request.shown > 0 and sees_it:
+        if request.shown > 0 and (sender in head.members or (effects is not None and sender in effects.left)):
             old = self._state_of(head, id, sender)
             if old is not None and request.shown > old.read_seq:
                 appended.states = self._change(head, storage.SaveState(sender, id, request.shown), old, head.max_seq)
         return appended
 
     def _is_blocked(self, head: _Head, message: Message) -> bool:
+        if not head.blocked and message.scene != Scene.SYSTEM:
+            return False  # saves time for most messages
         id, users = storage.may_have_blocked(message, head.members)
         between = head if id == message.conversation_id else self._head(id)
         return between is not None and not between.blocked.isdisjoint(users)
 
     def _insert(self, head: _Head, message: Message) -> bool:
         """Insert the message and return True, or return False if its idempotency key exists already."""
-        return bool(
-            self._db.execute(
-                f"INSERT INTO messages (conversation, {schema.MESSAGE}, countable) VALUES ({schema.VALUES})"
-                " ON CONFLICT (conversation, sender, id_client) DO NOTHING",
-                schema.row_of(head.key, message),
-            ).rowcount
-        )
+        self._tail.merge()
+        return bool(self._db.execute(_INSERT, schema.row_of(head.key, message)).rowcount)
 
     def _added(self, head: _Head, seq: int, members: tuple[str, ...], appended: storage.Appended) -> None:
         head.max_seq = seq
@@ -313,7 +363,7 @@ class SqliteStorage:
                     (key, amended.seq),
                 )
             db.executemany(
-                f"REPLACE INTO messages (conversation, {schema.MESSAGE}, countable) VALUES ({schema.VALUES})",
+                f"REPLACE INTO messages (conversation, {schema.MESSAGE}) VALUES ({schema.VALUES})",
                 [schema.row_of(key, one) for one in (amended, *(changes.recalled(edit, seq) for edit in edits))],
             )
         if effects.notes:
@@ -366,6 +416,7 @@ class SqliteStorage:
         return self._by_key(head, request.conversation_id, request.sender, request.id_client) if head else None
 
     def _by_key(self, head: _Head, conversation_id: str, sender: str, id_client: str) -> Message | None:
+        self._tail.merge()
         row = self._db.execute(
             f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ? AND sender = ? AND id_client = ?",
             (head.key, sender, id_client),
@@ -413,7 +464,7 @@ class SqliteStorage:
             " FROM members JOIN conversations ON key = conversation WHERE user = ? ORDER BY id",
             (user,),
         ):
-            state = schema.json_or_none(state) if id.startswith(f"{Scene.P2P}:") else None
+            state = schema.json_or_none(state) if is_p2p(id) else None
             states[key] = storage.StateRecord(schema.state(id, row), [], end, delivered_seq, state, ended)
         for key, seq in db.execute(schema.UNREAD, (user,)):
             states[key].unread_seqs.append(seq)
@@ -444,7 +495,7 @@ class SqliteStorage:
 
     def _end_for(self, user: str, head: _Head, id: str) -> int:
         """Return the last seq of the log that this user, who is or was a member, may see."""
-        if id.startswith(f"{Scene.P2P}:") and user in head.members:
+        if is_p2p(id) and user in head.members:
             return head.max_seq  # saves a query for most read marks
         (last,) = self._db.execute(
             "SELECT max(last) FROM stays WHERE user = ? AND conversation = ?", (user, head.key)
@@ -459,7 +510,7 @@ class SqliteStorage:
         user, id = change.user, change.conversation_id
         new = change.applied_to(old, end)
         changed = [(user, new)] if new != old else []
-        if new.blocked != old.blocked and id.startswith(f"{Scene.P2P}:"):
+        if new.blocked != old.blocked and is_p2p(id):
             head.blocked = head.blocked | {user} if new.blocked else head.blocked - {user}
         if change.concerns_peer:
             for peer in storage.peers(id, head.members, user):
