@@ -61,6 +61,7 @@ CREATE TABLE messages (
     resend       INTEGER NOT NULL,
     recalled     INTEGER NOT NULL,
     amended      INTEGER NOT NULL,  -- seq of the entry that edited or recalled it last; 0: none
+    countable    INTEGER AS (type <> 'notification' AND NOT recalled),
     PRIMARY KEY (conversation, seq),
     UNIQUE (conversation, sender, id_client)
 ) WITHOUT ROWID;
@@ -126,8 +127,7 @@ UNREAD = f"""
 SELECT members.conversation, seq FROM members
     JOIN stays ON stays.user = members.user AND stays.conversation = members.conversation
     JOIN messages ON messages.conversation = members.conversation AND seq BETWEEN max(first, read_seq + 1) AND last
-WHERE members.user = ? AND last = {OPEN} AND type <> 'notification' AND NOT recalled
-    AND sender <> members.user
+WHERE members.user = ? AND last = {OPEN} AND countable AND sender <> members.user
 ORDER BY stays.conversation, first, seq"""
 
 #: Entries of a conversation that a user sees after a given seq. Parameters: user, conversation, seq, limit.

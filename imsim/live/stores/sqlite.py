@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
+from sqlite3 import Error
 from threading import Thread
 
 from imsim.core.storage import Failed, Request, Result
@@ -18,6 +19,7 @@ _Deliver = Callable[[list[tuple[Request, Result]]], None]
 _Batch = tuple[_Deliver | None, list[Request]]
 
 _LARGEST_COMMIT = 1_000  # requests; it limits how long an answer waits for its commit
+_LONGEST_TAIL = 500  # messages that wait until they are moved to their conversations while no request waits
 _ANSWERS_PER_TURN = 32  # in one iteration of the event loop, so that a large commit does not delay the connections
 
 
@@ -140,6 +142,9 @@ class SqliteStore:
                 results = iter(self.storage.execute_all(requests))
                 for deliver, batch in batches:
                     self._report(deliver, [(request, next(results)) for request in batch])
+                if queue.empty():
+                    with suppress(Error):  # the messages remain where they are
+                        self.storage.merge_tail(_LONGEST_TAIL)
 
     def _report(self, deliver: _Deliver | None, answers: list[tuple[Request, Result]]) -> None:
         assert self._loop is not None

@@ -20,7 +20,7 @@ from imsim.live.stores import schema
 from imsim.live.stores.tail import RepeatedKey, Tail
 
 _CACHED = 100_000  # conversations whose head is kept in memory
-_LONGEST_TAIL = 2_000  # messages
+_LONGEST_TAIL = 2_000  # messages; then a commit moves them to their conversations, also if requests wait
 _WAL_PAGES = 4_000  # after which SQLite copies the changed pages to the file
 
 _INSERT = (
@@ -149,12 +149,14 @@ class SqliteStorage:
             return [storage.Failed(f"commit: {error}")] * len(requests)
         return results
 
-    def merge_tail(self, at_least: int = _LONGEST_TAIL) -> None:
-        """Move the latest messages to their conversations, if there are that many. No request waits for this.
+    def merge_tail(self, longest: int) -> None:
+        """Move the latest messages to their conversations if there are more than `longest`.
+
+        Call it while no request waits. The next request that reads messages moves them in any case.
 
         Raises: sqlite3.Error. Then nothing has changed.
         """
-        if len(self._tail) <= at_least:
+        if len(self._tail) <= longest:
             return
         try:
             self._begin()
@@ -466,7 +468,7 @@ class SqliteStorage:
         ):
             state = schema.json_or_none(state) if is_p2p(id) else None
             states[key] = storage.StateRecord(schema.state(id, row), [], end, delivered_seq, state, ended)
-        for key, seq in db.execute(schema.UNREAD, (user,)):
+        for key, seq in db.execute(schema.UNREAD, (user,)) if states else ():
             states[key].unread_seqs.append(seq)
         return storage.UserState(epoch, list(states.values()), revoked, self.log)
 
