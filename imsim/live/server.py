@@ -503,6 +503,7 @@ class _Connection(WebSocket):
             self.respond(self._server.response(answer))
         else:
             self.respond(self.protocol.accept(request))  # type: ignore[union-attr]
+            request.headers.clear()  # the library keeps the request as long as the connection lasts
             if self.is_open:
                 self.id = self._server.opened(self)
 
