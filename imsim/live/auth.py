@@ -55,7 +55,6 @@ class Tokens:
             return Verdict(None, Code.BAD_TOKEN)
         return Verdict(user, None, issued_at) if now_wall < expires_at else Verdict(None, Code.TOKEN_EXPIRED)
 
-
     def _own_claims(self, token: str) -> dict[str, Any] | None:
         """Return the claims of a valid token with the form that `issue` gives it; None for any other token.
 
