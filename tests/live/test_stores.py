@@ -413,3 +413,68 @@ def test_file_keeps_its_log_id_and_a_new_file_has_a_new_one(tmp_path):
     logs += [MemoryStore().storage.log, MemoryStore().storage.log]
     assert logs[0] == logs[1]
     assert len(set(logs)) == 4
+
+
+#: Appends messages to several conversations, and prints each message that the store has answered.
+WRITER = """
+import asyncio, sys
+from imsim.core import storage
+from imsim.core.model import Message, Scene
+from imsim.live import SqliteStore
+from imsim.live.stores import sqlite, tables
+
+tables._LONGEST_TAIL, sqlite._LONGEST_TAIL = 60, 40
+
+async def main():
+    store, head = SqliteStore(sys.argv[1]), {}
+
+    def append(id):
+        head[id][1] += 1
+        epoch, seq = head[id]
+        message = Message(id, seq, f"{id}:{seq}", f"m{epoch}.{seq}", Scene.GROUP, "text", "ann", id[6:], 5, "hi")
+        store.submit(storage.Append(epoch, message, 0))
+
+    def deliver(answers):
+        for request, result in answers:
+            if isinstance(result, storage.LogState):
+                id = request.conversation_id
+                head[id] = [result.epoch, result.max_seq]
+                for _ in range(3):
+                    append(id)
+            elif isinstance(result, storage.Appended):
+                message = request.message
+                print(message.conversation_id, message.seq, message.id_client, flush=True)
+                append(message.conversation_id)
+
+    store.start(deliver)
+    for number in range(10):
+        store.submit(storage.OpenConversation(f"group:g{number}", ("ann", "bob")))
+    while True:
+        await asyncio.sleep(0.03)
+        store.submit(storage.OpenUser("bob"))  # reads messages
+
+asyncio.run(main())
+"""
+
+
+def test_answered_messages_survive_kill_9(tmp_path):
+    path = tmp_path / "im.db"
+    answered: dict[tuple[str, int], str] = {}
+    for lines in (1, 40, 333, 700):
+        with subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True) as writer:
+            printed = [writer.stdout.readline() for _ in range(lines)]
+            writer.kill()
+            printed += writer.stdout.readlines()
+        for line in printed:
+            if line.endswith("\n"):
+                id, seq, id_client = line.split()
+                assert answered.setdefault((id, int(seq)), id_client) == id_client
+        kept = SqliteStorage(path)
+        for number in range(10):
+            id = f"group:g{number}"
+            [page] = kept.execute_all([storage.Range("bob", id, 0, 10**6, 10**6)])
+            assert [message.seq for message in page.messages] == list(range(1, len(page.messages) + 1))
+            stored = {(id, message.seq): message.id_client for message in page.messages}
+            assert {key: value for key, value in answered.items() if key[0] == id}.items() <= stored.items()
+        kept._db.close()  # without moving the latest messages
+    assert len(answered) > 1000
