@@ -2,7 +2,7 @@
 
     python -m pytest tests/bench/test_store_speed.py --benchmark-enable -n0 -p no:randomly
 
-takes about three minutes. The server runs in a process of its own, and on a CPU core of its own if there are two. This
+takes about three minutes. The ordinary suite leaves these benchmarks out, except that of memory. The server runs in a process of its own, and on a CPU core of its own if there are two. This
 process is its client, with raw sockets and prepared frames. Both sides of a ratio take turns. A wall-clock latency on a
 busy machine means little, so repeat it when the machine is idle.
 """
@@ -94,8 +94,10 @@ def running(kind: str, folder: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def other_core() -> Iterator[None]:
+def other_core(benchmark, request) -> Iterator[None]:
     """Let this process run on another core than the server, and open many files."""
+    if not benchmark.enabled and "memory_of" not in request.node.name:
+        pytest.skip("takes seconds and shows nothing without --benchmark-enable")
     before, files = os.sched_getaffinity(0), resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))
     os.sched_setaffinity(0, {max(before)})
@@ -243,7 +245,7 @@ def chat(server: Server, seconds: float, rate: float = 0.0, pairs: int = 50) -> 
 
 
 def test_cpu_time_of_a_message_against_the_memory_store(benchmark, tmp_path):
-    seconds = 4.0 if benchmark.enabled else 0.4
+    seconds = 4.0
 
     def measure(kind: str) -> float:
         with running(kind, tmp_path) as server:
@@ -255,7 +257,7 @@ def test_cpu_time_of_a_message_against_the_memory_store(benchmark, tmp_path):
 
 
 def test_latency_at_a_third_of_saturation_against_the_memory_store(benchmark, tmp_path):
-    seconds = 4.0 if benchmark.enabled else 0.4
+    seconds = 4.0
     with running("sqlite", tmp_path) as server:
         rate = 1e6 / chat(server, seconds)[0] / 3
 
@@ -272,7 +274,7 @@ def test_latency_at_a_third_of_saturation_against_the_memory_store(benchmark, tm
 
 @pytest.mark.parametrize("kind", ["sqlite", "memory"])
 def test_logins_against_stock_connections_without_login(benchmark, tmp_path, kind):
-    count, warm_up = (2_000, 200) if benchmark.enabled else (20, 2)
+    count, warm_up = 2_000, 200
 
     def measure(kind: str) -> float:
         with running(kind, tmp_path) as server:

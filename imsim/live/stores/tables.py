@@ -21,7 +21,6 @@ from imsim.live.stores.tail import RepeatedKey, Tail
 
 _CACHED = 100_000  # conversations whose head is kept in memory
 _LONGEST_TAIL = 2_000  # messages; then a commit moves them to their conversations, also if requests wait
-_WAL_PAGES = 4_000  # after which SQLite copies the changed pages to the file
 _CACHE_KIB = 16_384  # of pages; SQLite fills it as needed
 
 _INSERT = (
@@ -100,7 +99,6 @@ class SqliteStorage:
                 )
             db.execute("PRAGMA journal_mode = WAL")
             db.execute(f"PRAGMA synchronous = {synchronous}")
-            db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
             db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             fanout, self.log = db.execute("SELECT fanout, log FROM settings").fetchone()
             if fanout != self._fanout:
