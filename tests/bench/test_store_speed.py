@@ -4,7 +4,8 @@
 
 takes about three minutes. The ordinary suite runs only the benchmark of memory, with a small size. The server runs in a
 process of its own, and on a CPU core of its own if there are two. This process is its client, with raw sockets and
-prepared frames. Both sides of a ratio take turns. A latency on a busy machine means little, so repeat it when the machine is idle.
+prepared frames. Both sides of a ratio take turns. A latency on a busy machine means little, so repeat it when the
+machine is idle.
 """
 
 from __future__ import annotations
