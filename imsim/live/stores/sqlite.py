@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from sqlite3 import Error
 from threading import Thread
 
 from imsim.core.storage import Failed, Request, Result
@@ -143,7 +143,7 @@ class SqliteStore:
                 for deliver, batch in batches:
                     self._report(deliver, [(request, next(results)) for request in batch])
                 if queue.empty():
-                    with suppress(Error):  # the messages remain where they are
+                    with suppress(sqlite3.Error):  # the messages remain where they are
                         self.storage.merge_tail(_LONGEST_TAIL)
 
     def _report(self, deliver: _Deliver | None, answers: list[tuple[Request, Result]]) -> None:

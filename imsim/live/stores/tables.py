@@ -186,7 +186,7 @@ class SqliteStorage:
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def execute(self, request: storage.Request) -> storage.Result:
-        """Carry out one request, within the current transaction.
+        """Carry out one request, within the current transaction. `execute_all` completes it.
 
         Raises: sqlite3.Error, or another exception if a value cannot be stored in the database.
         """

@@ -18,6 +18,7 @@ from imsim.live.stores import schema
 
 _AT_ONCE = 64  # messages in one statement; SQLite may be limited to 999 parameters
 
+Key = tuple[int, str, str]  # conversation, sender, idClient
 Row = tuple[object, ...]  # conversation and the columns schema.MESSAGE
 
 
@@ -30,33 +31,33 @@ class Tail:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self._keys: set[tuple[int, str, str]] = set()  # (conversation, sender, idClient) of all messages in the tail
-        self._added: list[Row] = []  # those that are not in the table yet
+        self._keys: set[Key] = set()  # of all messages in the tail
+        self._added: dict[Key, Row] = {}  # the messages that are not in the table yet
 
     def __len__(self) -> int:
         """Return the count of messages in the tail."""
         return len(self._keys)
 
-    def add(self, key: tuple[int, str, str], row: Row) -> None:
-        """Add a message. Its key is checked against the table `messages` by the next `write`.
+    def add(self, key: Key, row: Row) -> None:
+        """Add a message. `write` compares its key with those in the table `messages`.
 
-        Raises: RepeatedKey.
+        Raises: RepeatedKey if the tail has the key.
         """
         if key in self._keys:
             raise RepeatedKey
         self._keys.add(key)
-        self._added.append(row)
+        self._added[key] = row
 
     def write(self) -> None:
         """Write the added messages to the file. Raises: RepeatedKey."""
-        added = self._added
-        for start in range(0, len(added), _AT_ONCE):
-            rows = added[start : start + _AT_ONCE]
-            keys = [value for row in rows for value in (row[0], row[4], row[2])]
-            if self._db.execute(_find_any(len(rows)), keys).fetchone():
+        keys, rows = list(self._added), list(self._added.values())
+        for start in range(0, len(rows), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            count = len(rows[part])
+            if self._db.execute(_find_any(count), list(chain.from_iterable(keys[part]))).fetchone():
                 raise RepeatedKey
-            self._db.execute(_insert(len(rows)), list(chain.from_iterable(rows)))
-        self._added = []
+            self._db.execute(_insert(count), list(chain.from_iterable(rows[part])))
+        self._added.clear()
 
     def merge(self) -> None:
         """Move all messages to the table `messages`. Raises: RepeatedKey."""
@@ -68,7 +69,7 @@ class Tail:
 
     def reload(self) -> None:
         """Read the tail from the file."""
-        self._added = []
+        self._added.clear()
         self._keys = set(self._db.execute("SELECT conversation, sender, id_client FROM tail"))
 
 
