@@ -8,7 +8,7 @@ import sqlite3
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from imsim.core import changes, storage
 from imsim.core.changes import are_friends
@@ -38,6 +38,7 @@ class _Head:
     max_seq: int
     members: tuple[str, ...]
     blocked: frozenset[str]  # p2p: the users who have blocked the other one
+    states: dict[str, ConversationState] = field(default_factory=dict)  # p2p: by user, as far as they were needed
 
 
 class SqliteStorage:
@@ -512,6 +513,7 @@ class SqliteStorage:
         user, id = change.user, change.conversation_id
         new = change.applied_to(old, end)
         changed = [(user, new)] if new != old else []
+        delivered_seq = 0  # of the user, if it grows
         if new.blocked != old.blocked and is_p2p(id):
             head.blocked = head.blocked | {user} if new.blocked else head.blocked - {user}
         if change.concerns_peer:
@@ -521,10 +523,12 @@ class SqliteStorage:
                 after = change.shown_to_peer(before, new, end)
                 if after != before:
                     changed.append((peer, after))
-                    self._db.execute(
-                        "UPDATE members SET delivered_seq = ? WHERE user = ? AND conversation = ?",
-                        (after.peer_delivered_seq, user, head.key),
-                    )
+                    delivered_seq = after.peer_delivered_seq
+        if delivered_seq and new == old:
+            self._db.execute(
+                "UPDATE members SET delivered_seq = ? WHERE user = ? AND conversation = ?",
+                (delivered_seq, user, head.key),
+            )
         for one, state in changed:
             (state.version,) = self._db.execute(
                 "INSERT INTO users (id, version) VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET version = version + 1"
@@ -532,7 +536,8 @@ class SqliteStorage:
                 (one,),
             ).fetchone()
             self._db.execute(
-                f"UPDATE members SET ({schema.STATE}) = (?,?,?,?,?,?,?,?,?) WHERE user = ? AND conversation = ?",
+                f"UPDATE members SET ({schema.STATE}, delivered_seq) = (?,?,?,?,?,?,?,?,?, max(delivered_seq, ?))"
+                " WHERE user = ? AND conversation = ?",
                 (
                     state.version,
                     state.read_seq,
@@ -543,18 +548,26 @@ class SqliteStorage:
                     state.peer_read_seq,
                     state.peer_delivered_seq,
                     state.blocked,
+                    delivered_seq if one == user else 0,
                     one,
                     head.key,
                 ),
             )
+            if is_p2p(id):
+                head.states[one] = state
         return tuple(changed)
 
     def _state_of(self, head: _Head, conversation_id: str, user: str) -> ConversationState | None:
         """Return the user's conversation state, or None if the user was never a member."""
-        row = self._db.execute(
-            f"SELECT {schema.STATE} FROM members WHERE user = ? AND conversation = ?", (user, head.key)
-        ).fetchone()
-        return schema.state(conversation_id, row) if row else None
+        state = head.states.get(user)
+        if state is None:
+            row = self._db.execute(
+                f"SELECT {schema.STATE} FROM members WHERE user = ? AND conversation = ?", (user, head.key)
+            ).fetchone()
+            state = schema.state(conversation_id, row) if row else None
+            if state is not None and is_p2p(conversation_id):
+                head.states[user] = state
+        return state
 
     def _count_read(self, request: storage.CountRead) -> storage.ReadCount | None:
         head = self._head(request.conversation_id)
