@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import math
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +19,9 @@ from imsim.core.model import Code, check_name
 from imsim.keys import check_key
 
 _ALGORITHM = "HS256"
+_HEADER = jwt.encode({}, "x" * 32, _ALGORITHM).partition(".")[0]  # of the tokens that this server issues
+_REQUIRED = {"sub", "iat", "exp"}
+_CLAIMS = {*_REQUIRED, "log", "rev"}  # of the tokens that this server issues
 
 
 class Revocations(Protocol):
@@ -83,15 +87,33 @@ class Tokens:
     def verify(self, token: str, now_wall: float) -> Verdict:
         """Return the user of a valid token, or the code of the refusal: bad_token or token_expired."""
         try:
-            # PyJWT would compare `exp` with the clock of this computer. Here the caller passes the time in.
-            options: Any = {"require": ["sub", "iat", "exp"], "verify_exp": False, "verify_iat": False}
-            claims = jwt.decode(token, self._secret, [_ALGORITHM], options=options)
+            claims = self._own_claims(token) or self._any_claims(token)
             user, issued_at, expires_at = check_name("sub", claims["sub"]), _time(claims["iat"]), _time(claims["exp"])
             if self._revocations.log and claims.get("log") == self._revocations.log:
                 issued_at = _time(claims["rev"])
         except Exception:  # the token can contain anything, and PyJWT does not turn every error into its own
             return Verdict(None, Code.BAD_TOKEN)
         return Verdict(user, None, issued_at) if now_wall < expires_at else Verdict(None, Code.TOKEN_EXPIRED)
+
+    def _own_claims(self, token: str) -> dict[str, Any] | None:
+        """Return the claims of a valid token with the form that `issue` gives it; None for any other token.
+
+        PyJWT takes eight times as long, and this is a sixth of the work of a login.
+        """
+        signed, _, signature = token.rpartition(".")
+        header, _, payload = signed.partition(".")
+        if header != _HEADER:
+            return None
+        digest = urlsafe_b64encode(hmac.digest(self._secret, signed.encode(), "sha256")).rstrip(b"=")
+        if not hmac.compare_digest(digest, signature.encode()):
+            return None
+        claims = json.loads(urlsafe_b64decode(payload + "=="))
+        return claims if claims.keys() <= _CLAIMS else None
+
+    def _any_claims(self, token: str) -> dict[str, Any]:
+        # PyJWT would compare `exp` with the clock of this computer. Here the caller of `verify` passes the time in.
+        options: Any = {"require": list(_REQUIRED), "verify_exp": False, "verify_iat": False}
+        return jwt.decode(token, self._secret, [_ALGORITHM], options=options)
 
 
 def _time(claim: object) -> float:

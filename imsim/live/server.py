@@ -614,6 +614,7 @@ class _Connection(WebSocket):
             self._answering = asyncio.get_running_loop().create_task(self._answer_later(request, answer))
         else:
             self.respond(self.protocol.accept(request))  # type: ignore[union-attr]
+            request.headers.clear()  # the library keeps the request as long as the connection lasts
             if self.is_open:
                 self.id = self._server.opened(self)
 

@@ -44,6 +44,34 @@ def test_verify_refuses_a_signed_token_with_invalid_claims(claims):
     assert tokens.verify(jwt.encode(claims, tokens._secret, "HS256"), 0.0)[:2] == (None, Code.BAD_TOKEN)
 
 
+@pytest.mark.parametrize("more", [{}, {"jti": "1"}])
+@pytest.mark.parametrize("header", [{}, {"kid": "1"}])
+def test_verify_accepts_tokens_of_another_issuer_with_the_same_key(header, more):
+    tokens = Tokens("secret", 60.0)
+    claims = {"sub": "alice", "iat": 5, "exp": 9.0, **more}
+    token = jwt.encode(claims, tokens._secret, "HS256", header)
+    assert tokens.verify(token, 8.0) == ("alice", None, 5.0)
+    assert tokens.verify(token, 9.0)[:2] == (None, Code.TOKEN_EXPIRED)
+
+
+@pytest.mark.parametrize("claims", [{"aud": "other"}, {"nbf": 1e12}])
+def test_verify_refuses_a_token_with_a_claim_that_does_not_hold(claims):
+    tokens = Tokens("secret", 60.0)
+    token = jwt.encode({"sub": "alice", "iat": 5, "exp": 9.0, **claims}, tokens._secret, "HS256")
+    assert tokens.verify(token, 8.0)[:2] == (None, Code.BAD_TOKEN)
+
+
+def test_verify_refuses_a_changed_token():
+    tokens = Tokens("secret", 60.0)
+    token, _ = tokens.issue("alice", 1000.0)
+    other, _ = tokens.issue("bob", 1000.0)
+    for at in range(0, len(token), 7):
+        changed = token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1 :]
+        assert tokens.verify(changed, 1000.0)[:2] == (None, Code.BAD_TOKEN)
+    mixed = f"{other.rpartition('.')[0]}.{token.rpartition('.')[2]}"
+    assert tokens.verify(mixed, 1000.0)[:2] == (None, Code.BAD_TOKEN)
+
+
 def test_verify_refuses_an_unsigned_token():
     unsigned = jwt.encode({"sub": "alice", "exp": 9.0}, "", "none")
     assert Tokens("secret", 60.0).verify(unsigned, 0.0)[:2] == (None, Code.BAD_TOKEN)

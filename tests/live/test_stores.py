@@ -43,6 +43,10 @@ def message(conversation="p2p:ann:bob", seq=1, sender="ann", id_client="m1", **f
     )
 
 
+def at(seq: int, message: Message) -> Message:
+    return replace(message, seq=seq, id=f"{message.conversation_id}:{seq}")
+
+
 def session(user: str) -> Session:
     return Session(user, "d0", 1, "g0", 1)
 
@@ -95,7 +99,7 @@ class Draft:
             amended = changes.recalled(target, by) if self.recalls else changes.edited(target, "edited", by)
         notes = tuple(replace(note, sender=message.sender) for note in self.notes)
         effects = storage.Effects(self.state, joined, left, amended, notes)
-        message = replace(message, seq=len(log.messages) + 1)
+        message = at(len(log.messages) + 1, message)
         return storage.Append(log.epoch, message, self.append.shown, effects)
 
 
@@ -165,7 +169,7 @@ def plausible(draw) -> list[storage.Request]:
         elif isinstance(request, storage.Append) and draw(st.integers(0, 4)):
             log = model._logs.get(request.message.conversation_id)
             if log is not None:
-                message = replace(request.message, seq=len(log.messages) + 1)
+                message = at(len(log.messages) + 1, request.message)
                 request = storage.Append(log.epoch, message, request.shown)
         model.execute(request)
         sequence.append(request)
@@ -196,7 +200,7 @@ def test_sqlite_storage_answers_like_memory_storage(tmp_path_factory, fanout, se
                 batch = [waiting.popleft() for _ in range(min(next(sizes), len(waiting)))]
                 assert tables.execute_all(batch) == [model.execute(request) for request in batch]
                 if number in restarts:
-                    tables.close()
+                    tables._db.close()  # a crash: `close` would move the latest messages first
                     tables = SqliteStorage(path, synchronous="NORMAL", fanout=fanout)
                 if not waiting:
                     break
@@ -295,15 +299,25 @@ async def test_failing_request_does_not_affect_its_batch():
     store.close()
 
 
+@pytest.mark.parametrize("is_merged", [False, True])
 @pytest.mark.parametrize("make", [MemoryStorage, lambda: SqliteStorage(":memory:")])
-def test_append_with_a_known_key_is_a_duplicate_for_any_seq(make):
+def test_append_with_a_known_key_is_a_duplicate_for_any_seq(make, is_merged):
     kept = make()
-    kept.execute(storage.OpenConversation("p2p:ann:bob", ("ann", "bob")))
-    assert kept.execute(storage.Append(1, message(seq=1), 0)) == storage.Appended()
+
+    def execute(request: storage.Request) -> storage.Result:
+        if isinstance(kept, MemoryStorage):
+            return kept.execute(request)
+        [result] = kept.execute_all([request])
+        if is_merged:
+            kept.merge_tail(0)
+        return result
+
+    execute(storage.OpenConversation("p2p:ann:bob", ("ann", "bob")))
+    assert execute(storage.Append(1, message(seq=1), 0)) == storage.Appended()
     for seq in (1, 2, 7):
-        assert kept.execute(storage.Append(1, message(seq=seq, content="other"), 0)) == storage.Duplicate(message())
-    assert kept.execute(storage.Append(1, message(seq=3, id_client="m2"), 0)) == storage.Fenced()
-    assert kept.execute(storage.Append(0, message(), 0)) == storage.Fenced()
+        assert execute(storage.Append(1, message(seq=seq, content="other"), 0)) == storage.Duplicate(message())
+    assert execute(storage.Append(1, message(seq=3, id_client="m2"), 0)) == storage.Fenced()
+    assert execute(storage.Append(0, message(), 0)) == storage.Fenced()
 
 
 async def test_failed_commit_fails_all_its_requests_and_changes_nothing(monkeypatch):
@@ -476,3 +490,68 @@ def test_file_keeps_its_log_id_and_a_new_file_has_a_new_one(tmp_path):
     logs += [MemoryStore().storage.log, MemoryStore().storage.log]
     assert logs[0] == logs[1]
     assert len(set(logs)) == 4
+
+
+#: Appends messages to several conversations, and prints each message that the store has answered.
+WRITER = """
+import asyncio, sys
+from imsim.core import storage
+from imsim.core.model import Message, Scene
+from imsim.live import SqliteStore
+from imsim.live.stores import sqlite, tables
+
+tables._LONGEST_TAIL, sqlite._LONGEST_TAIL = 60, 40
+
+async def main():
+    store, head = SqliteStore(sys.argv[1]), {}
+
+    def append(id):
+        head[id][1] += 1
+        epoch, seq = head[id]
+        message = Message(id, seq, f"{id}:{seq}", f"m{epoch}.{seq}", Scene.GROUP, "text", "ann", id[6:], 5, "hi")
+        store.submit(storage.Append(epoch, message, 0))
+
+    def deliver(answers):
+        for request, result in answers:
+            if isinstance(result, storage.LogState):
+                id = request.conversation_id
+                head[id] = [result.epoch, result.max_seq]
+                for _ in range(3):
+                    append(id)
+            elif isinstance(result, storage.Appended):
+                message = request.message
+                print(message.conversation_id, message.seq, message.id_client, flush=True)
+                append(message.conversation_id)
+
+    store.start(deliver)
+    for number in range(10):
+        store.submit(storage.OpenConversation(f"group:g{number}", ("ann", "bob")))
+    while True:
+        await asyncio.sleep(0.03)
+        store.submit(storage.OpenUser("bob"))  # reads messages
+
+asyncio.run(main())
+"""
+
+
+def test_answered_messages_survive_kill_9(tmp_path):
+    path = tmp_path / "im.db"
+    answered: dict[tuple[str, int], str] = {}
+    for lines in (1, 40, 333, 700):
+        with subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True) as writer:
+            printed = [writer.stdout.readline() for _ in range(lines)]
+            writer.kill()
+            printed += writer.stdout.readlines()
+        for line in printed:
+            if line.endswith("\n"):
+                id, seq, id_client = line.split()
+                assert answered.setdefault((id, int(seq)), id_client) == id_client
+        kept = SqliteStorage(path)
+        for number in range(10):
+            id = f"group:g{number}"
+            [page] = kept.execute_all([storage.Range("bob", id, 0, 10**6, 10**6)])
+            assert [message.seq for message in page.messages] == list(range(1, len(page.messages) + 1))
+            stored = {(id, message.seq): message.id_client for message in page.messages}
+            assert {key: value for key, value in answered.items() if key[0] == id}.items() <= stored.items()
+        kept._db.close()  # without moving the latest messages
+    assert len(answered) > 1000

@@ -66,6 +66,8 @@ class Append:
     All of it happens, or nothing. -> Appended, Duplicate, Fenced or Blocked. The result is Blocked if the recipient of
     a p2p or system message has blocked the sender, and there are no effects. If there are effects, the rules have
     checked the block.
+
+    The id of the message is the id of its conversation, a colon, and its seq. Storage need not keep it.
     """
 
     op: ClassVar[str] = "append"

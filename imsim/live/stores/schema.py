@@ -9,7 +9,7 @@ from typing import Any
 from imsim.core.model import ConversationState, Message, Scene
 
 APPLICATION_ID = 0x696D736D  # "imsm", in the file's header
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 OPEN = 2**63 - 1  # `stays.last` of a membership that has not ended
 
 SCHEMA = f"""
@@ -50,7 +50,6 @@ CREATE INDEX past ON stays (conversation, last) WHERE last < {OPEN};
 CREATE TABLE messages (
     conversation INTEGER NOT NULL REFERENCES conversations,
     seq          INTEGER NOT NULL,
-    id           TEXT NOT NULL,
     id_client    TEXT NOT NULL,
     type         TEXT NOT NULL,
     sender       TEXT NOT NULL,
@@ -62,10 +61,25 @@ CREATE TABLE messages (
     resend       INTEGER NOT NULL,
     recalled     INTEGER NOT NULL,
     amended      INTEGER NOT NULL,  -- seq of the entry that edited or recalled it last; 0: none
-    countable    INTEGER NOT NULL,
+    countable    INTEGER AS (type <> 'notification' AND NOT recalled),
     PRIMARY KEY (conversation, seq),
     UNIQUE (conversation, sender, id_client)
 ) WITHOUT ROWID;
+CREATE TABLE tail (                         -- the latest messages, which are not in `messages` yet
+    conversation INTEGER NOT NULL,
+    seq          INTEGER NOT NULL,
+    id_client    TEXT NOT NULL,
+    type         TEXT NOT NULL,
+    sender       TEXT NOT NULL,
+    recipient    TEXT NOT NULL,
+    time         INTEGER NOT NULL,
+    content      TEXT NOT NULL,
+    file         TEXT,
+    custom       TEXT,
+    resend       INTEGER NOT NULL,
+    recalled     INTEGER NOT NULL,
+    amended      INTEGER NOT NULL
+);
 CREATE TABLE earlier (                      -- earlier versions of edited messages
     conversation INTEGER NOT NULL REFERENCES conversations,
     seq          INTEGER NOT NULL,
@@ -91,8 +105,8 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 
-MESSAGE = "seq, id, id_client, type, sender, recipient, time, content, file, custom, resend, recalled, amended"
-VALUES = ",".join("?" * 15)  # conversation, MESSAGE, countable
+MESSAGE = "seq, id_client, type, sender, recipient, time, content, file, custom, resend, recalled, amended"
+VALUES = ",".join("?" * 13)  # conversation, MESSAGE
 STATE = "version, read_seq, pinned, muted, hidden_seq, custom, peer_read_seq, peer_delivered_seq, blocked"
 
 
@@ -187,11 +201,10 @@ def json_or_none(text: str | None) -> dict[str, Any] | None:
 
 
 def row_of(key: int, message: Message) -> tuple[object, ...]:
-    """Return the row of the table `messages`: conversation, the columns MESSAGE, countable."""
+    """Return the row of the tables `messages` and `tail`: conversation, the columns MESSAGE."""
     return (
         key,
         message.seq,
-        message.id,
         message.id_client,
         message.type,
         message.sender,
@@ -203,17 +216,16 @@ def row_of(key: int, message: Message) -> tuple[object, ...]:
         message.resend,
         message.recalled,
         message.amended,
-        message.countable,
     )
 
 
 def message(conversation_id: str, row: tuple[Any, ...]) -> Message:
     """Return the message in a row of the columns MESSAGE."""
-    seq, id, id_client, type, sender, to, time, content, file, custom, resend, recalled, amended = row
+    seq, id_client, type, sender, to, time, content, file, custom, resend, recalled, amended = row
     return Message(
         conversation_id,
         seq,
-        id,
+        f"{conversation_id}:{seq}",
         id_client,
         Scene(conversation_id.partition(":")[0]),
         type,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,7 @@ _Batch = tuple[_Deliver | None, list[Request]]
 OVERLOADED = "storage is overloaded"  # the text of the result Failed if the queue is full
 
 _LARGEST_COMMIT = 1_000  # requests; it limits how long an answer waits for its commit
+_LONGEST_TAIL = 500  # messages that wait until they are moved to their conversations while no request waits
 _ANSWERS_PER_TURN = 32  # in one iteration of the event loop, so that a large commit does not delay the connections
 
 
@@ -158,6 +160,9 @@ class SqliteStore:
                 results = iter(self.storage.execute_all(requests))
                 for deliver, batch in batches:
                     self._report(deliver, [(request, next(results)) for request in batch])
+                if queue.empty():
+                    with suppress(sqlite3.Error):  # the messages remain where they are
+                        self.storage.merge_tail(_LONGEST_TAIL)
 
     def _report(self, deliver: _Deliver | None, answers: list[tuple[Request, Result]]) -> None:
         assert self._loop is not None

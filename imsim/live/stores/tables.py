@@ -7,21 +7,40 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from imsim import disk
 from imsim.core import changes, storage
 from imsim.core.changes import are_friends
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.core.limits import UNREAD_RANGES
-from imsim.core.model import ConversationState, Message, Scene, Skipped, is_chatroom, p2p_id, p2p_members, peer_in
+from imsim.core.model import (
+    ConversationState,
+    Message,
+    Scene,
+    Skipped,
+    is_chatroom,
+    is_p2p,
+    p2p_id,
+    p2p_members,
+    peer_in,
+)
 from imsim.core.policies import Fanout
 from imsim.core.sizes import Room, body_bytes
 from imsim.core.unread import Unread
 from imsim.live.stores import schema
 from imsim.live.stores.probe import PROBE_BYTES, Probe
+from imsim.live.stores.tail import RepeatedKey, Tail
 
 _CACHED = 100_000  # conversations whose head is kept in memory
+_LONGEST_TAIL = 2_000  # messages; then a commit moves them to their conversations, also if requests wait
+_CACHE_KIB = 16_384  # of pages; SQLite fills it as needed
+
+_INSERT = (
+    f"INSERT INTO messages (conversation, {schema.MESSAGE}) VALUES ({schema.VALUES})"
+    " ON CONFLICT (conversation, sender, id_client) DO NOTHING"
+)
 
 
 def _cannot_open(path: str, error: sqlite3.Error) -> ImsimError:
@@ -43,6 +62,7 @@ class _Head:
     max_seq: int
     members: tuple[str, ...]
     blocked: frozenset[str]  # p2p: the users who have blocked the other one
+    states: dict[str, ConversationState] = field(default_factory=dict)  # p2p: by user, as far as they were needed
 
 
 class SqliteStorage:
@@ -70,12 +90,18 @@ class SqliteStorage:
         self._heads: dict[str, _Head] = {}
         self.log: str
         self.latest_revocation: float
+        self._is_careful = False  # whether each message is inserted by a statement of its own
+        self._lost_tail = False  # whether a rollback has made `_tail` wrong
         try:
-            self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(
+                path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
         except sqlite3.Error as error:
             raise _cannot_open(os.fspath(path), error) from None
         try:
             self._prepare(os.fspath(path), synchronous)
+            self._tail = Tail(self._db)
+            self._tail.reload()
         except BaseException:
             self._db.close()
             raise
@@ -105,6 +131,7 @@ class SqliteStorage:
                 )
             db.execute("PRAGMA journal_mode = WAL")
             db.execute(f"PRAGMA synchronous = {synchronous}")
+            db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             fanout, self.log = db.execute("SELECT fanout, log FROM settings").fetchone()
             (self.latest_revocation,) = db.execute("SELECT coalesce(max(revoked_before), 0.0) FROM users").fetchone()
             if fanout != self._fanout:
@@ -120,6 +147,8 @@ class SqliteStorage:
 
     def close(self) -> None:
         """Close and unlock the file."""
+        with suppress(sqlite3.Error):  # the tail stays in its table
+            self.merge_tail(0)
         self._db.close()
 
     # --- transactions -----------------------------------------------------------------------------------------------
@@ -132,8 +161,16 @@ class SqliteStorage:
         if Probe in map(type, requests):
             return self._execute_with_probes(requests)
         try:
-            self._db.execute("BEGIN IMMEDIATE")
+            self._begin()
             results = [self.execute(request) for request in requests]
+            self._tail.write()
+        except RepeatedKey:
+            self._roll_back()
+            self._is_careful = True
+            try:
+                return self.execute_all(requests)
+            finally:
+                self._is_careful = False
         except Exception as error:  # no error may affect the other requests or end the writer thread
             self._roll_back()
             if len(requests) == 1:
@@ -166,18 +203,44 @@ class SqliteStorage:
             return storage.Failed(f"{type(error).__name__}: {error}")
         return storage.Saved()
 
+    def merge_tail(self, longest: int) -> None:
+        """Move the latest messages to their conversations if there are more than `longest`.
+
+        Call it while no request waits. The next request that reads messages moves them in any case.
+
+        Raises: sqlite3.Error. Then nothing has changed.
+        """
+        if len(self._tail) <= longest:
+            return
+        try:
+            self._begin()
+            self._tail.merge()
+            self._commit()
+        except sqlite3.Error:
+            self._roll_back()
+            raise
+
+    def _begin(self) -> None:
+        self._db.execute("BEGIN")
+        if self._lost_tail:
+            self._tail.reload()
+            self._lost_tail = False
+        if self._is_careful or len(self._tail) > _LONGEST_TAIL:
+            self._tail.merge()
+
     def _commit(self) -> None:
         self._db.execute("COMMIT")
 
     def _roll_back(self) -> None:
         self._heads.clear()
+        self._lost_tail = True
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def execute(self, request: storage.Request) -> storage.Result:
-        """Carry out one request, within the current transaction.
+        """Carry out one request, within the current transaction. `execute_all` completes it.
 
         Raises: sqlite3.Error, or another exception if a value cannot be stored in the database.
         """
@@ -187,10 +250,11 @@ class SqliteStorage:
             return self._save_state(request)
         if type(request) is storage.OpenConversation:
             return self._open_conversation(request)
-        if type(request) is storage.OpenUser:
-            return self._open_user(request)
         if type(request) is storage.RevokeTokens:
             return self._revoke_tokens(request)
+        self._tail.merge()  # because the other requests read messages
+        if type(request) is storage.OpenUser:
+            return self._open_user(request)
         if type(request) is storage.Missed:
             return self._missed(request)
         if type(request) is storage.Range:
@@ -211,6 +275,7 @@ class SqliteStorage:
     def _head(self, id: str) -> _Head | None:
         head = self._heads.get(id)
         if head is None:
+            self._tail.merge()
             row = self._db.execute(
                 "SELECT key, epoch, (SELECT max(seq) FROM messages WHERE conversation = key)"
                 " FROM conversations WHERE id = ?",
@@ -235,7 +300,7 @@ class SqliteStorage:
         return tuple(user for (user,) in rows)
 
     def _blocked(self, id: str, key: int) -> frozenset[str]:
-        if not id.startswith(f"{Scene.P2P}:"):
+        if not is_p2p(id):
             return frozenset()
         rows = self._db.execute("SELECT user FROM members WHERE conversation = ? AND blocked", (key,))
         return frozenset(user for (user,) in rows)
@@ -289,7 +354,9 @@ class SqliteStorage:
         if effects is None and self._is_blocked(head, message):
             original = self._by_key(head, id, sender, message.id_client)
             return storage.Duplicate(original) if original else storage.Blocked()
-        if not self._insert(head, message):
+        if effects is None and not self._is_careful:
+            self._tail.add((head.key, sender, message.id_client), schema.row_of(head.key, message))
+        elif not self._insert(head, message):
             original = self._by_key(head, id, sender, message.id_client)
             assert original is not None
             return storage.Duplicate(original)
@@ -301,27 +368,23 @@ class SqliteStorage:
                 self._catch_up(head, id, effects.joined, appended)
             self._added(head, message.seq, (*head.members, *effects.joined), appended)
             self._apply(head, message.seq, effects, appended)
-        sees_it = sender in head.members or (effects is not None and sender in effects.left)
-        if request.shown > 0 and sees_it:
+        if request.shown > 0 and (sender in head.members or (effects is not None and sender in effects.left)):
             old = self._state_of(head, id, sender)
             if old is not None and request.shown > old.read_seq:
                 appended.states = self._change(head, storage.SaveState(sender, id, request.shown), old, head.max_seq)
         return appended
 
     def _is_blocked(self, head: _Head, message: Message) -> bool:
+        if not head.blocked and message.scene != Scene.SYSTEM:
+            return False  # saves time for most messages
         id, users = storage.may_have_blocked(message, head.members)
         between = head if id == message.conversation_id else self._head(id)
         return between is not None and not between.blocked.isdisjoint(users)
 
     def _insert(self, head: _Head, message: Message) -> bool:
         """Insert the message and return True, or return False if its idempotency key exists already."""
-        return bool(
-            self._db.execute(
-                f"INSERT INTO messages (conversation, {schema.MESSAGE}, countable) VALUES ({schema.VALUES})"
-                " ON CONFLICT (conversation, sender, id_client) DO NOTHING",
-                schema.row_of(head.key, message),
-            ).rowcount
-        )
+        self._tail.merge()
+        return bool(self._db.execute(_INSERT, schema.row_of(head.key, message)).rowcount)
 
     def _added(self, head: _Head, seq: int, members: tuple[str, ...], appended: storage.Appended) -> None:
         head.max_seq = seq
@@ -360,7 +423,7 @@ class SqliteStorage:
                     (key, amended.seq),
                 )
             db.executemany(
-                f"REPLACE INTO messages (conversation, {schema.MESSAGE}, countable) VALUES ({schema.VALUES})",
+                f"REPLACE INTO messages (conversation, {schema.MESSAGE}) VALUES ({schema.VALUES})",
                 [schema.row_of(key, one) for one in (amended, *(changes.recalled(edit, seq) for edit in edits))],
             )
         if effects.notes:
@@ -413,6 +476,7 @@ class SqliteStorage:
         return self._by_key(head, request.conversation_id, request.sender, request.id_client) if head else None
 
     def _by_key(self, head: _Head, conversation_id: str, sender: str, id_client: str) -> Message | None:
+        self._tail.merge()
         row = self._db.execute(
             f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ? AND sender = ? AND id_client = ?",
             (head.key, sender, id_client),
@@ -460,9 +524,9 @@ class SqliteStorage:
             " FROM members JOIN conversations ON key = conversation WHERE user = ? ORDER BY id",
             (user,),
         ):
-            state = schema.json_or_none(state) if id.startswith(f"{Scene.P2P}:") else None
+            state = schema.json_or_none(state) if is_p2p(id) else None
             states[key] = storage.StateRecord(schema.state(id, row), [], end, delivered_seq, state, ended)
-        for key, seq in db.execute(schema.UNREAD, (user,)):
+        for key, seq in db.execute(schema.UNREAD, (user,)) if states else ():
             states[key].unread_seqs.append(seq)
         return storage.UserState(epoch, list(states.values()), revoked, self.log)
 
@@ -493,7 +557,7 @@ class SqliteStorage:
 
     def _end_for(self, user: str, head: _Head, id: str) -> int:
         """Return the last seq of the log that this user, who is or was a member, may see."""
-        if id.startswith(f"{Scene.P2P}:") and user in head.members:
+        if is_p2p(id) and user in head.members:
             return head.max_seq  # saves a query for most read marks
         (last,) = self._db.execute(
             "SELECT max(last) FROM stays WHERE user = ? AND conversation = ?", (user, head.key)
@@ -508,7 +572,8 @@ class SqliteStorage:
         user, id = change.user, change.conversation_id
         new = change.applied_to(old, end)
         changed = [(user, new)] if new != old else []
-        if new.blocked != old.blocked and id.startswith(f"{Scene.P2P}:"):
+        delivered_seq = 0  # of the user, if it grows
+        if new.blocked != old.blocked and is_p2p(id):
             head.blocked = head.blocked | {user} if new.blocked else head.blocked - {user}
         if change.concerns_peer:
             for peer in storage.peers(id, head.members, user):
@@ -517,10 +582,12 @@ class SqliteStorage:
                 after = change.shown_to_peer(before, new, end)
                 if after != before:
                     changed.append((peer, after))
-                    self._db.execute(
-                        "UPDATE members SET delivered_seq = ? WHERE user = ? AND conversation = ?",
-                        (after.peer_delivered_seq, user, head.key),
-                    )
+                    delivered_seq = after.peer_delivered_seq
+        if delivered_seq and new == old:
+            self._db.execute(
+                "UPDATE members SET delivered_seq = ? WHERE user = ? AND conversation = ?",
+                (delivered_seq, user, head.key),
+            )
         for one, state in changed:
             (state.version,) = self._db.execute(
                 "INSERT INTO users (id, version) VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET version = version + 1"
@@ -528,7 +595,8 @@ class SqliteStorage:
                 (one,),
             ).fetchone()
             self._db.execute(
-                f"UPDATE members SET ({schema.STATE}) = (?,?,?,?,?,?,?,?,?) WHERE user = ? AND conversation = ?",
+                f"UPDATE members SET ({schema.STATE}, delivered_seq) = (?,?,?,?,?,?,?,?,?, max(delivered_seq, ?))"
+                " WHERE user = ? AND conversation = ?",
                 (
                     state.version,
                     state.read_seq,
@@ -539,18 +607,26 @@ class SqliteStorage:
                     state.peer_read_seq,
                     state.peer_delivered_seq,
                     state.blocked,
+                    delivered_seq if one == user else 0,
                     one,
                     head.key,
                 ),
             )
+            if is_p2p(id):
+                head.states[one] = state
         return tuple(changed)
 
     def _state_of(self, head: _Head, conversation_id: str, user: str) -> ConversationState | None:
         """Return the user's conversation state, or None if the user was never a member."""
-        row = self._db.execute(
-            f"SELECT {schema.STATE} FROM members WHERE user = ? AND conversation = ?", (user, head.key)
-        ).fetchone()
-        return schema.state(conversation_id, row) if row else None
+        state = head.states.get(user)
+        if state is None:
+            row = self._db.execute(
+                f"SELECT {schema.STATE} FROM members WHERE user = ? AND conversation = ?", (user, head.key)
+            ).fetchone()
+            state = schema.state(conversation_id, row) if row else None
+            if state is not None and is_p2p(conversation_id):
+                head.states[user] = state
+        return state
 
     def _count_read(self, request: storage.CountRead) -> storage.ReadCount | None:
         head = self._head(request.conversation_id)
