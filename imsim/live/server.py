@@ -35,7 +35,7 @@ from imsim.live.listener import Listener
 from imsim.live.log import LOGGER
 from imsim.live.stores import Store
 from imsim.live.timer import DeadlineTimer
-from imsim.live.websocket import CLOSE_TIMEOUT, MESSAGE_WORK, WebSocket, text_frame
+from imsim.live.websocket import CLOSE_TIMEOUT, MESSAGE_WORK, Flushes, WebSocket, text_frame
 
 _PUSH_ALLOWANCE = 1 << 20  # bytes of pushes that may wait behind the largest frame
 _BYTES_BEFORE_LOGIN = 1 << 16  # that a client may send before it is logged in, its HTTP request included
@@ -83,6 +83,7 @@ class Server:
         self._transports: set[_Connection] = set()  # all connections, also those that are not WebSockets (yet)
         self._newcomers: dict[_Connection, None] = {}  # those that are not logged in, the oldest first
         self.admission = Admission()
+        self.flushes = Flushes()
         self._port = _Port(self._connections, store, on_event)
         self.machine = Machine(self._port, policies, epoch=wall() - clock())
         self._timer = DeadlineTimer(self.machine, clock, self.wake)
@@ -393,7 +394,7 @@ class _Connection(WebSocket):
     )
 
     def __init__(self, server: Server) -> None:
-        super().__init__(ServerProtocol(max_size=server.max_size, logger=LOGGER), server.write_limit)
+        super().__init__(ServerProtocol(max_size=server.max_size, logger=LOGGER), server.write_limit, server.flushes)
         self.id = 0
         self._server = server
         self._is_newcomer = True
