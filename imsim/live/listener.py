@@ -34,7 +34,7 @@ class Listener:
 
     def __init__(
         self,
-        factory: Callable[[], asyncio.Protocol],
+        factory: Callable[[], asyncio.BaseProtocol],
         *,
         timeout: float,
         ssl: SSLContext | None = None,

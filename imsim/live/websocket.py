@@ -15,6 +15,7 @@ sends thousands of tiny frames at once delays the other connections by one share
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from typing import cast
 
@@ -82,6 +83,19 @@ def _frame_size(data: bytes, start: int) -> int:
     return head + size
 
 
+class _ReadBuffer(threading.local):
+    """The buffer into which all connections of a thread read, one after another.
+
+    Without it, asyncio allocates 256 KiB for each read, which costs as much as the read.
+    """
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(1 << 16))
+
+
+_READ_BUFFER = _ReadBuffer()
+
+
 class Flushes:
     """The connections that have data to write. They write it together, in the next iteration of the event loop."""
 
@@ -105,7 +119,7 @@ class Flushes:
                 connection.abort()
 
 
-class WebSocket(asyncio.Protocol):
+class WebSocket(asyncio.BufferedProtocol):
     """One end of a WebSocket connection.
 
     A subclass overrides the `on_...` methods. They may send and close, because all writing waits for `flush`.
@@ -242,7 +256,14 @@ class WebSocket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _READ_BUFFER.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(_READ_BUFFER.view[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
+        """Handle data from the peer."""
         if self._unread:
             self.keep_unread(data)
         else:

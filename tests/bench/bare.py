@@ -48,7 +48,7 @@ async def stock() -> int:
         finally:
             del clients[number]
 
-    server = await serve(relay, "127.0.0.1", 0, backlog=4096)
+    server = await serve(relay, "127.0.0.1", 0, backlog=4096, ping_interval=None)
     return server.sockets[0].getsockname()[1]
 
 
@@ -120,7 +120,7 @@ async def imsim(path: str) -> int:
     from imsim.core.policies import Policies
     from imsim.live import MemoryStore, Server, SqliteStore
 
-    server = Server(Policies(), SqliteStore(path) if path else MemoryStore(), key="a key of the benchmark")
+    server = Server(Policies(heartbeat_timeout=86_400.0), SqliteStore(path) if path else MemoryStore(), key="a key of the benchmark")
     await server.start()
     return server.port
 
