@@ -217,7 +217,9 @@ class WebSocket(asyncio.BufferedProtocol):
         """
         if not self._ended:
             self._out.append(wire)
-            self._schedule()
+            if not self._scheduled:
+                self._scheduled = True
+                self._flushes.add(self)
 
     def ping(self, payload: bytes) -> None:
         """Send a ping."""

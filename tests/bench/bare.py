@@ -13,6 +13,7 @@ same size.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 
@@ -120,7 +121,9 @@ async def imsim(path: str) -> int:
     from imsim.core.policies import Policies
     from imsim.live import MemoryStore, Server, SqliteStore
 
-    server = Server(Policies(heartbeat_timeout=86_400.0), SqliteStore(path) if path else MemoryStore(), key="a key of the benchmark")
+    server = Server(
+        Policies(heartbeat_timeout=86_400.0), SqliteStore(path) if path else MemoryStore(), key="a key of the benchmark"
+    )
     await server.start()
     return server.port
 
@@ -134,6 +137,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    logging.disable()  # the clients leave without a closing handshake
     os.sched_setaffinity(0, {int(sys.argv[1])})
     if sys.argv[-1] == "uvloop":
         import uvloop

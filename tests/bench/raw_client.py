@@ -9,7 +9,6 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Callable
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -17,8 +16,6 @@ HANDSHAKE = (
 )
 STORED, PUSH, WELCOME, UPGRADED = b'{"op":"stored"', b'{"op":"push"', b'{"op":"logged_in"', b"\r\n\r\n"
 CONTENT = "See you at the station at half past six, I will bring the books."
-
-Login = Callable[[int], bytes]
 
 
 def frame(text: bytes) -> bytes:
@@ -64,14 +61,6 @@ class Connection:
         self.wait_for(UPGRADED)
         self.socket.sendall(frame(text))
         self.wait_for(WELCOME)
-
-
-def connect(port: int, login: Login, count: int, first: int = 0) -> list[Connection]:
-    """Open `count` connections and log them in."""
-    connections = [Connection(port, first + number) for number in range(count)]
-    for connection in connections:
-        connection.login(login(connection.number))
-    return connections
 
 
 class Chat:

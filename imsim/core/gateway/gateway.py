@@ -28,7 +28,7 @@ from imsim.core.model import (
     conversation_id,
 )
 from imsim.core.placement import SINGLE, Placement
-from imsim.core.policies import Policies
+from imsim.core.policies import Policies, Receipts
 from imsim.core.timers import Timers
 
 _ASK_AGAIN = 1.0  # the `retry_after` in seconds for a device with too many unanswered requests
@@ -76,6 +76,7 @@ class Gateway:
         self._placement = placement
         self._epoch = epoch
         self._timers = timers or Timers()
+        self._has_receipts = policies.receipts is Receipts.DELIVERED
         self._heartbeat_check = self._check_heartbeat  # one bound method for all connections saves memory
         self._connections: dict[int, Connection] = {}
         self._lost: set[str] = set()  # the routers whose links are broken
@@ -350,7 +351,7 @@ class Gateway:
         if len(frame.conversation_id) > LONGEST_CONVERSATION_ID:
             return  # no conversation has such an id, and the mark could take memory for a while
         connection.pushes.delivered(frame.conversation_id, frame.seq)
-        if self._policies.receipts.concern(frame.conversation_id):
+        if self._has_receipts and self._policies.receipts.concern(frame.conversation_id):
             if connection.marks is None:
                 connection.marks = Marks(
                     self._timers,
@@ -384,9 +385,9 @@ class Gateway:
         match frame:
             case internal_frames.Down():
                 sent = frame.frame
-                push = _PUSHES.get(type(sent))
+                push, connections = _PUSHES.get(type(sent)), self._connections
                 for session in frame.sessions:
-                    connection = self._connections.get(session.connection)
+                    connection = connections.get(session.connection)
                     if connection is None or connection.pushes is None or connection.session != session:
                         self._drop_for_ended_session(session, sent)
                     elif push is None:

@@ -85,8 +85,9 @@ class Pushes:
         else:
             self._by_conversation = self._by_conversation or {}
             self._by_conversation[message.conversation_id] = [push]
-        self._port.emit(events.Pushed(self._session, message, 1))
-        self._port.send(self._session.connection, frame)
+        port, session = self._port, self._session
+        port.emit(events.Pushed(session, message, 1))
+        port.send(session.connection, frame)
         return True
 
     def state(self, frame: frames.State, now: float) -> bool:
