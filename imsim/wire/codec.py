@@ -141,14 +141,14 @@ _REQUESTS = frozenset(get_args(frames.Request))
 
 def _with_plain(direction: object, decode: Callable[[str | bytes], _Frame]) -> Callable[[str | bytes], _Frame]:
     """Return a function that decodes plain frames of this direction itself, and uses `decode` for the others."""
-    readers = plain.readers(get_args(direction), alias)
+    readers: dict[bytes, Callable[[bytes], _Frame]] = plain.readers(get_args(direction), alias)
 
     def decode_plain(text: str | bytes) -> _Frame:
         if isinstance(text, bytes):
             read = readers.get(text[: text.find(b",")])
             if read is not None:
                 try:
-                    return cast(_Frame, read(text))
+                    return read(text)
                 except plain.NotPlain:
                     pass
         return decode(text)

@@ -56,12 +56,6 @@ class Connection:
         self._rest = data[1 - len(marker) :]
         return data.count(marker)
 
-    def login(self, text: bytes) -> None:
-        self.socket.sendall(HANDSHAKE)
-        self.wait_for(UPGRADED)
-        self.socket.sendall(frame(text))
-        self.wait_for(WELCOME)
-
 
 class Chat:
     """Senders and receivers. Each sender keeps one message without an answer.

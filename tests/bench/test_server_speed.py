@@ -22,13 +22,14 @@ from pathlib import Path
 
 import pytest
 from bench.race import note
-from bench.raw_client import PUSH, STORED, Chat, Connection, frame, group, pairs, user
+from bench.raw_client import HANDSHAKE, PUSH, STORED, UPGRADED, WELCOME, Chat, Connection, frame, group, pairs, user
 
 from imsim.live.auth import Tokens
 
 KEY = "a key of the benchmark"  # the same as in bare.py
 ROUNDS = 7
 SECONDS = 1.5  # of a round
+TOGETHER = 50  # clients that log in at the same time
 
 HAS_UVLOOP = importlib.util.find_spec("uvloop") is not None
 UVLOOP = ("uvloop",) if HAS_UVLOOP else ()
@@ -81,11 +82,20 @@ class Served:
         return f'{{"op":"login","device":"d0","token":"{token}"}}'.encode()
 
     def connect(self, count: int, first: int = 0) -> list[Connection]:
-        """Open connections for the users `first`, `first` + 1 ... and log them in."""
-        connections = [Connection(self.port, first + number) for number in range(count)]
-        self._connections += connections
-        for connection in connections:
-            connection.login(self.login(connection.number))
+        """Open connections for the users `first`, `first` + 1 ... and log them in, some at a time."""
+        connections: list[Connection] = []
+        for start in range(0, count, TOGETHER):
+            numbers = range(first + start, first + min(start + TOGETHER, count))
+            some = [Connection(self.port, number) for number in numbers]
+            self._connections += some
+            connections += some
+            for connection in some:
+                connection.socket.sendall(HANDSHAKE)
+            for connection in some:
+                connection.wait_for(UPGRADED)
+                connection.socket.sendall(frame(self.login(connection.number)))
+            for connection in some:
+                connection.wait_for(WELCOME)
         return connections
 
     def close(self) -> None:
