@@ -41,6 +41,8 @@ SHARE = 128  # the work of one connection in one turn, in control frames and fra
 MESSAGE_WORK = 8  # the work of a message, in the same unit
 _SLICE = 384  # bytes that the parser gets at a time: 64 frames of a client at most, because each has 6 bytes or more
 
+_HIGH_WATER = 1 << 16  # bytes that may wait in a transport before it calls `pause_writing`, unless it is told otherwise
+
 _TEXT = 0x81  # the first byte of a text frame that is a whole message
 _FIN, _CONTROL = 0x80, 0x08  # bits in the first byte of a frame: the last one of a message; a control frame
 _MASKED = 0x80  # in the second byte of a frame; its other bits are the length
@@ -133,10 +135,12 @@ class WebSocket(asyncio.BufferedProtocol):
         "_fragments",
         "_is_deaf",
         "_is_paused",
+        "_is_waiting",
         "_largest_text",
         "_left",
         "_out",
         "_position",
+        "_read_buffer",
         "_scheduled",
         "_timer",
         "_transport",
@@ -168,6 +172,7 @@ class WebSocket(asyncio.BufferedProtocol):
             self._left = 0 if protocol.state is State.OPEN else _HEAD
         self._events: deque[Request | Response | Frame] = deque()  # parsed, but not handled
         self._is_paused = False  # whether the transport reads nothing, because earlier data waits for the next turn
+        self._is_waiting = False  # whether much of what was written waits in the transport
         self._is_deaf = False  # whether to drop what the peer sends from now on
         self._fragments: list[bytes] | None = None  # of the message being received
         self._scheduled = False
@@ -257,12 +262,15 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._read_buffer = _READ_BUFFER.view
+        if self.write_limit is not None and self.write_limit < _HIGH_WATER:
+            self._transport.set_write_buffer_limits(high=self.write_limit)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _READ_BUFFER.view
+        return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(_READ_BUFFER.view[:nbytes]))
+        self.data_received(bytes(self._read_buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """Handle data from the peer."""
@@ -328,11 +336,8 @@ class WebSocket(asyncio.BufferedProtocol):
             return
         if out:
             # Only the data of earlier flushes counts: a single large message does not mean that the reader is slow.
-            if self.write_limit is not None and transport.get_write_buffer_size() > self.write_limit:
-                self.write_limit = None
-                out.clear()
-                self.on_slow()
-                self._collect()
+            if self._is_waiting and self.write_limit is not None:
+                self._check_reader(self.write_limit)
             transport.write(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
         if self._eof:
@@ -341,13 +346,22 @@ class WebSocket(asyncio.BufferedProtocol):
     # asyncio calls these two methods if the transport has more data than its limit, and when it has less again.
 
     def pause_writing(self) -> None:
-        pass
+        self._is_waiting = True
 
     def resume_writing(self) -> None:
+        self._is_waiting = False
         if self._eof:
             asyncio.get_running_loop().call_soon(self._half_close)
 
     # --- private ----------------------------------------------------------------------------------------------------
+
+    def _check_reader(self, write_limit: int) -> None:
+        """Call `on_slow` if more than the limit waits in the transport."""
+        if self._transport.get_write_buffer_size() > write_limit:
+            self.write_limit = None
+            self._out.clear()
+            self.on_slow()
+            self._collect()
 
     def _half_close(self) -> None:
         """End the data that this side sends. The peer can still read it; this side discards what the peer sends."""

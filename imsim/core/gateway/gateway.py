@@ -382,26 +382,25 @@ class Gateway:
 
     def receive_from_router(self, frame: internal_frames.ToGateway, now: float) -> None:
         """Handle a frame from a router."""
-        match frame:
-            case internal_frames.Down():
-                sent = frame.frame
-                push, connections = _PUSHES.get(type(sent)), self._connections
-                for session in frame.sessions:
-                    connection = connections.get(session.connection)
-                    if connection is None or connection.pushes is None or connection.session != session:
-                        self._drop_for_ended_session(session, sent)
-                    elif push is None:
-                        connection.answered(sent)
-                        self._port.send(connection.id, sent)
-                    elif not push(connection.pushes, sent, now):
-                        text = "too many pushes are unacknowledged; log in again to get them"
-                        self._end(connection, Code.SLOW_READER, text)
-            case internal_frames.Attached():
-                self._attached(frame, now)
-            case internal_frames.Kick():
-                connection = self._connections.get(frame.session.connection)
-                if connection is not None and connection.session == frame.session:
-                    self._end(connection, frame.code, _ENDED[frame.code])
+        if type(frame) is internal_frames.Down:
+            sent = frame.frame
+            push, connections = _PUSHES.get(type(sent)), self._connections
+            for session in frame.sessions:
+                connection = connections.get(session.connection)
+                if connection is None or connection.pushes is None or connection.session != session:
+                    self._drop_for_ended_session(session, sent)
+                elif push is None:
+                    connection.answered(sent)
+                    self._port.send(connection.id, sent)
+                elif not push(connection.pushes, sent, now):
+                    text = "too many pushes are unacknowledged; log in again to get them"
+                    self._end(connection, Code.SLOW_READER, text)
+        elif isinstance(frame, internal_frames.Attached):
+            self._attached(frame, now)
+        elif isinstance(frame, internal_frames.Kick):
+            connection = self._connections.get(frame.session.connection)
+            if connection is not None and connection.session == frame.session:
+                self._end(connection, frame.code, _ENDED[frame.code])
 
     def _drop_for_ended_session(self, session: Session, frame: frames.ToClient) -> None:
         """Drop a frame for a session that has ended. The device's next login brings what it missed.
