@@ -21,7 +21,7 @@ from imsim.core.model import Code, Scene
 _SCALARS = (str, int, bool, Scene, Code)  # not float, because the two libraries write floats differently
 
 #: What msgspec raises for a text or a frame that is not plain.
-NotPlain = (msgspec.MsgspecError, UnicodeError, RecursionError)
+NotPlain = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)
 
 
 def readers(kinds: Iterable[Any], alias: Callable[[str], str]) -> dict[bytes, Callable[[bytes], Any]]:
@@ -50,9 +50,16 @@ def _reader(kind: Any, alias: Callable[[str], str]) -> Callable[[bytes], Any]:
 
 def _writer(kind: Any, alias: Callable[[str], str]) -> Callable[[Any], bytes]:
     struct = _struct(kind, alias, [], omit_defaults=True, tag_field="op", tag=kind.op)
-    write = msgspec.json.Encoder().encode
+    write = msgspec.json.Encoder(enc_hook=_exact).encode
     build = _builder(kind, struct)
     return lambda frame: write(build(frame))
+
+
+def _exact(value: object) -> str:
+    """Return the value of a subclass of str, which msgspec does not know, as a str."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise NotImplementedError
 
 
 def _is_plain(kind: Any) -> bool:
