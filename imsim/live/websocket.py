@@ -41,7 +41,7 @@ SHARE = 128  # the work of one connection in one turn, in control frames and fra
 MESSAGE_WORK = 8  # the work of a message, in the same unit
 _SLICE = 384  # bytes that the parser gets at a time: 64 frames of a client at most, because each has 6 bytes or more
 
-_HIGH_WATER = 1 << 16  # bytes that may wait in a transport before it calls `pause_writing`, unless it is told otherwise
+_HIGH_WATER = 1 << 16  # bytes that may wait in a transport before it calls `pause_writing`; asyncio's default
 
 _TEXT = 0x81  # the first byte of a text frame that is a whole message
 _FIN, _CONTROL = 0x80, 0x08  # bits in the first byte of a frame: the last one of a message; a control frame

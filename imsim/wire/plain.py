@@ -20,7 +20,7 @@ from imsim.core.model import Code, Scene
 
 _SCALARS = (str, int, bool, Scene, Code)  # not float, because the two libraries write floats differently
 
-#: What msgspec raises for a text or a frame that is not plain.
+#: The exceptions that msgspec raises for a text or a frame that is not plain.
 NotPlain = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)
 
 
