@@ -6,6 +6,7 @@ has the bytes of its text.
 
 from __future__ import annotations
 
+import itertools
 import select
 import socket
 import time
@@ -95,31 +96,52 @@ class Chat:
             self._loop(time.perf_counter() + 0.02, refill=False)
         return self.sent - before
 
+    def latencies(self, rate: float, seconds: float) -> list[float]:
+        """Send `rate` messages per second, by all senders in turn. Return the seconds from each send to its answer."""
+        senders, sent_at, taken = itertools.cycle(self._senders.items()), {}, []
+        start, before = time.perf_counter(), self.sent
+        while self.stored < self.sent or self.sent - before < rate * seconds:
+            now = time.perf_counter()
+            due = start + (self.sent - before) / rate
+            if due <= now and self.sent - before < rate * seconds:
+                connection, template = next(senders)
+                self._send(connection, template, 1)
+                sent_at[connection.socket.fileno()] = now
+            for file, _ in self._poll.poll(max(0.0, due - time.perf_counter())):
+                if self._receive(file, refill=False) and file in sent_at:
+                    taken.append(time.perf_counter() - sent_at.pop(file))
+        return taken
+
     def _send(self, connection: Connection, template: bytes, count: int) -> None:
         first = self.sent
         self.sent += count
         connection.send(b"".join([template % number for number in range(first, first + count)]))
 
     def _loop(self, end: float, *, refill: bool) -> None:
-        poll, by_file = self._poll.poll, self._by_file
+        poll, receive = self._poll.poll, self._receive
         while (left := end - time.perf_counter()) > 0:
             for file, _ in poll(left):
-                connection, template, delivered = by_file[file]
-                if template:
-                    count = connection.count(STORED)
-                    self.stored += count
-                    if count and refill and self._pushes == 1:
-                        self._send(connection, template, count)
-                else:
-                    count = connection.count(PUSH)
-                    self.pushed += count
-                    first = connection.seq + 1
-                    connection.seq += count
-                    if count:
-                        connection.send(b"".join([delivered % seq for seq in range(first, first + count)]))
+                receive(file, refill)
             if refill and self._pushes > 1 and self.stored == self.sent and self.pushed == self.sent * self._pushes:
                 for one, text in self._senders.items():
                     self._send(one, text, 1)
+
+    def _receive(self, file: int, refill: bool) -> int:
+        """Read from a connection and react. Return the count of answers to its messages."""
+        connection, template, delivered = self._by_file[file]
+        if template:
+            count = connection.count(STORED)
+            self.stored += count
+            if count and refill and self._pushes == 1:
+                self._send(connection, template, count)
+            return count
+        count = connection.count(PUSH)
+        self.pushed += count
+        first = connection.seq + 1
+        connection.seq += count
+        if count:
+            connection.send(b"".join([delivered % seq for seq in range(first, first + count)]))
+        return 0
 
 
 def pairs(connections: list[Connection]) -> Chat:

@@ -176,6 +176,23 @@ def test_messages_between_two_users(benchmark, tmp_path):
     )
 
 
+def test_latency_of_sqlite_at_a_third_of_saturation(benchmark, tmp_path):
+    """The median time from a send to its `stored`, at the same rate for both stores. It is wall time."""
+    with serving(tmp_path, "imsim", "memory") as servers:
+        chats = {server.name: pairs(server.connect(200)) for server in servers}
+        started = time.perf_counter()
+        rate = chats["imsim"].run(SECONDS) / (time.perf_counter() - started) / 3
+
+        def p50(server: Served) -> float:
+            return statistics.median(chats[server.name].latencies(rate, SECONDS)) * 1e3
+
+        values = take_turns(benchmark, servers, p50)
+    of = {name: statistics.median(column) for name, column in values.items()}
+    detail = f"{of['imsim']:.2f} against {of['memory']:.2f} ms at {rate:,.0f} messages/s"
+    label = "p2p, p50 of SQLite against memory, at a third of saturation"
+    note(benchmark, label, ratio(values, "imsim", "memory"), "x", most=3, detail=detail)
+
+
 def in_group(server: Served, members: int) -> Chat:
     """Log in the members of a group, and let the first one write to it."""
     connections = server.connect(members)
