@@ -52,7 +52,7 @@ class Listener:
 
     def __init__(
         self,
-        factory: Callable[[], asyncio.Protocol],
+        factory: Callable[[], asyncio.BaseProtocol],
         *,
         timeout: float,
         ssl: SSLContext | None = None,

@@ -42,7 +42,7 @@ from imsim.live.monitor import Monitor
 from imsim.live.stores import Probe, Store
 from imsim.live.timer import DeadlineTimer
 from imsim.live.web import ChatPage
-from imsim.live.websocket import CLOSE_TIMEOUT, MESSAGE_WORK, WebSocket, text_frame
+from imsim.live.websocket import CLOSE_TIMEOUT, MESSAGE_WORK, Flushes, WebSocket, text_frame
 
 _PUSH_ALLOWANCE = 1 << 20  # bytes of pushes that may wait behind the largest frame
 _BYTES_BEFORE_LOGIN = 1 << 16  # that a client may send before it is logged in, its HTTP request included
@@ -101,6 +101,7 @@ class Server:
         self._port = _Port(self._connections, store, self._metrics, on_event)
         self.machine = Machine(self._port, policies, epoch=wall() - clock(), reports_all=on_event is not None)
         self._metrics.count(self.machine)
+        self.flushes = Flushes()
         self._timer = DeadlineTimer(self.machine, clock, self.wake)
         self._listener: Listener | None = None
         self._last_connection = 0
@@ -490,7 +491,7 @@ class _Connection(WebSocket):
     )
 
     def __init__(self, server: Server) -> None:
-        super().__init__(ServerProtocol(max_size=server.max_size, logger=LOGGER), server.write_limit)
+        super().__init__(ServerProtocol(max_size=server.max_size, logger=LOGGER), server.write_limit, server.flushes)
         self.id = 0
         self.end = ""  # for the metrics
         self._server = server

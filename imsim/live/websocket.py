@@ -1,5 +1,9 @@
 """One end of a WebSocket connection: websockets' Sans-I/O protocol between an asyncio transport and its owner.
 
+A server reads whole text frames and writes its own text frames without the library, because nearly all frames are of
+this kind and the library takes four times as long. The library handles all the rest: the handshakes, control frames,
+fragments, and errors.
+
 Server and client share it. It collects outgoing data and writes it once per loop iteration, reassembles fragmented
 messages, and answers pings. It also limits the time of the closing handshake, and the bytes that wait for a peer that
 does not read.
@@ -11,6 +15,7 @@ sends thousands of tiny frames at once delays the other connections by one share
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import cast
 
 from websockets.client import ClientProtocol
@@ -19,6 +24,11 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # websockets without its C extension
+    from websockets.utils import apply_mask
 
 from imsim.core.model import Code
 from imsim.live.log import LOGGER
@@ -30,16 +40,87 @@ SHARE = 128  # the work of one connection in one turn, in control frames and fra
 MESSAGE_WORK = 8  # the work of a message, in the same unit
 _SLICE = 384  # bytes that the parser gets at a time: 64 frames of a client at most, because each has 6 bytes or more
 
+_HIGH_WATER = 1 << 16  # bytes that may wait in a transport before it calls `pause_writing`; asyncio's default
+
+_TEXT = 0x81  # the first byte of a text frame that is a whole message
+_FIN, _CONTROL = 0x80, 0x08  # bits in the first byte of a frame: the last one of a message; a control frame
+_MASKED = 0x80  # in the second byte of a frame; its other bits are the length
+_LENGTH_16 = 126  # the length is in the next 2 bytes; 127: in the next 8 bytes
+_LARGEST_TEXT = (1 << 16) - 1  # bytes; the library handles longer messages, because it copies them less often
+
+# Values of `WebSocket._left`, besides a count of bytes.
+_HEAD = -1  # an HTTP request is expected, and the library has got nothing yet
+_UNKNOWN = -2  # it is not known where frames begin, so the library gets everything
+
 
 def text_frame(text: bytes, *, mask: bool) -> bytes:
     """Return the bytes of a whole text message on the TCP connection.
 
     A client must mask. A server does not, so the same bytes serve all recipients.
     """
-    return Frame(Opcode.TEXT, text).serialize(mask=mask)
+    if mask:
+        return Frame(Opcode.TEXT, text).serialize(mask=True)
+    size = len(text)
+    if size < _LENGTH_16:
+        return b"\x81%c%b" % (size, text)
+    if size < 1 << 16:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), text)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), text)
 
 
-class WebSocket(asyncio.Protocol):
+def _frame_size(data: bytes, start: int) -> int:
+    """Return the size of the frame that begins at `start`. Return 0 if its header is not complete."""
+    available = len(data) - start
+    if available < 2:
+        return 0
+    size = data[start + 1] & ~_MASKED
+    head = 6 if data[start + 1] & _MASKED else 2
+    if size >= _LENGTH_16:
+        more = 2 if size == _LENGTH_16 else 8
+        if available < 2 + more:
+            return 0
+        size = int.from_bytes(data[start + 2 : start + 2 + more], "big")
+        head += more
+    return head + size
+
+
+class _ReadBuffer(threading.local):
+    """The buffer into which all connections of a thread read, one after another.
+
+    Without it, asyncio allocates 256 KiB for each read, which costs as much as the read.
+    """
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(1 << 16))
+
+
+_READ_BUFFER = _ReadBuffer()
+
+
+class Flushes:
+    """The connections that have data to write. They write it together, in the next iteration of the event loop."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[WebSocket] = []
+
+    def add(self, connection: WebSocket) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._waiting.append(connection)
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            try:
+                connection.flush()
+            except Exception:  # a fault of this program must not end more than this connection
+                LOGGER.exception("a connection was dropped because of an internal error")
+                connection.abort()
+
+
+class WebSocket(asyncio.BufferedProtocol):
     """One end of a WebSocket connection.
 
     A subclass overrides the `on_...` methods. They may send and close, because all writing waits for `flush`.
@@ -49,11 +130,16 @@ class WebSocket(asyncio.Protocol):
         "_ended",
         "_eof",
         "_events",
+        "_flushes",
         "_fragments",
         "_is_deaf",
         "_is_paused",
+        "_is_waiting",
+        "_largest_text",
+        "_left",
         "_out",
         "_position",
+        "_read_buffer",
         "_scheduled",
         "_timer",
         "_transport",
@@ -64,14 +150,28 @@ class WebSocket(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, protocol: ServerProtocol | ClientProtocol, write_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        protocol: ServerProtocol | ClientProtocol,
+        write_limit: int | None = None,
+        flushes: Flushes | None = None,
+    ) -> None:
+        """Create an end that writes together with the others of `flushes`."""
         self.protocol = protocol
         self.write_limit = write_limit  # bytes; `on_slow` is called when more than this is unread
         self._out: list[bytes] = []
         self._unread = b""  # received, but not parsed, from `_position` on
         self._position = 0
+        self._flushes = flushes or Flushes()
+        # The count of bytes of a frame that the library has begun to parse, but has not got yet. A text frame can
+        # bypass the library only if this is 0. At a client's end, all frames go through the library.
+        self._left = _UNKNOWN
+        self._largest_text = min(protocol.max_message_size or _LARGEST_TEXT, _LARGEST_TEXT)
+        if isinstance(protocol, ServerProtocol):
+            self._left = 0 if protocol.state is State.OPEN else _HEAD
         self._events: list[Request | Response | Frame] = []  # parsed, but not handled; an empty deque takes 600 bytes
         self._is_paused = False  # whether the transport reads nothing, because earlier data waits for the next turn
+        self._is_waiting = False  # whether much of what was written waits in the transport
         self._is_deaf = False  # whether to drop what the peer sends from now on
         self._fragments: list[bytes] | None = None  # of the message being received
         self._scheduled = False
@@ -121,7 +221,9 @@ class WebSocket(asyncio.Protocol):
         """
         if not self._ended:
             self._out.append(wire)
-            self._schedule()
+            if not self._scheduled:
+                self._scheduled = True
+                self._flushes.add(self)
 
     def ping(self, payload: bytes) -> None:
         """Send a ping."""
@@ -159,12 +261,23 @@ class WebSocket(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._read_buffer = _READ_BUFFER.view
+        if self.write_limit is not None and self.write_limit < _HIGH_WATER:
+            self._transport.set_write_buffer_limits(high=self.write_limit)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._read_buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        if self._is_paused:
+        """Handle data from the peer."""
+        if self._unread:
             self.keep_unread(data)
         else:
             self._unread = data
+        if not self._is_paused:
             self.read()
 
     def keep_unread(self, data: bytes) -> None:
@@ -223,11 +336,8 @@ class WebSocket(asyncio.Protocol):
             return
         if out:
             # Only the data of earlier flushes counts: a single large message does not mean that the reader is slow.
-            if self.write_limit is not None and transport.get_write_buffer_size() > self.write_limit:
-                self.write_limit = None
-                out.clear()
-                self.on_slow()
-                self._collect()
+            if self._is_waiting and self.write_limit is not None:
+                self._check_reader(self.write_limit)
             transport.write(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
         if self._eof:
@@ -236,13 +346,22 @@ class WebSocket(asyncio.Protocol):
     # asyncio calls these two methods if the transport has more data than its limit, and when it has less again.
 
     def pause_writing(self) -> None:
-        pass
+        self._is_waiting = True
 
     def resume_writing(self) -> None:
+        self._is_waiting = False
         if self._eof:
             asyncio.get_running_loop().call_soon(self._half_close)
 
     # --- private ----------------------------------------------------------------------------------------------------
+
+    def _check_reader(self, write_limit: int) -> None:
+        """Call `on_slow` if more than the limit waits in the transport."""
+        if self._transport.get_write_buffer_size() > write_limit:
+            self.write_limit = None
+            self._out.clear()
+            self.on_slow()
+            self._collect()
 
     def _half_close(self) -> None:
         """End the data that this side sends. The peer can still read it; this side discards what the peer sends."""
@@ -263,9 +382,27 @@ class WebSocket(asyncio.Protocol):
                 transport.abort()
 
     def _read(self, share: int) -> bool:
-        """Handle received data, but not more than `share`. Return whether everything has been handled."""
+        """Handle received data, but not more than `share`.
+
+        Return whether everything has been handled, except the beginning of a frame that is not complete.
+        """
         protocol, events = self.protocol, self._events
         while True:
+            if not events and not self._left:
+                share = self._read_texts(share)
+            start = self._position
+            if not events and start >= len(self._unread):
+                self._unread, self._position = b"", 0
+                return True
+            if share <= 0:
+                return False
+            if not events:
+                size = self._size_for_library()
+                if not size:
+                    return True
+                self._position = start + size
+                protocol.receive_data(self._unread[start : start + size])
+                events.extend(protocol.events_received())
             while events:
                 if share <= 0:
                     return False
@@ -275,6 +412,8 @@ class WebSocket(asyncio.Protocol):
                 elif isinstance(event, Request):
                     share -= MESSAGE_WORK
                     self.on_request(event)
+                    if self._left == _HEAD and self.is_open:
+                        self._left = 0
                 else:
                     self.on_response(event)
             if protocol.parser_exc is not None and not self._is_deaf:
@@ -284,13 +423,67 @@ class WebSocket(asyncio.Protocol):
             self._collect()  # after the events, so that a pong follows the answers to the messages before its ping
             if self._is_deaf or protocol.eof_sent:  # the rest means nothing
                 self.forget_unread()
-            start = self._position
-            if start >= len(self._unread):
-                self._unread, self._position = b"", 0
-                return True
-            self._position = start + _SLICE
-            protocol.receive_data(self._unread[start : start + _SLICE])
-            events.extend(protocol.events_received())
+
+    def _read_texts(self, share: int) -> int:
+        """Handle the text messages that have arrived whole, up to the next other frame. Return what is left of `share`.
+
+        It does exactly what the library would do with them.
+        """
+        while share > 0 and not self._ended and self._fragments is None:
+            data, start = self._unread, self._position  # the owner can drop both
+            if len(data) < start + 2 or data[start] != _TEXT:
+                break
+            size = data[start + 1] - _MASKED
+            mask = start + 2
+            if size == _LENGTH_16 and len(data) >= start + 4:
+                size = data[start + 2] << 8 | data[start + 3]
+                mask = start + 4
+            elif not 0 <= size < _LENGTH_16:
+                break
+            end = mask + 4 + size
+            if end > len(data) or size > self._largest_text:
+                break
+            self._position = end
+            share -= MESSAGE_WORK
+            self.on_text(apply_mask(data[mask + 4 : end], data[mask : mask + 4]))
+        return share
+
+    def _size_for_library(self) -> int:
+        """Return how many of the unread bytes the library gets next. Return 0 to wait for more bytes.
+
+        The library gets whole frames if possible, so that it is known where the next frame begins. Text messages are
+        not among them if `_read_texts` can handle them.
+        """
+        data, start = self._unread, self._position
+        if self._left == _HEAD:
+            end = data.find(b"\r\n\r\n", start) + 4
+            if end > 3:
+                return end - start
+            self._left = _UNKNOWN
+        if self._left == _UNKNOWN:
+            return _SLICE
+        limit = min(start + _SLICE, len(data))
+        end = start + self._left
+        may_bypass = not self._ended and self._fragments is None
+        while end < limit and (end == start or not may_bypass or data[end] != _TEXT):
+            size = _frame_size(data, end)
+            if not size:
+                if end == start and len(data) > end + 1 and not data[end + 1] & _MASKED:
+                    self._left = _UNKNOWN  # a client must mask, so nothing of interest follows
+                    return len(data) - start
+                break
+            if end == start and may_bypass and end + size > len(data) and self._is_short_text(end, size):
+                break
+            end += size
+            if data[end - size] & (_FIN | _CONTROL) == _FIN:
+                break  # the end of a message, after which the owner may close the connection
+        self._left = max(0, end - limit)
+        return min(end, limit) - start
+
+    def _is_short_text(self, start: int, size: int) -> bool:
+        """Return whether `_read_texts` can handle this frame of `size` bytes once all of it has arrived."""
+        data = self._unread
+        return data[start] == _TEXT and data[start + 1] & _MASKED > 0 and size <= self._largest_text
 
     def _frame_received(self, frame: Frame) -> int:
         """Handle a frame, and return how much work it was."""
@@ -332,4 +525,4 @@ class WebSocket(asyncio.Protocol):
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self.flush)
+            self._flushes.add(self)

@@ -1,5 +1,7 @@
 """The codec: it converts frames to JSON text and back, with pydantic on the core's own dataclasses.
 
+Frames with plain values take a faster way (`plain`), with the same results.
+
 One frame is one JSON object. `op` names the type of the frame; the other keys are its fields in camelCase (`sender` is
 "from"). A field with its default value may be absent, in both directions. The codec ignores an unknown key, so that a
 newer client can talk to an older server.
@@ -19,6 +21,7 @@ from pydantic.alias_generators import to_camel
 from imsim.core import frames
 from imsim.core.attachments import json_fault
 from imsim.core.model import ConversationState, Message
+from imsim.wire import plain
 
 
 class WireError(ValueError):
@@ -56,6 +59,7 @@ for _class in (*get_args(frames.FromClient), *get_args(frames.ToClient), *frames
 ADAPTERS: dict[Any, TypeAdapter[Any]] = {
     frame: TypeAdapter(frame) for frame in (*get_args(frames.FromClient), *get_args(frames.ToClient))
 }
+_WRITERS = plain.writers(ADAPTERS, alias)
 _PREFIXES = {frame: b'{"op":"%s"' % frame.op.encode() for frame in ADAPTERS}
 
 
@@ -64,6 +68,16 @@ def encode(frame: frames.FromClient | frames.ToClient) -> bytes:
 
     The same frame gives the same bytes, so a server can encode a frame once for many recipients.
     """
+    write = _WRITERS.get(type(frame))
+    if write is not None:
+        try:
+            return write(frame)
+        except plain.NotPlain:
+            pass
+    return _encode(frame)
+
+
+def _encode(frame: frames.FromClient | frames.ToClient) -> bytes:
     kind = type(frame)
     adapter = ADAPTERS[kind]
     try:
@@ -125,6 +139,23 @@ def _decoder(direction: _Frame, sender: str) -> Callable[[str | bytes], _Frame]:
 _REQUESTS = frozenset(get_args(frames.Request))
 
 
+def _with_plain(direction: object, decode: Callable[[str | bytes], _Frame]) -> Callable[[str | bytes], _Frame]:
+    """Return a function that decodes plain frames of this direction itself, and uses `decode` for the others."""
+    readers: dict[bytes, Callable[[bytes], _Frame]] = plain.readers(get_args(direction), alias)
+
+    def decode_plain(text: str | bytes) -> _Frame:
+        if isinstance(text, bytes):
+            read = readers.get(text[: text.find(b",")])
+            if read is not None:
+                try:
+                    return read(text)
+                except plain.NotPlain:
+                    pass
+        return decode(text)
+
+    return decode_plain
+
+
 def _from_json(text: str | bytes) -> tuple[Any, bool]:
     """Return the JSON value, and whether it is plain.
 
@@ -164,5 +195,11 @@ def _replace_surrogates(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-decode_from_client: Callable[[str | bytes], frames.FromClient] = _decoder(frames.FromClient, "client")  # type: ignore
-decode_from_server: Callable[[str | bytes], frames.ToClient] = _decoder(frames.ToClient, "server")  # type: ignore
+decode_from_client: Callable[[str | bytes], frames.FromClient] = _with_plain(
+    frames.FromClient,
+    _decoder(frames.FromClient, "client"),  # type: ignore
+)
+decode_from_server: Callable[[str | bytes], frames.ToClient] = _with_plain(
+    frames.ToClient,
+    _decoder(frames.ToClient, "server"),  # type: ignore
+)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from websockets.exceptions import ProtocolError
 from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from imsim.live.websocket import MESSAGE_WORK, SHARE, WebSocket
+from imsim.live.websocket import MESSAGE_WORK, SHARE, WebSocket, text_frame
 
 
 class Transport(asyncio.Transport):
@@ -184,3 +190,111 @@ async def test_half_close_waits_until_the_data_is_written(end, transport):
     end.resume_writing()
     await asyncio.sleep(0)
     assert transport.calls == ["write_eof"]
+
+
+# --- the bypass of the library ----------------------------------------------------------------------------------------
+
+
+class Echo(Recording):
+    """A server's end that records everything and answers each message. Without `may_bypass`, it parses nothing itself.
+
+    It starts with the HTTP request. It closes the connection at the message "close".
+    """
+
+    def __init__(self, may_bypass: bool) -> None:
+        WebSocket.__init__(self, ServerProtocol(max_size=300))
+        self.texts, self.pongs, self.bad = [], [], []
+        if not may_bypass:
+            self._left = -2
+
+    def on_request(self, request: Request) -> None:
+        self.respond(self.protocol.accept(request))
+
+    def on_text(self, text: bytes) -> None:
+        super().on_text(text)
+        self.send(text_frame(text, mask=False))
+        if text == b"close":
+            self.close()
+
+    def on_bad(self, *arguments: object) -> None:
+        self.bad.append(arguments)
+
+
+HEAD = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def masked(first: int, size_form: int, data: bytes, mask: bytes) -> bytes:
+    """Return a client's frame. `size_form` is the count of bytes of its length: 0, 2 or 8."""
+    code = {0: min(len(data), 125), 2: 126, 8: 127}[size_form]
+    size = len(data).to_bytes(size_form, "big") if size_form else b""
+    return bytes([first, 128 | code]) + size + mask + bytes(a ^ b for a, b in zip(data, itertools.cycle(mask)))
+
+
+def frames_of(written: bytes) -> tuple[list[bytes], list[bytes]]:
+    """Return the server's messages and its control frames, both in their order."""
+    texts, controls = [], []
+    while written:
+        size, head = written[1], 2
+        if size == 126:
+            size, head = int.from_bytes(written[2:4], "big"), 4
+        frame, written = written[: head + size], written[head + size :]
+        (controls if frame[0] & 8 else texts).append(frame)
+    return texts, controls
+
+
+async def replay(data: bytes, cuts: Sequence[int], may_bypass: bool) -> tuple[object, ...]:
+    transport, end = Transport(), Echo(may_bypass)
+    end.connection_made(transport)
+    places = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
+    for start, stop in itertools.pairwise(places):
+        if transport.is_closing():
+            break
+        end.data_received(data[start:stop])
+        while transport.is_reading_paused and not transport.is_closing():
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    if not transport.is_closing():
+        end.eof_received()
+    end.connection_lost(None)
+    head, _, rest = transport.written.partition(b"\r\n\r\n")
+    exc = end.protocol.parser_exc
+    return (
+        end.texts, end.pongs, end.bad, frames_of(rest), head[:12], transport.calls, end.protocol.state,
+        end.protocol.close_rcvd, end.protocol.close_sent, type(exc), str(exc) if isinstance(exc, ProtocolError) else "",
+    )  # fmt: skip
+
+
+payloads = st.binary(max_size=140) | st.sampled_from([b"close", b"", b"x" * 126, b"x" * 300, b"x" * 301])
+firsts = st.sampled_from([0x81] * 8 + [0x01, 0x00, 0x80, 0x82, 0x89, 0x8A, 0x88, 0x83, 0xC1])
+client_frames = st.builds(masked, firsts, st.sampled_from([0, 0, 0, 2, 8]), payloads, st.binary(min_size=4, max_size=4))
+streams = st.lists(client_frames | st.binary(max_size=12), max_size=12).map(b"".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(streams, st.lists(st.integers(len(HEAD), 700), max_size=12))
+def test_bypass_of_the_library_changes_nothing(stream, cuts):
+    data = HEAD + stream
+    # Byte by byte, so that the library does not see a frame before the owner has handled the message before it.
+    one_by_one = range(len(HEAD), len(data))
+    assert asyncio.run(replay(data, cuts, True)) == asyncio.run(replay(data, one_by_one, False))
+
+
+async def test_text_messages_bypass_the_library_again_after_other_frames(end, monkeypatch):
+    parsed = []
+    receive = end.protocol.recv_frame
+    monkeypatch.setattr(end.protocol, "recv_frame", lambda frame: (parsed.append(frame.opcode), receive(frame)))
+    fragments = frame(Opcode.TEXT, b"2", fin=False) + frame(Opcode.PING, b"y") + frame(Opcode.CONT, b"3")
+    data = frame(Opcode.TEXT, b"1") + frame(Opcode.PING, b"x" * 125) + fragments + frame(Opcode.TEXT, b"4")
+    for at in range(len(data)):
+        end.data_received(data[at : at + 1])
+    assert end.texts == [b"1", b"23", b"4"]
+    assert parsed == [Opcode.PING, Opcode.TEXT, Opcode.PING, Opcode.CONT]
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
+def test_frame_of_a_server_is_that_of_the_library(size):
+    text = b"x" * size
+    assert text_frame(text, mask=False) == Frame(Opcode.TEXT, text).serialize(mask=False)

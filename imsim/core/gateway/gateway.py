@@ -30,7 +30,7 @@ from imsim.core.model import (
     is_group,
 )
 from imsim.core.placement import SINGLE, Placement
-from imsim.core.policies import Policies
+from imsim.core.policies import Policies, Receipts
 from imsim.core.timers import Timers
 
 _TIMES = 20_000  # delivery times that are kept if the shell does not clear them
@@ -87,6 +87,7 @@ class Gateway:
         self._limits = frames.Limits.of(policies)
         self._windows = frames.Windows.of(policies)
         self._timers = timers or Timers()
+        self._has_receipts = policies.receipts is Receipts.DELIVERED
         self._heartbeat_check = self._check_heartbeat  # one bound method for all connections saves memory
         self._connections: dict[int, Connection] = {}
         self._lost: set[str] = set()  # the routers whose links are broken
@@ -383,7 +384,7 @@ class Gateway:
         if len(frame.conversation_id) > LONGEST_CONVERSATION_ID:
             return  # no conversation has such an id, and the mark could take memory for a while
         connection.pushes.delivered(frame.conversation_id, frame.seq, now, self.delivery_times)
-        if self._policies.receipts.concern(frame.conversation_id):
+        if self._has_receipts and self._policies.receipts.concern(frame.conversation_id):
             if connection.marks is None:
                 connection.marks = Marks(
                     self._timers,
@@ -416,26 +417,25 @@ class Gateway:
 
     def receive_from_router(self, frame: internal_frames.ToGateway, now: float) -> None:
         """Handle a frame from a router."""
-        match frame:
-            case internal_frames.Down():
-                sent = frame.frame
-                push = _PUSHES.get(type(sent))
-                for session in frame.sessions:
-                    connection = self._connections.get(session.connection)
-                    if connection is None or connection.pushes is None or connection.session != session:
-                        self._drop_for_ended_session(session, sent)
-                    elif push is None:
-                        connection.answered(sent)
-                        self._port.send(connection.id, sent)
-                    elif not push(connection.pushes, sent, now):
-                        text = "too many pushes are unacknowledged; log in again to get them"
-                        self._end(connection, Code.SLOW_READER, text)
-            case internal_frames.Attached():
-                self._attached(frame, now)
-            case internal_frames.Kick():
-                connection = self._connections.get(frame.session.connection)
-                if connection is not None and connection.session == frame.session:
-                    self._end(connection, frame.code, _ENDED[frame.code])
+        if type(frame) is internal_frames.Down:
+            sent = frame.frame
+            push, connections = _PUSHES.get(type(sent)), self._connections
+            for session in frame.sessions:
+                connection = connections.get(session.connection)
+                if connection is None or connection.pushes is None or connection.session != session:
+                    self._drop_for_ended_session(session, sent)
+                elif push is None:
+                    connection.answered(sent)
+                    self._port.send(connection.id, sent)
+                elif not push(connection.pushes, sent, now):
+                    text = "too many pushes are unacknowledged; log in again to get them"
+                    self._end(connection, Code.SLOW_READER, text)
+        elif isinstance(frame, internal_frames.Attached):
+            self._attached(frame, now)
+        elif isinstance(frame, internal_frames.Kick):
+            connection = self._connections.get(frame.session.connection)
+            if connection is not None and connection.session == frame.session:
+                self._end(connection, frame.code, _ENDED[frame.code])
 
     def _drop_for_ended_session(self, session: Session, frame: frames.ToClient) -> None:
         """Drop a frame for a session that has ended. The device's next login brings what it missed.

@@ -47,6 +47,7 @@ class Conversations:
     ) -> None:
         self._port = port
         self._policies = policies
+        self._has_shared_slots = policies.sessions.has_shared_slots
         self._epoch = epoch
         self.timers = timers or Timers()
         self._open: dict[str, Log] = {}
@@ -187,7 +188,7 @@ class Conversations:
             log.waiting = [(up, known), *log.waiting]
             self._request(log, storage.OpenConversation(log.id, ()), now)
             return
-        if not log.is_latest(session, by_slot=self._policies.sessions.has_shared_slots):
+        if not log.is_latest(session, by_slot=self._has_shared_slots):
             return  # a replaced session can no longer act; its gateway reports this to the client
 
         key = (session.user, frame.id_client)

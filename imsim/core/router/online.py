@@ -74,14 +74,20 @@ class User:
 
     def count(self, message: Message) -> OnlineState:
         """Update the unread count with a message. A repeated or late message does no harm."""
-        state = self.state_of(message.conversation_id)
         if message.countable:
-            if message.sender != self.id:
-                state.unread.add(message.seq)
-        elif (recalled := changes.recalled_seq(message)) is not None:
+            return self.count_unread(message.conversation_id, message.seq, message.sender)
+        state = self.state_of(message.conversation_id)
+        if (recalled := changes.recalled_seq(message)) is not None:
             state.unread.remove(recalled)
         elif changes.is_left_with(message, self.id):
             state.unread.end(message.seq)
+        return state
+
+    def count_unread(self, conversation_id: str, seq: int, sender: str) -> OnlineState:
+        """Update the unread count with a message that counts as unread for all users except its sender."""
+        state = self.states.get(conversation_id) or self.state_of(conversation_id)
+        if sender != self.id:
+            state.unread.add(seq)
         return state
 
     def peers(self, conversation_id: str) -> tuple[str, ...]:

@@ -25,18 +25,19 @@ class Storages:
     call.
     """
 
-    __slots__ = ("_lost", "_placement", "_port", "_unanswered", "refused")
+    __slots__ = ("_lost", "_only", "_placement", "_port", "_unanswered", "refused")
 
     def __init__(self, port: StoragesPort, placement: Placement) -> None:
         self._port = port
         self._placement = placement
+        self._only = placement.nodes[0] if len(placement.nodes) == 1 else ""  # the only storage, if there is one
         self._unanswered: dict[Request, str] = {}  # request -> name of its storage
         self._lost: set[str] = set()
         self.refused: list[Request] = []
 
     def ask(self, request: Request) -> None:
         """Send the request to its storage, or add it to `refused` if the link is broken."""
-        name = self._placement.owner(owner_of(request))
+        name = self._only or self._placement.owner(owner_of(request))
         self._unanswered[request] = name
         if name in self._lost:
             self.refused.append(request)

@@ -277,32 +277,33 @@ class Users:
 
     def _deliver(self, frame: internal_frames.Deliver, names: Iterable[str], now: float) -> None:
         """Send the message to the devices of those users who are online."""
-        message = frame.message
+        message, states, by_name = frame.message, frame.states, self._users.get
+        conversation, seq, sender = message.conversation_id, message.seq, message.sender
         is_change = not message.countable
         by_gateway: dict[str, list[Session]] = {}
-        for name in names:
-            user = self._users.get(name)
+        for name in names:  # up to thousands, so each step counts
+            user = by_name(name)
             if user is None:
                 continue
             if user.request is not None:
                 if len(user.waiting) < _WAITING:
                     user.wait(frame)  # beyond the bound, the device gets the message in its login sync
                 continue
-            is_new = message.conversation_id not in user.states  # the user's first message of this conversation
-            known = user.count(message)
+            is_new = conversation not in user.states  # the user's first message of this conversation
+            known = user.count(message) if is_change else user.count_unread(conversation, seq, sender)
             if is_change and changes.friends_after(message, known.friends) != known.friends:
                 known.friends = not known.friends
                 self._presence.friendship_changed(user, known, now)
-            if message.seq > known.last_seq:
-                if message.seq > known.last_seq + 1 and not is_new:
+            if seq > known.last_seq:
+                if seq > known.last_seq + 1 and not is_new:
                     self._resync(user)
-                known.last_seq = message.seq
-            for other, state in frame.states:
+                known.last_seq = seq
+            for other, state in states:
                 if other == name:
                     self._states.learn(user, state, now)
-            origin = frame.origin if message.sender == name else None
+            origin = frame.origin if sender == name else None
             for session in user.sessions:
-                if session == origin:
+                if origin is not None and session == origin:
                     continue  # a later login of the same device does get it, because the device may have lost its data
                 sessions = by_gateway.get(session.gateway)
                 if sessions is None:

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import Any, Protocol
 
 from imsim.core import changes, frames, storage
+from imsim.core.empty import NO_DICT
 from imsim.core.model import Code, Message, MessageType, Scene, conversation_id
 from imsim.core.policies import Policies
 from imsim.core.router.rules import amendments, decision, friends, groups
@@ -44,7 +45,7 @@ class LookupCache:
     __slots__ = ("messages", "relations")
 
     def __init__(self) -> None:
-        self.messages: dict[tuple[str, str] | int, Message | None] = {}  # by (sender, idClient) or by seq
+        self.messages: dict[tuple[str, str] | int, Message | None] = NO_DICT  # by (sender, idClient) or by seq
         self.relations: storage.Relations | None = None
 
     def learn(self, request: storage.Lookup, result: storage.Result) -> None:
@@ -54,7 +55,7 @@ class LookupCache:
         else:
             assert result is None or isinstance(result, Message)
             key = request.seq if isinstance(request, storage.Get) else (request.sender, request.id_client)
-            self.messages[key] = result
+            self.messages = {**self.messages, key: result}
 
     def find(self, conversation_id: str, sender: str, id_client: str) -> Message | None:
         if (sender, id_client) not in self.messages:
