@@ -19,7 +19,8 @@ Read in this order:
 - `router`: `conversations`, the single writer of each `log`, with the `rules` (`decision`, `sends`, `groups`,
   `friends`, `amendments`); `users`, the sessions and state of each user (`online`, `states`, `pending_writes`,
   `presence`); `chatrooms`; `storages` (the storage node of each request); `answers` to devices
-- `gateway`, the access layer: each `connection`, `validation` of requests, `pushes` (sent until acknowledged), `marks`
+- `gateway`, the access layer: each `connection`, `validation` of requests, `retries` (the times
+  at which refused clients send again), `pushes` (sent until acknowledged), `marks`
   (acknowledgements for the routers)
 - `client`, the logic of an SDK: its `connection`, `outbox`, `receiver` with `inbox` (order), `conversations` (the local
   view), `sync` (missed messages), `requests`, `rooms` (the chatrooms that it is in)

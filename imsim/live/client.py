@@ -410,7 +410,7 @@ class LiveClient:
         `request` names the request in errors. Raises: RunError if it fails or gets no answer.
         """
         self._drain()
-        done, _ = await asyncio.wait([watch], timeout=self._policies.send_attempts * self._policies.send_timeout)
+        done, _ = await asyncio.wait([watch], timeout=self._policies.send_budget)
         if not done:
             watch.cancel()
             raise RunError(f"{request}: no answer from {self.url}")

@@ -35,6 +35,7 @@ from imsim.live.listener import Listener
 from imsim.live.log import LOGGER
 from imsim.live.stores import Store
 from imsim.live.timer import DeadlineTimer
+from imsim.live.turn import TurnClock
 from imsim.live.websocket import CLOSE_TIMEOUT, MESSAGE_WORK, WebSocket, text_frame
 
 _PUSH_ALLOWANCE = 1 << 20  # bytes of pushes that may wait behind the largest frame
@@ -82,8 +83,8 @@ class Server:
         self._connections: dict[int, _Connection] = {}  # open WebSockets, by the machine's number of the connection
         self._transports: set[_Connection] = set()  # all connections, also those that are not WebSockets (yet)
         self._newcomers: dict[_Connection, None] = {}  # those that are not logged in, the oldest first
-        self.admission = Admission()
-        self._port = _Port(self._connections, store, on_event)
+        self.admission = Admission(policies.logins)
+        self._port = _Port(self._connections, store, TurnClock(clock), on_event)
         self.machine = Machine(self._port, policies, epoch=wall() - clock())
         self._timer = DeadlineTimer(self.machine, clock, self.wake)
         self._listener: Listener | None = None
@@ -329,10 +330,12 @@ class _Port:
         self,
         connections: dict[int, _Connection],
         store: Store,
+        turn: TurnClock,
         on_event: Callable[[events.ServerEvent], None] | None,
     ) -> None:
         self._connection = connections.get
         self.store = store.submit
+        self.waited = turn.elapsed
         self._on_event = on_event
         self.shed = 0
         self.close_code = CloseCode.NORMAL_CLOSURE

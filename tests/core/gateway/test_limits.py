@@ -64,3 +64,30 @@ def test_the_cursors_of_a_sync_are_bounded(access):
     access.receive(frames.Sync({**cursors, "group:one": 1}, number=3))
     ((_, frame),) = access.sent()
     assert (frame.request, frame.number, frame.code) == ("sync", 3, Code.BAD_REQUEST)
+
+
+def test_send_that_has_waited_too_long_is_refused_and_so_is_what_follows_it():
+    access = Access(longest_wait=0.5)
+    access.live()
+    access.port.wait_time = 0.6
+    access.receive(send("1"))
+    access.port.wait_time = 0.0
+    access.advance(0.2)
+    access.receive(send("2", to="carol"))
+    found = [(frame.ref, frame.code, round(frame.retry_after, 3)) for _, frame in access.sent()]
+    assert found == [("1", Code.BUSY, 0.5), ("2", Code.BUSY, 0.3)]
+    access.advance(0.3)
+    access.receive(send("1"))
+    assert [frame.id_client for frame, _ in access.ups()] == ["1"]
+
+
+def test_router_that_is_busy_gets_the_same_retry_times_from_the_gateway():
+    access = Access(longest_wait=0.5)
+    one, two = access.live(1, "bob"), access.live(2, "carol")
+    for session in (one, two):
+        rejected = frames.Rejected("send", "1", Code.BUSY)
+        access.from_router(internal_frames.Down((session,), rejected))
+    times = [frame.retry_after for _, frame in access.sent()]
+    assert times[0] == 0.5
+    assert times[1] > 0.5
+    assert rejected.retry_after == 0.0  # frames are not changed
