@@ -11,7 +11,7 @@ from imsim.faultsearch import SOMETIMES, replay
 from imsim.faultsearch.search import ENOUGH
 
 #: Some of the first `ENOUGH` seeds; together they meet all of `SOMETIMES`.
-SEEDS = (11, 24, 26, 37, 38, 120, 160, 188)
+SEEDS = (14, 18, 26, 37, 41, 117, 129, 160, 194)
 
 
 def test_chosen_seeds_meet_every_situation_and_break_no_invariant():
