@@ -29,15 +29,32 @@ class ManualClock:
 
 
 class RecordingPort:
-    """A port for any machine. It appends each call to `calls` as (method, arguments)."""
+    """A port for any machine. It appends each call to `calls` as (method, arguments).
+
+    Questions about waiting times are not recorded; their answer is `wait_time`, in seconds. An append is recorded as
+    the call `store(request)`.
+    """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        self.wait_time = 0.0
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         if name.startswith("_"):
             raise AttributeError(name)
         return lambda *arguments: self.calls.append((name, arguments))
+
+    def waited(self) -> float:
+        return self.wait_time
+
+    def wait(self, *_: Any) -> float:
+        return self.wait_time
+
+    def storage_wait(self, *_: Any) -> float:
+        return self.wait_time
+
+    def append(self, request: storage.Request, now: float) -> None:
+        self.store(request)
 
     def take(self, name: str | None = None) -> list[Any]:
         """Return the recorded calls and clear the record.
@@ -62,6 +79,7 @@ class Pair:
         self.clock = ManualClock()
         self.storage: Any = MemoryStorage(self.policies.fanout)
         self.server_events: list[Any] = []
+        self.server_wait = 0.0  # how long each frame has waited for the server, in seconds
         self.clients: list[DirectClient] = []
         self.tokens: dict[str, str | Code] = dict(tokens or {})
         self._issued: dict[str, float] = {}
@@ -147,6 +165,9 @@ class Pair:
         self._queue.append(
             lambda: server.stored(request, result, self.clock.now) if server is self.server and self.up else None
         )
+
+    def waited(self) -> float:
+        return self.server_wait
 
     def emit(self, event: Any) -> None:
         self.server_events.append(event)

@@ -86,10 +86,11 @@ def stages(run: RunData) -> pd.DataFrame:
 def policy_of(run: RunData, spans: pd.DataFrame) -> pd.Series[str]:
     """Return the field of the scenario that sets the length of each wait; "" for links and nodes.
 
-    - `policies.send_timeout`: the sender got no answer for this long, and sent the message again.
-    - `policies.reconnect_min`: a device had no connection. Each failed attempt doubles the backoff, up to
-      `reconnect_max`; so a long wait depends on that field. A message that a new connection resends before
-      `send_timeout` is over also waited for the connection.
+    - `policies.send_timeout`: the sender got no answer for this long, and sent the message again. The timeouts of the
+      next attempts, which grow with `send_backoff`, count as well.
+    - `policies.reconnect_min`: a busy server refused the message, or a device had no connection. Each failed attempt
+      doubles the backoff, up to `reconnect_max`; so a long wait depends on that field. A message that a new connection
+      resends before `send_timeout` is over also waited for the connection.
     - `policies.push_timeout`: the gateway pushed the message again.
     - `policies.gap_wait`: the device held the message back because an earlier one was missing.
 
@@ -97,11 +98,13 @@ def policy_of(run: RunData, spans: pd.DataFrame) -> pd.Series[str]:
     """
     import pandas as pd
 
-    timeout = run.scenario.policies.send_timeout * 1000
+    policies = run.scenario.core_policies()
+    timeouts = {policies.timeout_of(attempt) * 1000 for attempt in range(1, min(policies.send_attempts, 32) + 1)}
     kind, is_at_client = spans["kind"], spans["where"] == "client"
     is_retry = kind == "retry"
     length = (spans["end"] - spans["began"]) / 1e6
-    is_timeout = is_retry & is_at_client & ((length - timeout).abs() < _SAME)
+    is_repeat = sum(((length - timeout).abs() < _SAME for timeout in timeouts), pd.Series(False, index=spans.index))
+    is_timeout = is_retry & is_at_client & is_repeat.astype(bool)
     found = pd.Series("", index=spans.index, dtype=object)
     found[kind == "disconnected"] = "policies.reconnect_min"
     found[is_retry & is_at_client] = "policies.reconnect_min"

@@ -20,8 +20,8 @@ Read in this order:
   `friends`, `amendments`); `users`, the sessions and state of each user (`online`, `states`, `pending_writes`,
   `presence`, `listings` of groups and friends); `chatrooms`; `storages` (the storage node of each request); `answers`
   to devices
-- `gateway`, the access layer: each `connection`, `validation` of requests, `pushes` (sent until acknowledged), `marks`
-  (acknowledgements for the routers)
+- `gateway`, the access layer: each `connection`, `validation` of requests, `retries` (the times at which refused
+  clients send again), `pushes` (sent until acknowledged), `marks` (acknowledgements for the routers)
 - `client`, the logic of an SDK: its `connection`, `outbox`, `receiver` with `inbox` (order), `conversations` (the local
   view), `sync` (missed messages), `requests`, `rooms` (the chatrooms that it is in), `saved` (the state that survives a
   restart)

@@ -393,8 +393,8 @@ class Rejected:
     """The server rejects a request. `request` is the op of the request. `ref` identifies the request: the id_client of
     a send, a device, a chatroom, the conversation of a `read` or `set_conversation`, the message of a `read_count`, the
     range of a `history`. `number` is the one that the request has (0: none). The client may repeat the request after
-    the codes `unavailable`, `gap` and `rate_limited`. `retry_after` is the time in seconds to wait before the client
-    repeats the request (0: not given)."""
+    the codes `unavailable`, `gap`, `rate_limited` and `busy`. `retry_after` is the time in seconds to wait before the
+    client repeats the request (0: not given)."""
 
     op: ClassVar[str] = "rejected"
     request: str

@@ -90,6 +90,7 @@ class Code(StrEnum):
     GAP = "gap"
     AHEAD = "ahead"
     RATE_LIMITED = "rate_limited"
+    BUSY = "busy"
     TIMEOUT = "timeout"
 
     @property
@@ -108,7 +109,7 @@ _P2P, _NOTIFICATION = Scene.P2P, MessageType.NOTIFICATION
 _P2P_PREFIX, _GROUP_PREFIX, _CHATROOM_PREFIX = f"{Scene.P2P}:", f"{Scene.GROUP}:", f"{Scene.CHATROOM}:"
 
 _RECONNECTS = {Code.LOGIN_TIMEOUT, Code.HEARTBEAT, Code.SLOW_READER, Code.GOING_AWAY, Code.UNAVAILABLE}
-_RETRYABLE = {Code.UNAVAILABLE, Code.GAP, Code.RATE_LIMITED}
+_RETRYABLE = {Code.UNAVAILABLE, Code.GAP, Code.RATE_LIMITED, Code.BUSY}
 
 
 class HasBody(Protocol):

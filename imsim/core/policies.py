@@ -122,6 +122,7 @@ class Policies:
     presence: Presence = Presence.OFF
     send_timeout: float = 5.0
     send_attempts: int = 4
+    send_backoff: float = 2.0
     push_timeout: float = 2.0
     push_backoff: float = 2.0
     gap_wait: float = 3.0
@@ -136,6 +137,8 @@ class Policies:
     request_lifetime: float = 604_800.0
     first_sync: int = 0
     # limits
+    longest_wait: float = 1.0
+    logins: int = 4
     content_bytes: int = 16_384
     send_queue: int = 1_024
     page: int = 100
@@ -159,6 +162,16 @@ class Policies:
     def __post_init__(self) -> None:
         for name, choice in _CHOICES.items():
             object.__setattr__(self, name, choice(getattr(self, name)))
+
+    @property
+    def send_budget(self) -> float:
+        """The seconds that a send may wait for a busy server: as long as its attempts without an answer may take."""
+        return self.send_attempts * self.timeout_of(self.send_attempts)
+
+    def timeout_of(self, attempt: int) -> float:
+        """Return the seconds after which this attempt of a send (1, 2, ...) is repeated if it has no answer."""
+        longest = max(self.send_timeout, self.reconnect_max)
+        return min(longest, self.send_timeout * self.send_backoff ** min(attempt - 1, 30))
 
 
 _CHOICES = {

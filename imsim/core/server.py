@@ -24,6 +24,8 @@ class ServerPort(Protocol):
 
     def store(self, request: storage.Request) -> None: ...
 
+    def waited(self) -> float: ...
+
     def emit(self, event: events.ServerEvent) -> None: ...
 
 
@@ -122,6 +124,7 @@ class _RolesPort:
         self.close = port.close
         self.authenticate = port.authenticate
         self.emit = port.emit
+        self.waited = port.waited
         self._store = port.store
         self._queue = queue
 
@@ -133,6 +136,9 @@ class _RolesPort:
 
     def charge(self, frame: internal_frames.ToRouter, kept: None, now: float) -> float:
         return now  # real service times need no model
+
+    def wait(self, frame: internal_frames.ToRouter, now: float) -> float:
+        return 0.0  # the gateway has refused the frames that waited too long
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
         self._queue.append((self.router.receive, frame))

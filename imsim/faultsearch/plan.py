@@ -47,6 +47,7 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
     stage.play_some(with_faults=bool(faults))
     looks: tuple[Step, ...] = ()
     if scenario is None:
+        policies = _with_overload(policies, Random(Stream(Draws(seed, "chaos"), 4)))
         policies, looks = _narrow(Random(Stream(Draws(seed, "chaos"), 2)), policies, devices, targets, duration)
         policies = _first_sync(Random(Stream(Draws(seed, "chaos"), 4)), policies)
     looks += _listings(Random(Stream(Draws(seed, "chaos"), 5)), users, devices, duration)
@@ -64,6 +65,12 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
         tuple(sorted((*faults, *stage.faults), key=lambda fault: fault.time)),
         Random(Stream(Draws(seed, "chaos"), 3)).pick(WALL_SKEWS),
     )
+
+
+def _with_overload(policies: Policies, random: Random) -> Policies:
+    """Return the policies with a drawn limit of the wait, so that slow storage makes some servers refuse sends."""
+    longest_wait, send_backoff = random.pick((0.005, 0.02, 0.1, 1.0)), random.pick((1.0, 2.0))
+    return replace(policies, longest_wait=longest_wait, send_backoff=send_backoff)
 
 
 def _policies(random: Random) -> Policies:

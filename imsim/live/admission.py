@@ -7,7 +7,7 @@ from typing import Protocol
 
 from imsim.live.turn import PAUSE, TurnBudget
 
-PER_TURN = 8  # HTTP requests, handshakes and logins that the server handles in one turn of the event loop
+PER_TURN = 4  # HTTP requests, handshakes and logins that the server handles in one turn of the event loop
 _BACKLOG = 32  # newcomers that wait, beyond which the server should not open more connections
 
 

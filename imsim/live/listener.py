@@ -15,8 +15,8 @@ from imsim.live.admission import has_hung_up
 from imsim.live.turn import PAUSE, TurnBudget
 
 BACKLOG = 4096  # connections that may wait to be accepted: after a crash, all clients reconnect at the same time
-ACCEPTED_PER_TURN = 64
-OPENED_PER_TURN = 16
+ACCEPTED_PER_TURN = 16
+OPENED_PER_TURN = 4
 OPENED_PER_TURN_TLS = 2  # the handshake of TLS costs more than the rest of a connection's opening
 _RETRY_AFTER = 1.0  # seconds without accepting if the process has no file descriptor left
 _CLOSED_FOR_ROOM = 16  # accepted sockets that are closed then

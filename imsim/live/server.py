@@ -41,6 +41,7 @@ from imsim.live.metrics import NOTED, Metrics
 from imsim.live.monitor import Monitor
 from imsim.live.stores import Probe, Store
 from imsim.live.timer import DeadlineTimer
+from imsim.live.turn import TurnClock
 from imsim.live.web import ChatPage
 from imsim.live.websocket import CLOSE_TIMEOUT, MESSAGE_WORK, Flushes, WebSocket, text_frame
 
@@ -94,11 +95,11 @@ class Server:
         self._connections: dict[int, _Connection] = {}  # open WebSockets, by the machine's number of the connection
         self._transports: set[_Connection] = set()  # all connections, also those that are not WebSockets (yet)
         self._newcomers: dict[_Connection, None] = {}  # those that are not logged in, the oldest first
-        self.admission = Admission()
+        self.admission = Admission(policies.logins)
         self.monitor = Monitor(self, store, clock)
         self._metrics = self.monitor.metrics
         self._received = self._metrics.received
-        self._port = _Port(self._connections, store, self._metrics, on_event)
+        self._port = _Port(self._connections, store, TurnClock(clock), self._metrics, on_event)
         self.machine = Machine(self._port, policies, epoch=wall() - clock(), reports_all=on_event is not None)
         self._metrics.count(self.machine)
         self.flushes = Flushes()
@@ -417,6 +418,7 @@ class _Port:
         self,
         connections: dict[int, _Connection],
         store: Store,
+        turn: TurnClock,
         metrics: Metrics,
         on_event: Callable[[events.ServerEvent], None] | None,
     ) -> None:
@@ -425,6 +427,7 @@ class _Port:
         self._sent = metrics.sent
         self._store_times = metrics.store.recent
         self._metrics = metrics
+        self.waited = turn.elapsed
         self._on_event = on_event
         self.close_code = CloseCode.NORMAL_CLOSURE
         self.close_codes: dict[int, CloseCode] = {}  # of the connections that do not get `close_code`

@@ -11,6 +11,30 @@ from collections.abc import Callable
 PAUSE = 0.001
 
 
+class TurnClock:
+    """A clock that measures for how long the present turn of the event loop has handled what it read.
+
+    The loop reads all data of a turn before the turn begins. So the data has waited at least for this time.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._is_running = False
+        self._began = 0.0
+
+    def elapsed(self) -> float:
+        """Return the seconds since the first call in this turn."""
+        now = self._clock()
+        if not self._is_running:
+            self._is_running = True
+            self._began = now
+            asyncio.get_running_loop().call_soon(self._end)
+        return now - self._began
+
+    def _end(self) -> None:
+        self._is_running = False
+
+
 class TurnBudget:
     """The budget of one turn of the event loop, in units of work.
 

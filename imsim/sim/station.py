@@ -37,6 +37,10 @@ class Station:
         self.drops = 0  # jobs that did not fit into the queue
         self.waited = 0.0  # seconds that the jobs waited for a worker, as a sum
 
+    def wait(self, now: float) -> float:
+        """Return how long a job that arrives now will wait for a worker, in seconds."""
+        return max(0.0, self._free[0] - now)
+
     def full(self, now: float, besides: int = 0) -> bool:
         """Return whether a job that arrives now would be dropped.
 
@@ -166,6 +170,9 @@ class CustomStation(Station):
         self._clock = clock
         self._full = getattr(custom, "full", None)
         self._in_service: list[tuple[float, float]] = []  # a heap of (time when the job is done, its demand)
+
+    def wait(self, now: float) -> float:
+        return 0.0  # unknown
 
     def full(self, now: float, besides: int = 0) -> bool:
         return self._full is not None and bool(self._call("full", now))

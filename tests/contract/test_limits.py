@@ -105,6 +105,53 @@ def test_receipts_beyond_the_rate_limit_arrive_late(make_world):
     assert carol.of(events.PeerDelivered)[-1] == events.PeerDelivered("p2p:bob:carol", 3)
 
 
+def test_busy_server_stores_each_send_once_and_in_order_when_it_has_time(make_world):
+    world = make_world(longest_wait=0.5)
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    world.slow_down(0.6)
+    for number in range(1, 5):
+        alice.send("bob", str(number), str(number))
+    alice.send("carol", "aside", "5")
+    world.advance(3)
+    assert bob.shown == []
+    assert alice.machine.status("1") == Status.SENDING
+    world.slow_down(0.4)
+    world.advance(3)
+    assert bob.shown == ["1", "2", "3", "4"]
+    assert list(alice.seqs.values()) == [1, 2, 3, 4, 1]
+    assert alice.of(events.SendFailed) == []
+
+
+def test_send_that_a_busy_server_refuses_for_too_long_fails_and_is_not_stored(make_world):
+    world = make_world(longest_wait=0.5, send_attempts=2, send_timeout=2.0, reconnect_max=10.0)
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    world.slow_down(10.0)
+    alice.send("bob", "hello", "1")
+    world.advance(7)
+    assert alice.of(events.SendFailed) == []
+    world.advance(5)
+    assert [event.code for event in alice.of(events.SendFailed)] == [Code.TIMEOUT]
+    assert alice.machine.status("1") == Status.FAIL
+    world.slow_down(0.0)
+    world.advance(5)
+    assert bob.shown == []
+    alice.send("bob", "hello", "1")
+    assert bob.shown == ["hello"]
+
+
+def test_busy_server_still_answers_reads_and_syncs(make_world):
+    world = make_world(longest_wait=0.5)
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.send("bob", "hello", "1")
+    world.slow_down(5.0)
+    bob.read("p2p:alice:bob")
+    assert bob.unread("p2p:alice:bob") == 0
+    assert alice.of(events.PeerRead) == [events.PeerRead("p2p:alice:bob", 1)]
+    bob.break_connection()
+    world.advance(2)
+    assert len(bob.of(events.Ready)) == 2
+
+
 def test_invalid_name_is_rejected(world):
     alice = world.device("alice").start()
     alice.send("no such:name", "hello", "1")

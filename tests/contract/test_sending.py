@@ -119,7 +119,7 @@ def test_exhausted_retries_fail_a_send_and_a_later_ack_corrects_it(make_world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.lose(lambda frame: frame.op in ("stored", "sync_done"))
     alice.send("bob", "hello", "1")
-    world.advance(16)
+    world.advance(36)
     assert alice.machine.status("1") == Status.FAIL
     assert [event.code for event in alice.of(events.SendFailed)] == [Code.TIMEOUT]
     assert bob.shown == ["hello"]
@@ -135,7 +135,7 @@ def test_client_syncs_after_the_last_attempt_to_check_whether_its_send_is_stored
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.lose(lambda frame: frame.op == "stored")
     alice.send("bob", "hello", "1")
-    world.advance(11)
+    world.advance(16)
     assert [event.code for event in alice.of(events.SendFailed)] == [Code.TIMEOUT]
     assert alice.machine.status("1") == Status.SUCCESS
     assert (alice.seqs, bob.shown) == ({"1": 1}, ["hello"])

@@ -29,6 +29,7 @@ from imsim.scenario import Plan, Scenario
 from imsim.scenario.sections import Limits
 from imsim.sim import Experiment
 from imsim.sim.nodes import DeviceNode
+from imsim.sim.nodes.work import Work
 from imsim.testing import DirectClient, ManualClock, Pair
 
 USERS = ("alice", "bob", "carol", "dave")
@@ -237,6 +238,10 @@ class World:
         """Replace the stored data with the copy. The server must be stopped."""
         raise NotImplementedError
 
+    def slow_down(self, seconds: float) -> None:
+        """Let every send wait for this time at its gateway, from now on."""
+        raise NotImplementedError
+
     def close(self) -> None:
         pass
 
@@ -311,6 +316,9 @@ class WiredWorld(World):
     def start_server(self) -> None:
         self.pair.start_server()
 
+    def slow_down(self, seconds: float) -> None:
+        self.pair.server_wait = seconds
+
     def lose_storage(self) -> None:
         self.pair.storage = type(self.pair.storage)(self.pair.policies.fanout, "another log")
 
@@ -339,6 +347,20 @@ class _SimulatedDevice(Device):
 
     def lose(self, predicate: Callable[[Any], bool]) -> None:
         self.node.lose = predicate
+
+
+class _SlowWork:
+    """The work of a node, in which every operation waits for some seconds."""
+
+    def __init__(self, work: Work, seconds: float) -> None:
+        self.work = work
+        self._seconds = seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.work, name)
+
+    def wait(self, now: float, op: str) -> float:
+        return self._seconds
 
 
 class SimulatedWorld(World):
@@ -380,6 +402,11 @@ class SimulatedWorld(World):
     def start_server(self) -> None:
         for node in (*self.sim.cluster.gateways, *self.sim.cluster.routers):
             node.start()
+
+    def slow_down(self, seconds: float) -> None:
+        for gateway in self.sim.cluster.gateways:
+            work: Any = gateway.work
+            gateway.work = _SlowWork(work.work if isinstance(work, _SlowWork) else work, seconds)
 
     def lose_storage(self) -> None:
         self.sim.cluster.data.memory = MemoryStorage(self.sim.cluster.policies.fanout, "another log")
@@ -502,6 +529,9 @@ class LiveWorld(World):
         self.run(self.server.start(port=self._port))
         self._port = self.server.port
         self._up = True
+
+    def slow_down(self, seconds: float) -> None:
+        self.server.machine._gateway._port.waited = lambda: seconds
 
     def lose_storage(self) -> None:
         for file in Path(self._folder.name).glob("log.sqlite*"):

@@ -199,6 +199,7 @@ def test_many_slow_workers_are_busy_but_the_queue_is_elsewhere():
     fields = {
         "workload.arrivals": "poisson",
         "workload.rate": 0.18,
+        "limits.longest_wait": "60s",
         "duration": "12s",
         "topology.router.workers": 64,
         "topology.router.service.send": {"kind": "exponential", "mean": "700ms"},

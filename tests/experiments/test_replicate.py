@@ -251,6 +251,7 @@ def test_replications_of_an_overloaded_service_note_what_a_run_warns_of():
         "workload.arrivals": "poisson",
         "workload.rate": 1.0,
         "topology.storage.queue": 500,
+        "limits.longest_wait": "60s",
         "policies.send_attempts": 1,
         "duration": "6s",
     }

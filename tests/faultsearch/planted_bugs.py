@@ -43,16 +43,15 @@ def ack_before_store(patch: Any) -> None:
     make = Conversations.__init__
 
     def init(self: Conversations, port: Any, *rest: Any) -> None:
-        def store(request: Any) -> None:
-            port.store(request)
-            if isinstance(request, storage.Append):
-                m = request.message
-                session = sessions[m.sender, m.id_client]
-                ack = frames.Stored(m.id_client, m.conversation_id, m.id, m.seq, m.time)
-                port.to_gateway(session.gateway, Down((session,), ack))
+        def append(request: storage.Append, now: float) -> None:
+            port.append(request, now)
+            m = request.message
+            session = sessions[m.sender, m.id_client]
+            ack = frames.Stored(m.id_client, m.conversation_id, m.id, m.seq, m.time)
+            port.to_gateway(session.gateway, Down((session,), ack))
 
         early = seams.Port(port)
-        early.store = store
+        early.append = append
         make(self, early, *rest)
 
     seams.received(patch, Conversations, remember)
@@ -415,6 +414,17 @@ def late_message_becomes_the_last(patch: Any) -> None:
     patch.setattr(client.Client, "receive", overwrite)
 
 
+def busy_and_stored(patch: Any) -> None:
+    """A router refuses a message as busy, and stores it all the same."""
+    is_busy = Conversations._is_busy
+
+    def refuse_only(self: Conversations, up: Up, now: float) -> bool:
+        is_busy(self, up, now)
+        return False
+
+    patch.setattr(Conversations, "_is_busy", refuse_only)
+
+
 def repetition_refused(patch: Any) -> None:
     """A repeated send of a stored message is refused, so the message shows as failed."""
     repeated: set[str] = set()
@@ -537,7 +547,7 @@ BUGS = [
     acknowledged_before_shown, sync_skips_one, pages_too_long, unread_decremented_twice, own_messages_counted,
     mark_sent_before_saved,
     read_mark_moves_back, read_beyond_the_end, setting_dropped, other_devices_not_notified,
-    late_message_becomes_the_last, repetition_refused, resend_dropped, kicked_session_stays_open,
+    late_message_becomes_the_last, busy_and_stored, repetition_refused, resend_dropped, kicked_session_stays_open,
     stale_epoch_accepted, connection_end_not_reported, client_sends_no_heartbeats, kicked_client_logs_in_again,
     login_without_deadline, presence_without_a_policy, room_keeps_devices_that_left, group_listed_for_strangers,
     last_member_not_listed, requests_listed_as_friends, left_out_messages_not_counted, first_sync_leaves_out_too_much,

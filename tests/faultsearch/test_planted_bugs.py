@@ -43,6 +43,7 @@ FOUND: dict[str, tuple[int, tuple[int, int]]] = {
     "setting_dropped": (13, (3, 5)),
     "other_devices_not_notified": (24, (0, 1)),
     "late_message_becomes_the_last": (15, (0, 1)),
+    "busy_and_stored": (9, (0, 4)),
     "repetition_refused": (30, (0, 1)),
     "resend_dropped": (30, (0, 1)),
     "kicked_session_stays_open": (23, (2, 3)),

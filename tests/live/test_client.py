@@ -112,7 +112,7 @@ async def test_send_without_answer_can_be_repeated_under_the_same_id(world):
         await w.run_until_idle()
         with pytest.raises(UsageError, match="belongs to another message"):
             await alice.send_text("bob", "twice", id_client="m1")
-        await w.advance(10.0)
+        await w.advance(w.policies.send_budget)
         with pytest.raises(SendError, match="timeout") as found:
             await sending
         assert found.value.retry
@@ -128,7 +128,7 @@ async def test_late_answer_corrects_a_failed_send(world):
         device = alice._session.device
         device.lose = lambda frame: frame.op == "stored"
         sending = asyncio.create_task(alice.send_text("bob", "once", id_client="m1"))
-        await w.advance(10.0)
+        await w.advance(w.policies.send_budget)
         with pytest.raises(SendError, match="timeout"):
             await sending
         await w.run_until_idle()

@@ -88,7 +88,7 @@ async def test_send_without_acks_fails_after_the_last_attempt(world):
         alice = await w.online("alice")
         alice.lose = lambda frame: frame.op == "send"
         alice.send("p2p", "bob", "unanswered", "m1")
-        await w.advance(w.policies.send_timeout * w.policies.send_attempts)
+        await w.advance(w.policies.send_budget)
         with pytest.raises(RunError, match="timeout"):
             await alice.wait_stored("m1")
         alice.lose = lambda frame: False

@@ -13,7 +13,7 @@ from imsim.core import storage
 from imsim.live import SqliteStore
 from imsim.live.admission import Admission, has_hung_up
 from imsim.live.listener import ACCEPTED_PER_TURN, OPENED_PER_TURN, Listener, resolve
-from imsim.live.turn import TurnBudget
+from imsim.live.turn import TurnBudget, TurnClock
 
 
 async def turns(count: int) -> None:
@@ -49,6 +49,16 @@ async def test_budget_is_full_again_in_the_next_turn():
     assert budget.take()
     await turns(3)
     assert resumed == [1, 1]  # once for each turn with work
+
+
+async def test_clock_measures_from_the_first_call_in_a_turn():
+    now = [5.0]
+    clock = TurnClock(lambda: now[0])
+    assert clock.elapsed() == 0.0
+    now[0] = 5.5
+    assert clock.elapsed() == 0.5
+    await turns(1)
+    assert clock.elapsed() == 0.0
 
 
 class Newcomer:

@@ -260,7 +260,8 @@ def test_early_ack_takes_one_round_trip_with_slow_storage():
 def test_received_messages_that_are_never_stored_are_counted():
     """Storage is stalled until the end, so only the memory of the router has the messages."""
     stall = {"kind": "storage_stall", "at": "4s", "duration": "60s"}
-    run = imsim.simulate(SLOW_STORAGE.replace({"policies.ack": "after_receive", "faults": [stall]}))
+    changes = {"policies.ack": "after_receive", "limits.longest_wait": "60s", "faults": [stall]}
+    run = imsim.simulate(SLOW_STORAGE.replace(changes))
     of_stall = run.messages[run.messages.intended_at > 4e9]
     lost = of_stall.received_at.notna() & (of_stall.outcome != "stored")
     assert run.to_json_dict()["received_lost"] == lost.sum() > 0.9 * len(of_stall) > 100

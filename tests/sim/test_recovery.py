@@ -47,11 +47,11 @@ SLACK = 0.05 * WINDOW / 0.95
 
 @pytest.mark.parametrize(("lasting", "timeout"), [(3.0, 5.0), (3.0, 2.0), (1.5, 3.0)])
 def test_messages_wait_for_send_timeout_after_crash_of_storage(lasting, timeout):
-    """A client sends a refused message again `send_timeout` after the last attempt, until storage is back.
+    """Without backoff, a client sends a refused message again `send_timeout` later, until storage is back.
 
     So the last refused message arrives `send_timeout` after the end of the crash.
     """
-    time, waited_for = recovery_from("storage0", lasting, send_timeout=timeout)
+    time, waited_for = recovery_from("storage0", lasting, send_timeout=timeout, send_backoff=1.0)
     assert time == pytest.approx(lasting + timeout + TRIP - SLACK, abs=0.03)
     assert waited_for == "policies.send_timeout"
 

@@ -217,6 +217,7 @@ def test_queue_is_mean_of_measured_window():
 def test_utilisation_never_exceeds_one(spans):
     """After a crash, the accepted work of the node does not count."""
     overload = {"topology.storages": 1, "topology.storage.service": {"append": "400ms"}, "duration": 10, "drain": 50}
+    overload["limits.longest_wait"] = "60s"
     full = imsim.simulate(OFFICE.replace({**overload, "warmup": 5}), spans=spans)
     assert full.utilisation().busy["storage0"] == 1.0
     crash = [{"kind": "node_crash", "target": "storage0", "at": 5, "duration": 2.5}]

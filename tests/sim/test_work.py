@@ -199,7 +199,8 @@ def test_custom_station_serves_node():
 def test_drops_of_custom_station_are_repeated(tier):
     service = {"gateway": "send", "router": "send", "storage": "append"}
     scenario = QUIET.replace({f"topology.{tier}.service": {service[tier]: "1ms"}, f"topology.{tier}.station": Picky})
-    scenario = scenario.replace({"policies.send_timeout": 0.5, "topology.gateway.workers": 2})
+    changes = {"policies.send_timeout": 0.5, "policies.send_backoff": 1.0, "topology.gateway.workers": 2}
+    scenario = scenario.replace(changes)
     run = imsim.simulate(scenario)
     assert drops(scenario, tier) > 5
     assert run.messages.attempts.max() > 1

@@ -400,7 +400,7 @@ class Client:
                 self._receiver.take(message, Route.PUSH, now)  # it takes effect after all entries with lower seqs
             else:
                 self._receiver.take_own(conversation, message, now)
-        self._outbox.release_held(conversation.id, now)
+        self._outbox.released(conversation.id, now)
 
     def _rejected(self, frame: frames.Rejected, now: float) -> None:
         if frame.request == frames.Send.op:

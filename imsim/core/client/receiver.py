@@ -97,7 +97,7 @@ class Receiver:
             if outgoing is not None:  # a message of this device whose answer was lost
                 self.read_by_send(conversation, outgoing, message.seq, now)
                 self._connection.port.emit(events.Acked(message.id_client, conversation.id, message.seq, message.time))
-                self._outbox.release_held(conversation.id, now)
+                self._outbox.released(conversation.id, now)
                 return
         elif message.countable:
             conversation.unread.add(message.seq)

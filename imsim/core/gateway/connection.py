@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from math import inf
 
 from imsim.core import frames, internal_frames
 from imsim.core.empty import NO_NAMES
@@ -31,6 +32,7 @@ class Connection:
         "marks",
         "pushes",
         "reads",
+        "retry_at",
         "rooms",
         "session",
         "timer",
@@ -48,6 +50,7 @@ class Connection:
         self.timer: Timer | None = None  # the deadline of the login, then that of the heartbeat
         self.rooms = NO_NAMES  # conversation ids of the chatrooms that the device has asked to enter
         self.marks: Marks | None = None  # created with the first `delivered` that goes to a router
+        self.retry_at = -inf  # the time at which the client should repeat its refused sends (`busy`)
         #: The times of the requests that have no answer yet.
         self.reads: tuple[float, ...] = ()
         self.changes: tuple[float, ...] = ()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 from imsim.core import events, frames, internal_frames
@@ -18,6 +19,7 @@ from imsim.core.gateway import validation
 from imsim.core.gateway.connection import Connection
 from imsim.core.gateway.marks import Marks
 from imsim.core.gateway.pushes import Pushes
+from imsim.core.gateway.retries import RetrySlots
 from imsim.core.limits import CURSORS, Buckets
 from imsim.core.model import (
     LONGEST_CONVERSATION_ID,
@@ -56,6 +58,9 @@ class GatewayPort(Protocol):
         """Verify the token. The shell answers with `authenticated(connection, user or None, code, now)`."""
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None: ...
+
+    def waited(self) -> float:
+        """Return how long the frame that the gateway handles now has waited for it, in seconds."""
 
     def emit(self, event: events.Pushed | events.Shed) -> None: ...
 
@@ -97,6 +102,7 @@ class Gateway:
         self.repeated_sends = 0  # the count of sends with resend = true
         # By user and not by connection, or a reconnect would refill them. The first also by the kind of request.
         self._rates: Buckets[tuple[str, str]] = Buckets(policies.user_rate, policies.user_burst)
+        self._retries = RetrySlots(policies.longest_wait, policies.reconnect_max)
         self._typing_rates: Buckets[str] = Buckets(policies.typing_rate, policies.typing_burst)
 
     @property
@@ -273,12 +279,33 @@ class Gateway:
         assert session is not None
         if frame.resend:
             self.repeated_sends += 1
-        if error := validation.of_send(frame, self._policies):
+        if self.is_busy(connection.id, self._port.waited(), now):  # the first check, because a refusal must cost little
+            self._port.send(connection.id, self._busy(connection, frames.Rejected(frame.op, frame.ref, Code.BUSY), now))
+        elif error := validation.of_send(frame, self._policies):
             self._reject(connection, frame, *error)
-            return
-        if not self._is_too_fast(connection, frame, now):
+        elif not self._is_too_fast(connection, frame, now):
+            self._retries.accepted(now)
             id = conversation_id(frame.scene, session.user, frame.to)
             self._port.to_router(self._placement.owner(id), internal_frames.Up(session, frame, id, now))
+
+    def is_busy(self, connection: int, waited: float, now: float) -> bool:
+        """Return whether the gateway refuses a send on this connection as `busy`. It has waited for `waited` seconds.
+
+        It also refuses what follows a refused send before the time to repeat that one. So the sends of a client that
+        does not wait cost little, and those that were on their way already do not overtake the refused one.
+        """
+        source = self._connections.get(connection)
+        return waited > self._policies.longest_wait or (source is not None and now < source.retry_at)
+
+    def _busy(self, connection: Connection, refusal: frames.Rejected, now: float) -> frames.Rejected:
+        """Return the refusal of a send with the time at which this client should repeat it.
+
+        A client has one such time at once. So a client that does not wait does not push back the others.
+        """
+        if connection.retry_at <= now:
+            connection.retry_at = self._retries.take(now)
+        text = "the server is busy"
+        return replace(refusal, ref=refusal.ref[:LONGEST_REF], text=text, retry_after=connection.retry_at - now)
 
     def _is_too_fast(self, connection: Connection, frame: frames.Request, now: float) -> bool:
         """Reject the request if it exceeds the user's rate limit, and return whether it did.
@@ -426,6 +453,9 @@ class Gateway:
                     self._drop_for_ended_session(session, sent)
                 elif push is None:
                     connection.answered(sent)
+                    if type(sent) is frames.Rejected and sent.code is Code.BUSY:
+                        self._retries.withdrawn()
+                        sent = self._busy(connection, sent, now)
                     self._port.send(connection.id, sent)
                 elif not push(connection.pushes, sent, now):
                     text = "too many pushes are unacknowledged; log in again to get them"

@@ -28,6 +28,12 @@ class ConversationsPort(Protocol):
     def store(self, request: storage.Request) -> None:
         """Have storage carry out the request. The shell answers with `stored(request, result, now)`."""
 
+    def append(self, request: storage.Append, now: float) -> None:
+        """Have storage carry out an append, like `store`."""
+
+    def storage_wait(self, conversation_id: str, now: float) -> float:
+        """Return how long a new append to this conversation would wait for storage, in seconds."""
+
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None: ...
 
     def to_users(self, frame: internal_frames.Deliver | internal_frames.Opened) -> None:
@@ -74,6 +80,8 @@ class Conversations:
         """Handle a send, or let it wait until the conversation is ready for it."""
         log = self._open.get(up.conversation_id)
         if log is None:
+            if self._is_busy(up, now):
+                return
             if not self._make_room():
                 answers.reject(self._port, up, Code.UNAVAILABLE, "too many conversations wait for storage")
                 return
@@ -193,6 +201,8 @@ class Conversations:
 
         key = (session.user, frame.id_client)
         entry = log.recent.get(key)
+        if entry is None and self._is_busy(up, now):
+            return
         try:
             # A change is looked up even if it is new: requests after it are decided by the state that it leaves.
             if entry is None and (frame.resend or changes.event_of(frame) in rules.RULED):
@@ -229,6 +239,16 @@ class Conversations:
             answers.reject(self._port, up, Code.RATE_LIMITED, text, wait)
             return
         self._append(log, up, decision, time, now)
+
+    def _is_busy(self, up: internal_frames.Up, now: float) -> bool:
+        """Refuse a send if it would wait too long for storage, and return whether it was refused.
+
+        A repeat of a send that waits for storage already is not refused: it gets the same answer.
+        """
+        is_busy = self._port.storage_wait(up.conversation_id, now) > self._policies.longest_wait
+        if is_busy:
+            answers.reject(self._port, up, Code.BUSY, "")
+        return is_busy
 
     @staticmethod
     def _exists(log: Log, known: rules.LookupCache, sender: str, id_client: str) -> bool:
@@ -276,7 +296,7 @@ class Conversations:
         entry.timer = self.timers.at(now + self._policies.storage_timeout, self._overdue, log)
         if self._policies.ack.reports_receipt:
             answers.send(self._port, session, frames.Received(frame.id_client))
-        self._port.store(storage.Append(log.epoch, message, frame.shown, effects))
+        self._port.append(storage.Append(log.epoch, message, frame.shown, effects), now)
 
     def _handle_repeat(self, up: internal_frames.Up, entry: Entry) -> None:
         """Answer a send whose idempotency key is already used. Another body under the same key is a conflict."""

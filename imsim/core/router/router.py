@@ -8,15 +8,16 @@ and its `charge` decides how long a frame keeps the router busy.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
-from imsim.core import events, internal_frames, storage
+from imsim.core import events, frames, internal_frames, storage
 from imsim.core.internal_frames import ToRouter, Up
-from imsim.core.model import is_chatroom
+from imsim.core.model import Code, is_chatroom
 from imsim.core.placement import SINGLE, SINGLE_STORAGE, Placement
 from imsim.core.policies import Policies
+from imsim.core.router import answers
 from imsim.core.router.chatrooms import Chatrooms
 from imsim.core.router.conversations import Conversations
 from imsim.core.router.storages import Storages
@@ -50,6 +51,9 @@ class RouterPort(Protocol):
         None for a frame from another node.
         """
 
+    def wait(self, frame: ToRouter, now: float) -> float:
+        """Return how long a frame that arrives at `now` must wait for the router, in seconds."""
+
     def emit(self, event: events.Committed) -> None: ...
 
 
@@ -72,11 +76,13 @@ class Router:
     ) -> None:
         """`timers`: the timers that hold its deadlines; by default its own."""
         self._charge = port.charge
+        self._wait = port.wait
+        self._longest_wait = policies.longest_wait
         self._own: deque[tuple[ToRouter, Any]] = (
             deque()
         )  # frames that this router sends to itself, each with what `port.keep` returned for it
-        self._storages = Storages(port, storages)
-        parts = _PartsPort(port, name, placement, self._own, self._storages.ask)
+        self._storages = Storages(port, storages, policies.storage_timeout)
+        self._parts = parts = _PartsPort(port, name, placement, self._own, self._storages)
         self._timers = timers or Timers()
         self._conversations = Conversations(parts, policies, epoch, self._timers)
         self._chatrooms = Chatrooms(parts, policies, epoch)
@@ -111,6 +117,9 @@ class Router:
             if not own:
                 return
             frame, kept = own.popleft()
+            if type(frame) is Up and type(frame.frame) is frames.Send and self._wait(frame, now) > self._longest_wait:
+                answers.reject(self._parts, frame, Code.BUSY, "")
+                continue
             done = self._charge(frame, kept, now)
             if done is None:
                 continue
@@ -171,7 +180,9 @@ class Router:
 class _PartsPort:
     """The port of Conversations, Users and Chatrooms. It finds the router of each user that they send a frame to."""
 
-    __slots__ = ("_keep", "_name", "_own", "_placement", "_to_router", "emit", "store", "to_gateway")
+    __slots__ = (
+        "_keep", "_name", "_own", "_placement", "_to_router", "append", "emit", "storage_wait", "store", "to_gateway",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -179,7 +190,7 @@ class _PartsPort:
         name: str,
         placement: Placement,
         own: deque[tuple[ToRouter, Any]],
-        store: Callable[[storage.Request], None],
+        storages: Storages,
     ) -> None:
         """`name` is that of this router. `own` is its queue of frames for itself."""
         self._name = name
@@ -187,7 +198,9 @@ class _PartsPort:
         self._placement = placement
         self._keep = port.keep
         self._to_router = port.to_router
-        self.store = store
+        self.store = storages.ask
+        self.append = storages.append
+        self.storage_wait = storages.wait
         self.to_gateway = port.to_gateway
         self.emit = port.emit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from imsim.core.placement import Placement
-from imsim.core.storage import Request, owner_of
+from imsim.core.storage import Append, Request, owner_of
 
 
 class StoragesPort(Protocol):
@@ -25,13 +25,17 @@ class Storages:
     call.
     """
 
-    __slots__ = ("_lost", "_only", "_placement", "_port", "_unanswered", "refused")
+    __slots__ = ("_appends", "_lost", "_only", "_placement", "_port", "_timeout", "_unanswered", "refused")
 
-    def __init__(self, port: StoragesPort, placement: Placement) -> None:
+    def __init__(self, port: StoragesPort, placement: Placement, timeout: float) -> None:
+        """An append without an answer is given up after `timeout` seconds."""
         self._port = port
         self._placement = placement
         self._only = placement.nodes[0] if len(placement.nodes) == 1 else ""  # the only storage, if there is one
         self._unanswered: dict[Request, str] = {}  # request -> name of its storage
+        #: By storage: its appends since the last one that it answered, with their times, the oldest first.
+        self._appends: dict[str, dict[Append, float]] = {}
+        self._timeout = timeout
         self._lost: set[str] = set()
         self.refused: list[Request] = []
 
@@ -44,9 +48,37 @@ class Storages:
         else:
             self._port.store(name, request)
 
+    def append(self, request: Append, now: float) -> None:
+        """Send an append to its storage like `ask`, and note its time."""
+        self.ask(request)
+        self._appends.setdefault(self._unanswered[request], {})[request] = now
+
+    def wait(self, conversation_id: str, now: float) -> float:
+        """Return how long a new append to this conversation would wait at least, in seconds.
+
+        It is the time since the oldest append without an answer. Appends before one that is answered do not count:
+        their answers are lost, or take unusually long.
+        """
+        appends = self._appends.get(self._only or self._placement.owner(conversation_id))
+        while appends:
+            oldest, since = next(iter(appends.items()))
+            if now - since < self._timeout:
+                return now - since
+            del appends[oldest]
+        return 0.0
+
     def is_answered(self, request: Request) -> bool:
         """Note the answer to a request. Returns whether the answer counts."""
-        return self._unanswered.pop(request, None) is not None
+        name = self._unanswered.pop(request, None)
+        if name is None:
+            return False
+        if type(request) is Append and request in (appends := self._appends[name]):
+            while True:
+                oldest = next(iter(appends))
+                del appends[oldest]
+                if oldest is request:
+                    break
+        return True
 
     def lost(self, name: str) -> list[Request]:
         """Note that the link to a storage broke. Returns its unanswered requests, which have failed."""

@@ -54,7 +54,7 @@ class Claims(Check):
         self.model.claimed.reach(self.evidence.users[entry.node], frame.conversation_id, frame.hidden_seq or 0)
 
     def rejected(self, entry: ClientReceived[frames.Rejected]) -> None:
-        if entry.frame.code == Code.RATE_LIMITED:
+        if entry.frame.code in (Code.RATE_LIMITED, Code.BUSY):
             self._sent[entry.node, entry.frame.ref] -= 1
 
     def _holds(self, entry: ClientSent[Any], conversation: str, seq: int) -> None:

@@ -6,7 +6,7 @@ everyone, with the rate of the policies, and once for each frame that passes.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from imsim.core import frames, internal_frames, storage
@@ -20,6 +20,7 @@ from imsim.faultsearch.entries import (
     GatewayNotified,
     GatewayReceived,
     GatewaySent,
+    RouterReceived,
     RouterSent,
     Said,
     Shed,
@@ -77,6 +78,8 @@ class Limits(Check):
         self._reads: dict[int, list[float]] = defaultdict(list)  # by connection, the times of its pending reads
         self._current: dict[tuple[str, str], int] = {}  # (gateway, instance) -> its connection
         self._lost_after = policies.storage_timeout
+        #: By conversation, sender and idClient: the sends that its writer got and did not refuse as busy.
+        self._open_sends: Counter[tuple[str, str, str]] = Counter()
 
     # --- at gateways ---
 
@@ -133,6 +136,9 @@ class Limits(Check):
         """Check that the wait of a user is not too long, and has a cause: too many frames, or too many pending
         reads."""
         instance, frame = self.instances[entry.peer], entry.frame
+        longest = max(self.policies.longest_wait, self.policies.reconnect_max)
+        if frame.code == Code.BUSY and not 0 < frame.retry_after <= longest + 1e-6:
+            self._wrong(entry.node, f"a busy server made {instance.name} wait {frame.retry_after} s")
         if frame.code != Code.RATE_LIMITED:
             return
         is_send = frame.request == frames.Send.op
@@ -152,9 +158,18 @@ class Limits(Check):
 
     # --- at writers ---
 
+    def arrived(self, entry: RouterReceived[Up[frames.Send]]) -> None:
+        up = entry.frame
+        self._open_sends[up.conversation_id, up.session.user, up.frame.id_client] += 1
+
     def asked(self, entry: Asked[storage.Append]) -> None:
-        """Count a message of a group that its writer has accepted. Each writer starts with a whole burst."""
+        """Count a message of a group that its writer has accepted. Each writer starts with a whole burst.
+
+        A message whose sends were all refused as busy must not be stored.
+        """
         message, epoch = entry.request.message, entry.request.epoch
+        if self._open_sends[message.conversation_id, message.sender, message.id_client] <= 0:
+            self.violated("busy_refuses", f"{message.id} is stored, although every send of it was refused as busy")
         if self._epochs.get(message.conversation_id) != epoch:
             self._epochs[message.conversation_id] = epoch
             self._budgets.forget(message.conversation_id)
@@ -164,6 +179,10 @@ class Limits(Check):
     def refused(self, entry: RouterSent[Down[frames.Rejected]]) -> None:
         """Check that a writer has only members wait, and only without a token left, by its own clock."""
         frame, session = entry.frame.frame, entry.frame.sessions[0]
+        if frame.code == Code.BUSY:
+            sent = self.instances[self.world.owners[session.connection]].sent[frame.ref]
+            key = conversation_of(session.user, sent), session.user, frame.ref
+            self._open_sends[key] -= 1
         if frame.code != Code.RATE_LIMITED:
             return
         sent = self.instances[self.world.owners[session.connection]].sent[frame.ref]

@@ -88,6 +88,7 @@ SITUATIONS = (
     occurs("early ack", Event[events.Received], "ack = after_receive acknowledged a message before it was stored"),
     has_code("send gave up", Code.TIMEOUT, Event[events.SendFailed], "a send used all its attempts"),
     has_code("storage failed", Code.UNAVAILABLE, ClientReceived[frames.Rejected], "a request failed, as storage did"),
+    has_code("server busy", Code.BUSY, _REFUSED, "a send was refused because storage was too slow"),
     has_code("gap refused", Code.GAP, _REFUSED, "a message was refused because its predecessor had not arrived"),
     when("missing group", Stored[storage.OpenConversation], "a send arrived for a group that does not exist",
          lambda entry, past: entry.result is None),

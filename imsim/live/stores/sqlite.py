@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +14,6 @@ from threading import Thread
 
 from imsim.core.storage import Failed, Request, Result
 from imsim.live.stores.tables import SqliteStorage
-from imsim.live.turn import TurnBudget
 
 _Deliver = Callable[[list[tuple[Request, Result]]], None]
 _Batch = tuple[_Deliver | None, list[Request]]
@@ -22,7 +22,7 @@ OVERLOADED = "storage is overloaded"  # the text of the result Failed if the que
 
 _LARGEST_COMMIT = 1_000  # requests; it limits how long an answer waits for its commit
 _LONGEST_TAIL = 500  # messages that wait until they are moved to their conversations while no request waits
-_ANSWERS_PER_TURN = 32  # in one iteration of the event loop, so that a large commit does not delay the connections
+_ANSWERS_PER_TURN = 32  # delivered at least in one iteration of the event loop: see `_deliver_some`
 
 
 class SqliteStore:
@@ -52,7 +52,7 @@ class SqliteStore:
         self._submitted = 0
         self._answered = 0
         self._reported: deque[tuple[_Deliver | None, tuple[Request, Result]]] = deque()  # answers not delivered yet
-        self._turn = TurnBudget(_ANSWERS_PER_TURN, self._deliver_some)
+        self._delivered_at: float | None = None  # when the last delivery ended, if answers are left
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
         self._queue: SimpleQueue[_Batch | None] = SimpleQueue()
         self._thread: Thread | None = Thread(target=self._run, name="imsim-sqlite", daemon=True)
@@ -121,13 +121,31 @@ class SqliteStore:
 
     def _answer(self, deliver: _Deliver | None, answers: list[tuple[Request, Result]]) -> None:
         self._reported.extend((deliver, answer) for answer in answers)
-        self._deliver_some()
+        if self._delivered_at is None:  # otherwise the next delivery is scheduled
+            self._deliver_some()
 
     def _deliver_some(self) -> None:
-        """Deliver the oldest answers, as many as this turn may."""
+        """Deliver the oldest answers, as many as this turn of the event loop may.
+
+        A large commit must not delay the connections, so a turn delivers only some of its answers. But it goes on for
+        as long as the rest of the last turn took. Otherwise a server with long turns would accept more requests than
+        it answers.
+        """
+        began = time.monotonic()
+        end = began if self._delivered_at is None else 2 * began - self._delivered_at
+        while self._reported:
+            self._deliver_next()
+            if time.monotonic() >= end:
+                break
+        self._delivered_at = None
+        if self._reported:
+            self._delivered_at = time.monotonic()
+            asyncio.get_running_loop().call_soon(self._deliver_some)
+
+    def _deliver_next(self) -> None:
         answers: list[tuple[Request, Result]] = []
         reported = self._reported
-        while reported and self._turn.take():
+        for _ in range(min(_ANSWERS_PER_TURN, len(reported))):
             self._answered += 1
             deliver, answer = reported.popleft()
             if deliver is not None and deliver == self._deliver:  # otherwise, the server that submitted it has ended

@@ -72,6 +72,12 @@ class Policies(Section):
         default=5.0, description="a send without an answer is repeated after this time"
     )
     send_attempts: int = Field(default=4, ge=1, description="most attempts to send a message")
+    send_backoff: float = Field(
+        default=2.0,
+        ge=1,
+        description="growth factor of a send's timeout, which grows up to reconnect_max. A send that a busy server"
+        " keeps waiting fails after send_attempts times the last timeout",
+    )
     push_timeout: PositiveSeconds = Field(
         default=2.0, description="a push without an acknowledgement is repeated after this time"
     )
@@ -115,6 +121,17 @@ class Policies(Section):
 class Limits(Section):
     """The limits of queues, requests and rates."""
 
+    longest_wait: PositiveSeconds = Field(
+        default=1.0,
+        description="a gateway or router refuses a message with the code busy if it would wait for longer than this,"
+        " for a worker or for storage",
+    )
+    logins: int = Field(
+        default=4,
+        ge=1,
+        description="most logins that a gateway works on at the same time; the others wait: the latest is served first,"
+        " and a login is dropped without work once its client has given up",
+    )
     content_bytes: int = Field(
         default=16384,
         ge=1,

@@ -28,8 +28,8 @@ class GatewayNode(ServerNode, Generic[C]):
     """A node that holds a gateway and its connections."""
 
     __slots__ = (
-        "_batches", "_epoch", "_placement", "_policies", "_report", "_routers", "_unnoticed", "_users", "connections",
-        "machine",
+        "_batches", "_epoch", "_logins", "_placement", "_policies", "_report", "_routers", "_unnoticed", "_users",
+        "_waited", "connections", "machine",
     )  # fmt: skip
 
     tier = "gateway"
@@ -58,6 +58,8 @@ class GatewayNode(ServerNode, Generic[C]):
         self.connections: dict[int, C] = {}
         #: The connections that a crash broke, until the crash is detected. None at all other times.
         self._unnoticed: list[C] | None = None
+        self._waited = 0.0  # the wait of the send that the machine handles, in seconds
+        self._logins: Logins[C] = Logins(clock, work, policies.logins, self._log_in)
         self._batches = Batches(clock, work, batch_interval, self.connections) if batch_interval else None
         self.machine: Gateway | None = None
         self.start()
@@ -75,6 +77,7 @@ class GatewayNode(ServerNode, Generic[C]):
         self.machine = None
         self._unnoticed = list(self.connections.values())
         self.connections.clear()
+        self._logins = self._logins.forget()
         if self._batches is not None:
             self._batches.clear()
         for connection in self._unnoticed:
@@ -125,18 +128,33 @@ class GatewayNode(ServerNode, Generic[C]):
 
     def hung_up(self, connection: C) -> None:
         if self.machine is not None and self.connections.pop(connection.id, None) is not None:
+            self._logins.drop(connection)
             self.now = self.clock.now
             self.machine.disconnected(connection.id, self.now)
 
     def from_client(self, connection: C, frame: frames.FromClient) -> None:
         assert self.machine is not None
-        intent = intent_of(frame.id_client) if type(frame) is frames.Send else None
-        id = connection.id
-        done = self.work.done(self.clock.now, frame.op, id, intent, connection.client.number, frame)
+        id, now, intent = connection.id, self.clock.now, None
+        if type(frame) is frames.Login:
+            self._logins.add(connection, frame)
+            return
+        if type(frame) is frames.Send:
+            intent = intent_of(frame.id_client)
+            self._waited = self.work.wait(now, frame.op)
+            if self.machine.is_busy(id, self._waited, now):  # then it refuses the send: only the answer takes work
+                self.now = now
+                self.machine.receive(id, frame, now)
+                return
+        done = self.work.done(now, frame.op, id, intent, connection.client.number, frame)
         if done is None:
             return  # the queue is full: the frame is lost, and the client repeats those that need an answer
         self.now = done
         self.machine.receive(id, frame, done)
+
+    def _log_in(self, connection: C, frame: frames.Login, done: float) -> None:
+        assert self.machine is not None
+        self.now = done
+        self.machine.receive(connection.id, frame, done)
 
     def from_router(self, frame: internal_frames.ToGateway) -> None:
         if self.machine is not None:
@@ -163,6 +181,7 @@ class GatewayNode(ServerNode, Generic[C]):
     def close(self, connection: int) -> None:
         target = self.connections.pop(connection, None)
         if target is not None:
+            self._logins.drop(target)
             target.gateway_open = False
             target.down.carry(self.now, target.lost_by_client, None)
 
@@ -180,12 +199,67 @@ class GatewayNode(ServerNode, Generic[C]):
             else:
                 self.machine.authenticated(connection, None, Code.BAD_TOKEN, self.now)
 
+    def waited(self) -> float:
+        return self._waited
+
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
         carry, receive = self._routers[router]
         carry(self.now, receive, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
         self._report(event, self.connections[event.session.connection].client.number, self.now)
+
+
+class Logins(Generic[C]):
+    """The logins of a gateway that wait for a worker.
+
+    The gateway works on `most` logins at the same time. Among the others, the latest is served first: after a crash,
+    the earliest are the next to give up. A login whose client has given up is dropped without work. The live server
+    does the same (`imsim.live.admission`).
+    """
+
+    __slots__ = ("_at_work", "_clock", "_most", "_serve", "_waiting", "_work")
+
+    def __init__(
+        self, clock: NodeClock, work: Work, most: int, serve: Callable[[C, frames.Login, float], None]
+    ) -> None:
+        """`serve`: called with the time at which the work for a login is done."""
+        self._clock = clock
+        self._work = work
+        self._most = most
+        self._serve = serve
+        self._waiting: dict[C, tuple[frames.Login, Any]] = {}  # the earliest first, with the result of `Work.keep`
+        self._at_work = 0
+
+    def forget(self) -> Logins[C]:
+        """Drop the waiting logins, as after a crash. Return a new queue to use instead."""
+        self._waiting.clear()
+        return Logins(self._clock, self._work, self._most, self._serve)
+
+    def add(self, connection: C, frame: frames.Login) -> None:
+        self._waiting[connection] = (frame, self._work.keep(self._clock.now, frame))
+        self._serve_some()
+
+    def drop(self, connection: C) -> None:
+        """Drop the login of a connection that has ended."""
+        self._waiting.pop(connection, None)
+
+    def _serve_some(self) -> None:
+        while self._waiting and self._at_work < self._most:
+            connection, (frame, kept) = self._waiting.popitem()
+            now = self._clock.now
+            self._work.resume(kept)
+            done = self._work.done(now, frame.op, connection.id, None, connection.client.number, frame)
+            if done is None:
+                continue  # the queue is full: the frame is lost
+            if done > now:
+                self._at_work += 1
+                self._clock.call_at(done, self._done, None)
+            self._serve(connection, frame, done)
+
+    def _done(self, _: None) -> None:
+        self._at_work -= 1
+        self._serve_some()
 
 
 class Batches:

@@ -141,6 +141,10 @@ class RouterNode(ServerNode):
             self.now = done
         return done
 
+    def wait(self, frame: internal_frames.ToRouter, now: float) -> float:
+        self.now = now  # of the refusal, which takes no work
+        return self.work.wait(now, frame.op)
+
     def keep(self, frame: internal_frames.ToRouter) -> Any:
         return self.work.keep(self.now, frame)
 

@@ -76,6 +76,10 @@ class Work:
         """Return whether an operation takes time. If it takes none, it does not queue."""
         return op in self._service
 
+    def wait(self, now: float, op: str) -> float:
+        """Return how long an operation that arrives now will wait for a worker, in seconds."""
+        return self.station.wait(now) if op in self._service else 0.0
+
     def done(
         self, now: float, op: str, flow: Any, intent: int | None = None, entity: int = 0, carrier: Any = None
     ) -> float | None:

@@ -25,15 +25,15 @@ def test_a_send_is_answered_once(phone):
     assert phone.sent() == []
 
 
-def test_an_unanswered_send_is_repeated_and_then_failed(phone):
+def test_an_unanswered_send_is_repeated_with_backoff_and_then_failed(phone):
     phone.send("1")
     assert phone.sends() == [("1", False, None)]
-    for _ in range(3):
-        phone.advance(4.9)
+    for timeout in (5, 10, 20):
+        phone.advance(timeout - 0.1)
         assert phone.sends() == []
         phone.advance(0.1)
         assert phone.sends() == [("1", True, None)]
-    phone.advance(5)
+    phone.advance(30)
     assert phone.sends() == []
     assert phone.machine.status("1") == Status.FAIL
     assert [(event.id_client, event.code) for event in phone.of(events.SendFailed)] == [("1", Code.TIMEOUT)]
@@ -42,7 +42,7 @@ def test_an_unanswered_send_is_repeated_and_then_failed(phone):
 
 def test_a_late_answer_corrects_a_failed_send(phone):
     phone.send("1")
-    phone.advance(20)
+    phone.advance(65)
     phone.stored("1", 1)
     assert phone.machine.status("1") == Status.SUCCESS
     assert phone.of(events.Acked) == [events.Acked("1", AB, 1)]
@@ -50,10 +50,11 @@ def test_a_late_answer_corrects_a_failed_send(phone):
     assert phone.shown == []
 
 
-def test_a_sync_corrects_a_failed_send_that_is_stored(phone):
+def test_a_sync_corrects_a_failed_send_that_is_stored():
+    phone = Phone(send_attempts=2).online()
     phone.push(1)
     phone.send("1")
-    phone.advance(20)
+    phone.advance(15)
     assert phone.machine.status("1") == Status.FAIL
     phone.log_in_again()
     phone.synced(message(2, sender="bob", id_client="1", content="text"))
@@ -149,7 +150,7 @@ def test_a_held_send_is_sent_when_its_predecessor_has_timed_out():
     phone.send("2")
     phone.rejected("2", Code.GAP)
     phone.collect()
-    phone.advance(4)
+    phone.advance(9)
     assert phone.machine.status("1") == Status.FAIL
     assert phone.sends() == [("2", True, None)]
 
@@ -287,3 +288,89 @@ def test_a_repeated_send_moves_the_read_mark_on_all_devices():
     phone.machine.create_group("team", ["bob"], 1.0)  # its `shown` includes bob's message
     pair.advance(1)
     assert (phone.machine.total_unread(), tablet.machine.total_unread()) == (0, 0)
+
+
+# --- a busy server ----------------------------------------------------------------------------------------------------
+
+
+def busy(phone: Phone, id_client: str, retry_after: float = 2.0) -> None:
+    phone.get(frames.Rejected("send", id_client, Code.BUSY, "busy", retry_after))
+
+
+def send_to(phone: Phone, user: str, id_client: str) -> None:
+    phone.machine.send(Scene.P2P, user, "text", id_client, phone.clock.now)
+
+
+def test_busy_pauses_the_whole_outbox_and_then_one_send_is_in_flight(phone):
+    send_to(phone, "alice", "1")
+    phone.collect()
+    busy(phone, "1")
+    for user, id_client in (("carol", "2"), ("dave", "3"), ("erin", "4")):
+        send_to(phone, user, id_client)
+    phone.advance(1.9)
+    assert phone.sends() == []
+    phone.advance(0.1)
+    assert phone.sends() == [("1", False, None)]
+    phone.advance(1)
+    assert phone.sends() == []
+    phone.get(frames.Stored("1", AB, f"{AB}:1", 1, 0))
+    assert [id for id, _, _ in phone.sends()] == ["2", "3"]  # the window grows with each answer
+    assert phone.of(events.SendFailed) == []
+
+
+def test_sends_of_one_conversation_keep_their_order_behind_a_busy_refusal(phone):
+    for id_client in ("1", "2", "3"):
+        phone.send(id_client)
+    phone.collect()
+    busy(phone, "1")
+    phone.rejected("2", Code.GAP)
+    phone.rejected("3", Code.GAP)
+    assert phone.sends() == []
+    phone.advance(2)
+    assert phone.sends() == [("1", False, None)]
+    phone.stored("1", 1)
+    assert phone.sends() == [("2", True, None), ("3", True, "2")]
+
+
+def test_busy_refusals_are_not_attempts_but_end_after_the_budget():
+    phone = Phone(send_attempts=2, send_timeout=5.0, reconnect_max=30.0).online()
+    phone.send("1")
+    for _ in range(10):
+        busy(phone, "1")
+        phone.advance(2)
+    assert phone.machine.status("1") == Status.SENDING
+    busy(phone, "1")
+    phone.advance(2)  # 22 s, more than twice the timeout of the second attempt
+    assert [(event.id_client, event.code) for event in phone.of(events.SendFailed)] == [("1", Code.TIMEOUT)]
+
+
+def test_a_new_connection_of_a_client_with_a_busy_server_sends_one_message_first(phone):
+    phone.send("1")
+    busy(phone, "1")
+    send_to(phone, "carol", "2")
+    phone.collect()
+    phone.log_in_again()
+    assert [event.id_client for event in phone.of(events.Sent)] == ["1", "1"]
+
+
+def test_an_outbox_without_held_sends_is_no_longer_limited(phone):
+    phone.send("1")
+    busy(phone, "1")
+    phone.advance(2)
+    phone.stored("1", 1)
+    phone.collect()
+    for number in range(2, 9):
+        send_to(phone, "carol", str(number))
+    assert len(phone.sends()) == 7
+
+
+def test_gaps_do_not_stall_an_outbox_with_a_window(phone):
+    phone.send("1")
+    phone.send("2")
+    send_to(phone, "carol", "3")
+    busy(phone, "3")
+    phone.advance(2)
+    phone.rejected("1", Code.GAP)  # one message is in flight, which is as many as the window allows
+    phone.collect()
+    phone.rejected("2", Code.GAP)
+    assert phone.sends() == [("1", True, None)]

@@ -86,3 +86,30 @@ def test_a_login_reports_the_limits_of_the_gateway():
     (frame,) = [frame for _, frame in access.sent() if isinstance(frame, frames.LoggedIn)]
     assert (frame.limits.page, frame.windows.edit) == (7, 3.0)
     assert frames.LoggedIn("alice", "d0", 0, 1.0).limits == frames.Limits.of(Policies())
+
+
+def test_send_that_has_waited_too_long_is_refused_and_so_is_what_follows_it():
+    access = Access(longest_wait=0.5)
+    access.live()
+    access.port.wait_time = 0.6
+    access.receive(send("1"))
+    access.port.wait_time = 0.0
+    access.advance(0.2)
+    access.receive(send("2", to="carol"))
+    found = [(frame.ref, frame.code, round(frame.retry_after, 3)) for _, frame in access.sent()]
+    assert found == [("1", Code.BUSY, 0.5), ("2", Code.BUSY, 0.3)]
+    access.advance(0.3)
+    access.receive(send("1"))
+    assert [frame.id_client for frame, _ in access.ups()] == ["1"]
+
+
+def test_router_that_is_busy_gets_the_same_retry_times_from_the_gateway():
+    access = Access(longest_wait=0.5)
+    one, two = access.live(1, "bob"), access.live(2, "carol")
+    for refused in (one, two):
+        rejected = frames.Rejected("send", "1", Code.BUSY)
+        access.from_router(internal_frames.Down((refused,), rejected))
+    times = [frame.retry_after for _, frame in access.sent()]
+    assert times[0] == 0.5
+    assert times[1] > 0.5
+    assert rejected.retry_after == 0.0  # frames are not changed

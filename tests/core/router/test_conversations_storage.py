@@ -265,3 +265,19 @@ def test_conversation_that_is_idle_for_longest_is_closed_first():
     writer.answer_all()
     writer.to(AB, send("6"))
     assert [type(request) for request in writer.asked] == [storage.OpenConversation]
+
+
+def test_busy_storage_refuses_new_sends_but_not_repeats_of_those_in_flight():
+    writer = Writer()
+    writer.send("1")
+    writer.answer()
+    writer.port.wait_time = 60.0
+    writer.send("2", by=session("bob"), to="alice")
+    assert writer.answers() == [("2", Code.BUSY)]
+    writer.send("1", resend=True)
+    assert writer.answers() == []
+    writer.answer()
+    assert writer.answers() == [("1", 1), ("1", 1)]
+    writer.to("p2p:alice:carol", send("3", to="carol"))  # a conversation that is not open
+    assert writer.answers() == [("3", Code.BUSY)]
+    assert not writer.asked

@@ -172,7 +172,7 @@ class Alone:
     def __init__(self, port: RecordingPort) -> None:
         self.port = port
         storages = Placement(("storage0", "storage1"), lambda name, _: name.rpartition(":")[2] >= "n")
-        self.machine = Router(port, Policies(), storages=storages)
+        self.machine = Router(port, Policies(longest_wait=60.0), storages=storages)
 
     def asked(self) -> list[tuple[str, storage.Request]]:
         return [arguments for method, arguments in self.port.take() if method == "store"]
