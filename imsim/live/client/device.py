@@ -16,8 +16,8 @@ from imsim.core.client.client import Client
 from imsim.core.client.connection import State
 from imsim.core.model import Code, check_name
 from imsim.core.policies import Policies
-from imsim.live.access import Access, TokenSource
-from imsim.live.connector import Connector
+from imsim.live.client.access import Access, TokenSource
+from imsim.live.client.connector import Connector
 from imsim.live.timer import DeadlineTimer
 
 

@@ -14,7 +14,7 @@ from websockets.uri import WebSocketURI
 
 from imsim.core.exceptions import UsageError
 from imsim.core.model import Code
-from imsim.live.credentials import get_token
+from imsim.live.client.credentials import get_token
 
 TokenSource = Callable[[], Awaitable[str]]
 

@@ -7,9 +7,9 @@ from contextlib import suppress
 
 from imsim.core.exceptions import UsageError
 from imsim.core.model import MessageType, Scene, check_name, conversation_id, p2p_members, peer_in
-from imsim.live.handles import Chatroom, Group
-from imsim.live.session import Session
-from imsim.live.views import Conversation, Message, Public
+from imsim.live.client.handles import Chatroom, Group
+from imsim.live.client.session import Session
+from imsim.live.client.views import Conversation, Message, Public
 
 #: A user's name, the id of a conversation, or an object that has a conversation.
 To = str | Conversation | Message | Group | Chatroom

@@ -17,8 +17,8 @@ from imsim.core.exceptions import UsageError
 from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.core.sizes import largest_taken
-from imsim.live.access import Access, TokenSourceFailed
-from imsim.live.credentials import Unauthorized
+from imsim.live.client.access import Access, TokenSourceFailed
+from imsim.live.client.credentials import Unauthorized
 from imsim.live.log import LOGGER
 from imsim.live.websocket import WebSocket, text_frame
 

@@ -14,12 +14,12 @@ from imsim.core.attachments import check_attachment, json_fault
 from imsim.core.exceptions import ClientEnded, ClientError, SendError, UsageError
 from imsim.core.model import LONGEST_ID_CLIENT, Code, MessageType, Scene, conversation_id
 from imsim.core.policies import Policies
-from imsim.live import views
-from imsim.live.application import Application
-from imsim.live.device import Device
-from imsim.live.state_file import StateFile
-from imsim.live.state_keeper import StateKeeper
-from imsim.live.views import Message
+from imsim.live.client import views
+from imsim.live.client.application import Application
+from imsim.live.client.device import Device
+from imsim.live.client.state_file import StateFile
+from imsim.live.client.state_keeper import StateKeeper
+from imsim.live.client.views import Message
 
 _CLOSED = "closed"
 _FAILED = 1_000  # the failed sends that are remembered, because a late answer can correct them

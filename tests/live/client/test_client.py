@@ -305,7 +305,7 @@ async def test_handlers_receive_every_kind_of_event(world):
     policies = Policies(receipts="delivered", presence="friends", typing_rate=10.0)
     async with world(policies) as w, w.sdk("alice") as alice, w.sdk("bob") as bob:
         seen: list[tuple[str, object]] = []
-        from imsim.live.application import EVENTS
+        from imsim.live.client.application import EVENTS
 
         for name in EVENTS:
             alice.on(name, lambda value, name=name: seen.append((name, value)))
