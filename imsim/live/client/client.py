@@ -102,6 +102,8 @@ class Client(Sender):
         if first_sync is not None:
             _check_count("first_sync", first_sync, 1)
         _check_count("queue", queue, 1)
+        if policies is not None and not isinstance(policies, Policies):
+            raise UsageError(f"policies: must be an imsim.core.policies.Policies (got {type(policies).__name__})")
         policies = replace(policies or Policies(), first_sync=first_sync or 0)
         made = Device(
             url,
@@ -130,7 +132,7 @@ class Client(Sender):
         """Connect, log in and fetch the missed messages, and return this client. `async with` calls it.
 
         Raises:
-            ClientEnded: the server refuses the login.
+            ClientEnded: the server refuses the login, or the client has ended before.
             ClientError: the first attempt fails; the server does not answer, for example.
             UsageError: the client was started before, or the file `state` cannot be used.
         """
@@ -460,6 +462,7 @@ class Messages(Public):
         return self
 
     async def __anext__(self) -> Message:
+        self._session.check_started()
         entry = await self._consumer.take()
         if entry is not None:
             message = entry.item

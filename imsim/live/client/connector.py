@@ -61,6 +61,7 @@ class Connector:
             raise UsageError(f"url: must be ws://host:port or wss://host:port (got {url!r})") from None
         self.url = url
         self.failure = ""
+        self._late = ""  # the failure of the present attempt if it takes too long
         self.departed: list[object] = []
         self._owner = owner
         self._access = access
@@ -92,6 +93,7 @@ class Connector:
     def close(self) -> None:
         """Close the connection with a closing handshake, or cancel the attempt."""
         if self._attempt is not None:
+            self.failure = self._late
             self._cancelled.add(self._attempt)
             self._attempt.add_done_callback(self._cancelled.discard)
             self._attempt.cancel()
@@ -128,10 +130,12 @@ class Connector:
         token, socket = "", None
         try:
             async with asyncio.timeout(_OPEN_TIMEOUT):
+                self._late = self._access.late
                 token = await self._access.token(self._uri, self._ssl)
+                self._late = "no answer in time"
                 socket = await self._open_socket()
         except TimeoutError:
-            self.failure = f"no answer within {_OPEN_TIMEOUT:g} s"
+            self.failure = self._late
         except OSError as error:
             self.failure = os.strerror(error.errno) if error.errno else str(error)
         except EOFError as error:

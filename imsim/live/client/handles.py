@@ -197,6 +197,8 @@ class Group(Public):
             role: `admin` or `member`.
             users: their names.
         """
+        if role not in ("admin", "member"):
+            raise UsageError(f"role: must be admin or member, before the names of the users (got {role!r})")
         return await self._change("role", users, {"role": role})
 
     async def mute(self, *users: str) -> Message:

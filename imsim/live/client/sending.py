@@ -229,7 +229,10 @@ class Sender(Public):
         Args:
             to: the other user.
         """
-        conversation = self._conversation_id(to)
+        scene, name = self._address(to)
+        if scene != Scene.P2P:
+            raise UsageError(f"to: must be a user, because only p2p conversations have typing (got {scene}:{name})")
+        conversation = conversation_id(scene, self._session.user, name)
         self._session.check()
         machine = self._session.device.machine
         self._session.device.perform(lambda now: machine.typing(conversation, now))

@@ -50,8 +50,10 @@ class Session:
         """Connect, log in and fetch what the device missed.
 
         Raises: UsageError if the client was started before, or the state file cannot be used; ClientEnded if the server
-        refuses the login; ClientError if the first attempt fails.
+        refuses the login, or the client has ended before; ClientError if the first attempt fails.
         """
+        if self._end is not None:
+            raise _copy(self._end)
         if self._loop is not None:
             raise UsageError(f"{self.user}: a client can be started once only; create another imsim.Client")
         self._loop = asyncio.get_running_loop()
@@ -78,7 +80,7 @@ class Session:
         `failed`: an error of the application is the reason, so it has not handled the message that it took last.
         """
         if self._loop is None:
-            self._end = self._end or self._closed_by_application()
+            self._finish(self._closed_by_application(), at_once=True)
             return
         if self._is_closing:
             return
@@ -136,14 +138,18 @@ class Session:
         self.application.went_on()
         if self._end is not None:
             raise _copy(self._end)
-        if self._loop is None:
-            raise UsageError(f"{self.user}: not started; use `async with imsim.Client(...) as me`, or await me.start()")
+        self.check_started()
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
             running = None
         if running is not self._loop:
             raise UsageError(f"{self.user}: this client belongs to another event loop; create one in each loop")
+
+    def check_started(self) -> None:
+        """Check that the client was started, unless it has ended. Raises: UsageError."""
+        if self._loop is None and self._end is None:
+            raise UsageError(f"{self.user}: not started; use `async with imsim.Client(...) as me`, or await me.start()")
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
@@ -346,7 +352,8 @@ class Session:
         if len(self._failed) > _FAILED:
             del self._failed[next(iter(self._failed))]
         what = f"change {(frame.file or {}).get('event')}" if frame.type == MessageType.NOTIFICATION else "message"
-        text = f"{what} to {conversation_id(frame.scene, self.user, frame.to)}: not stored: {event.code}: {event.text}"
+        fate = "perhaps not stored" if event.code is Code.TIMEOUT else "not stored"
+        text = f"{what} to {conversation_id(frame.scene, self.user, frame.to)}: {fate}: {event.code}: {event.text}"
         retry = event.code.retryable or event.code is Code.TIMEOUT
         self._resolve("send", event.id_client, SendError(text, event.code, retry=retry, id_client=event.id_client))
         self.application.emit("failed", SendError(text, event.code, retry=retry, id_client=event.id_client))
