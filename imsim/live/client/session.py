@@ -11,6 +11,7 @@ from typing import Any
 from imsim import wire
 from imsim.core import events, frames
 from imsim.core.attachments import check_attachment, json_fault
+from imsim.core.client.connection import State
 from imsim.core.exceptions import ClientEnded, ClientError, SendError, UsageError
 from imsim.core.model import LONGEST_ID_CLIENT, Code, MessageType, Scene, conversation_id
 from imsim.core.policies import Policies
@@ -40,6 +41,7 @@ class Session:
         self._is_closing = False
         self._closed: asyncio.Future[None] | None = None  # done once the client has ended
         self._waiting: dict[tuple[str, str], list[asyncio.Future[Any]]] = {}
+        self._limits: set[asyncio.Timeout] = set()  # of the requests that wait
         self._sends: dict[str, frames.Send] = {}  # the sends without an answer
         self._failed: dict[str, frames.Send] = {}
         self._token_expired = False  # whether the server has refused an expired token in `start`
@@ -233,7 +235,7 @@ class Session:
         """Make a request to the machine with `action`, and return the event that answers it.
 
         If the action returns False, there is nothing to request; then wait only for a like request that is under way.
-        `what` names the request in errors.
+        `what` names the request in errors. While the client is offline, the request waits, as a send does.
         Raises: ClientError if the server rejects it or does not answer in time; ClientEnded.
         """
         self.check()
@@ -242,13 +244,27 @@ class Session:
             answer.cancel()
             return None
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(None) as limit:
+                self._limits.add(limit)
+                self._limit(limit)
                 event = await answer
         except TimeoutError:
             raise ClientError(f"{what}: no answer within {self._patience:g} s", Code.TIMEOUT, retry=True) from None
+        finally:
+            self._limits.discard(limit)
         if isinstance(event, events.RequestFailed):
             raise ClientError(f"{what}: {event.code}: {event.text}", event.code, retry=event.code.retryable)
         return event
+
+    def _limit(self, limit: asyncio.Timeout) -> None:
+        """Let a request wait for `patience` from now on, or without a limit while the client is not online."""
+        assert self._loop is not None
+        if not limit.expired():
+            limit.reschedule(self._loop.time() + self._patience if self.device.state is State.ONLINE else None)
+
+    def _limit_all(self) -> None:
+        for limit in self._limits:
+            self._limit(limit)
 
     async def set_conversation(self, conversation: str, **changes: Any) -> None:
         """Change settings of a conversation. Raises: as `ask`."""
@@ -294,11 +310,13 @@ class Session:
             self.application.emit("conversation", views.listed(line, self.user))
 
     def _ready(self, event: events.Ready) -> None:
+        self._limit_all()
         self._resolve("start", "", None)
         self.application.emit("connected", event)
 
     def _disconnected(self, event: events.Disconnected) -> None:
         self.online.clear()
+        self._limit_all()
         reason = self.device.connector.failure or (str(event.code) if event.code else "the connection was lost")
         if ("start", "") in self._waiting:
             if event.code == Code.TOKEN_EXPIRED and not self._token_expired:

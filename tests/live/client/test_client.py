@@ -634,6 +634,25 @@ async def test_request_without_answer_fails_with_timeout(world):
         assert (found.value.code, found.value.retry) == ("timeout", True)
 
 
+async def test_requests_wait_while_the_client_is_offline(world):
+    policies = Policies(send_timeout=0.05, send_attempts=1)
+    async with world() as w, w.sdk("alice", policies=policies) as alice:
+        await alice.send_text("bob", "x")
+        before = asyncio.create_task(alice.history("bob"))
+        await asyncio.sleep(0)
+        await w.restart()
+        meanwhile = asyncio.create_task(alice.group("team").info())
+        await asyncio.sleep(0.2)
+        assert (alice.state, before.done(), meanwhile.done()) == ("offline", False, False)
+        await w.advance(policies.reconnect_max)
+        assert [message.content for message in await before] == ["x"]
+        with pytest.raises(ClientError, match="not_member"):
+            await meanwhile
+        alice._session.device.lose = lambda frame: frame.op == "history_page"
+        with pytest.raises(ClientError, match="no answer within"):
+            await alice.history("bob")
+
+
 async def test_missing_server_gives_a_one_line_error(world, key):
     async with world() as w:
         url = w.url
