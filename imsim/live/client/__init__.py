@@ -14,6 +14,7 @@ Each module imports only modules above it in this list:
 
 from imsim.live.client.client import Client
 from imsim.live.client.device import Device
+from imsim.live.client.handles import Chatroom, Friends, Group, GroupInfo
 from imsim.live.client.views import Conversation, Message
 
-__all__ = ["Client", "Conversation", "Device", "Message"]
+__all__ = ["Chatroom", "Client", "Conversation", "Device", "Friends", "Group", "GroupInfo", "Message"]
