@@ -777,7 +777,7 @@ async def test_start_tries_a_second_token_if_the_first_one_has_expired(world):
         assert (await starting).state == "online"
 
 
-async def test_error_of_the_token_source_is_reported_and_tried_again(world):
+async def test_error_of_the_token_source_is_reported_and_tried_again(world, caplog):
     async with world() as w:
         problems: list[Exception] = []
 
@@ -796,6 +796,9 @@ async def test_error_of_the_token_source_is_reported_and_tried_again(world):
             reasons = [lost.get_nowait().text for _ in range(lost.qsize())]
             assert reasons[1:]
             assert set(reasons[1:]) == {"token_source: OSError: the login service is down"}
+            assert [(record.name, "login service is down" in record.message) for record in caplog.records] == [
+                ("imsim.client", True)
+            ]
             problems.clear()
             await w.advance(30.0)
             assert alice.state == "online"
