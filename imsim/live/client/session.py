@@ -34,7 +34,7 @@ class Session:
         self.user = device.user
         self.application = Application(device.user, queue)
         self.online: set[str] = set()  # the friends who are online
-        self._patience = policies.send_budget
+        self._patience = policies.send_attempts * policies.send_timeout  # of requests; the machine limits the sends
         self._keeper = StateKeeper(state, device, self.application.feed) if state is not None else None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: ClientEnded | None = None
