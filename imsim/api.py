@@ -29,8 +29,7 @@ from imsim.scenario import CustomDistribution, Empirical, Scenario
 if TYPE_CHECKING:
     import pandas as pd
 
-    from imsim.live.client import Client
-    from imsim.live.views import Conversation, Message
+    from imsim.live.client import Client, Conversation, Message
 
 __all__ = [
     "Budget",

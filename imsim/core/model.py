@@ -270,8 +270,8 @@ def check_name(field: str, name: str) -> str:
 
     Raises: BadName, with the name of the field.
     """
-    if not _NAME.fullmatch(name):
-        raise BadName(f"{field}: expected a name of 1 to 64 characters from A-Z a-z 0-9 _ . @ + -, got {name[:80]!r}")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise BadName(f"{field}: expected a name of 1 to 64 characters from A-Z a-z 0-9 _ . @ + -, got {name!r:.82}")
     return name
 
 

@@ -1,8 +1,7 @@
 """The live world: the core behind WebSockets, in real time: `Server`, its stores, and the SDK `Client`."""
 
 from imsim.live.auth import Tokens
-from imsim.live.client import Client
-from imsim.live.device import Device
+from imsim.live.client import Client, Device
 from imsim.live.loop import run
 from imsim.live.server import Server
 from imsim.live.stores import MemoryStore, SqliteStore, Store

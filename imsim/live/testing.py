@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from imsim.live.device import Device
+from imsim.live.client.device import Device
 from imsim.live.server import Server
 from imsim.live.stores import Store
 

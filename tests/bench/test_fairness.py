@@ -21,7 +21,7 @@ from bench.race import note
 from websockets.uri import parse_uri
 
 import imsim
-from imsim.live.credentials import get_token
+from imsim.live.client.credentials import get_token
 
 KEY = "a key of the benchmark"
 RATE = 200.0  # messages per second of the other users

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from imsim.live.feed import Consumer, Entry, Feed
+from imsim.live.client.feed import Consumer, Entry, Feed
 
 _LOGGER = logging.getLogger("imsim.client")
 

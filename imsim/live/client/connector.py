@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from ssl import SSLContext, create_default_context
 from typing import Protocol
@@ -17,11 +18,12 @@ from imsim.core.exceptions import UsageError
 from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.core.sizes import largest_taken
-from imsim.live.access import Access, TokenSourceFailed
-from imsim.live.credentials import Unauthorized
+from imsim.live.client.access import Access, TokenSourceFailed
+from imsim.live.client.credentials import Unauthorized
 from imsim.live.log import LOGGER
 from imsim.live.websocket import WebSocket, text_frame
 
+_LOGGER = logging.getLogger("imsim.client")
 _OPEN_TIMEOUT = 10.0  # seconds of real time for the token and the handshake
 
 
@@ -61,6 +63,8 @@ class Connector:
             raise UsageError(f"url: must be ws://host:port or wss://host:port (got {url!r})") from None
         self.url = url
         self.failure = ""
+        self._lacks_token = False  # whether the latest call of the token source failed; only the first one is logged
+        self._late = ""  # the failure of the present attempt if it takes too long
         self.departed: list[object] = []
         self._owner = owner
         self._access = access
@@ -92,6 +96,7 @@ class Connector:
     def close(self) -> None:
         """Close the connection with a closing handshake, or cancel the attempt."""
         if self._attempt is not None:
+            self.failure = self._late
             self._cancelled.add(self._attempt)
             self._attempt.add_done_callback(self._cancelled.discard)
             self._attempt.cancel()
@@ -128,17 +133,22 @@ class Connector:
         token, socket = "", None
         try:
             async with asyncio.timeout(_OPEN_TIMEOUT):
+                self._late = self._access.late
                 token = await self._access.token(self._uri, self._ssl)
+                self._lacks_token = False
+                self._late = "no answer in time"
                 socket = await self._open_socket()
         except TimeoutError:
-            self.failure = f"no answer within {_OPEN_TIMEOUT:g} s"
+            self.failure = self._late
         except OSError as error:
             self.failure = os.strerror(error.errno) if error.errno else str(error)
         except EOFError as error:
             self.failure = str(error)
         except TokenSourceFailed as error:
             self.failure = str(error)
-            LOGGER.warning("no token for the connection to %s: %s", self.url, error)
+            if not self._lacks_token:
+                _LOGGER.warning("no token for the connection to %s: %s", self.url, error)
+            self._lacks_token = True
         except Unauthorized as error:
             self._finish(attempt)
             self._owner.token_refused(str(error))

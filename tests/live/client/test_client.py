@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
+import inspect
 import logging
+import socket
 
 import pytest
 
@@ -113,7 +116,7 @@ async def test_send_without_answer_can_be_repeated_under_the_same_id(world):
         with pytest.raises(UsageError, match="belongs to another message"):
             await alice.send_text("bob", "twice", id_client="m1")
         await w.advance(w.policies.send_budget)
-        with pytest.raises(SendError, match="timeout") as found:
+        with pytest.raises(SendError, match="message to p2p:alice:bob: perhaps not stored: timeout") as found:
             await sending
         assert found.value.retry
         assert stored.empty()
@@ -173,6 +176,10 @@ async def test_cancelled_send_is_sent_all_the_same(world):
         (lambda me: me.mark_read("bob", -1), "up_to: "),
         (lambda me: me.create_group("team", "bob"), "members: must be a list"),
         (lambda me: me.group("team").invite("a b"), "user: "),
+        (lambda me: me.group("team").mute(["bob"]), r"user: expected a name .*got \['bob'\]"),
+        (lambda me: me.group("team").set_role("bob", "admin"), "role: must be admin or member, before the names"),
+        (lambda me: me.friends.request(None), "user: expected a name .*got None"),
+        (lambda me: me.typing("group:team"), "to: must be a user, because only p2p conversations have typing"),
         (lambda me: me.chatroom("lounge").enter(-1), "recent: "),
         (lambda me: me.end_session("a b"), "device: "),
     ],
@@ -305,7 +312,7 @@ async def test_handlers_receive_every_kind_of_event(world):
     policies = Policies(receipts="delivered", presence="friends", typing_rate=10.0)
     async with world(policies) as w, w.sdk("alice") as alice, w.sdk("bob") as bob:
         seen: list[tuple[str, object]] = []
-        from imsim.live.application import EVENTS
+        from imsim.live.client.application import EVENTS
 
         for name in EVENTS:
             alice.on(name, lambda value, name=name: seen.append((name, value)))
@@ -627,6 +634,25 @@ async def test_request_without_answer_fails_with_timeout(world):
         assert (found.value.code, found.value.retry) == ("timeout", True)
 
 
+async def test_requests_wait_while_the_client_is_offline(world):
+    policies = Policies(send_timeout=0.05, send_attempts=1)
+    async with world() as w, w.sdk("alice", policies=policies) as alice:
+        await alice.send_text("bob", "x")
+        before = asyncio.create_task(alice.history("bob"))
+        await asyncio.sleep(0)
+        await w.restart()
+        meanwhile = asyncio.create_task(alice.group("team").info())
+        await asyncio.sleep(0.2)
+        assert (alice.state, before.done(), meanwhile.done()) == ("offline", False, False)
+        await w.advance(policies.reconnect_max)
+        assert [message.content for message in await before] == ["x"]
+        with pytest.raises(ClientError, match="not_member"):
+            await meanwhile
+        alice._session.device.lose = lambda frame: frame.op == "history_page"
+        with pytest.raises(ClientError, match="no answer within"):
+            await alice.history("bob")
+
+
 async def test_missing_server_gives_a_one_line_error(world, key):
     async with world() as w:
         url = w.url
@@ -637,6 +663,23 @@ async def test_missing_server_gives_a_one_line_error(world, key):
         assert (found.value.retry, client.state) == (True, "closed")
         with pytest.raises(ClientEnded):
             await client.send_text("bob", "x")
+
+
+async def test_silent_server_gives_a_one_line_error(key):
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # the kernel accepts; nothing answers
+        url = f"ws://127.0.0.1:{listening.getsockname()[1]}"
+        for access in ({"key": key}, {"token": "t"}):
+            client = imsim.Client(url, "alice", policies=Policies(login_timeout=0.2), **access)
+            with pytest.raises(ClientError, match=f"no server at {url}: no answer in time; start one") as found:
+                await client.start()
+            assert found.value.retry
+
+
+async def test_token_of_another_user_ends_the_client(world):
+    async with world() as w:
+        alice = w.sdk("alice", token=w.token("bob"))
+        with pytest.raises(ClientEnded, match="bad_token: the token belongs to bob; give a token of alice"):
+            await alice.start()
 
 
 @pytest.mark.parametrize(
@@ -734,7 +777,7 @@ async def test_start_tries_a_second_token_if_the_first_one_has_expired(world):
         assert (await starting).state == "online"
 
 
-async def test_error_of_the_token_source_is_reported_and_tried_again(world):
+async def test_error_of_the_token_source_is_reported_and_tried_again(world, caplog):
     async with world() as w:
         problems: list[Exception] = []
 
@@ -753,6 +796,9 @@ async def test_error_of_the_token_source_is_reported_and_tried_again(world):
             reasons = [lost.get_nowait().text for _ in range(lost.qsize())]
             assert reasons[1:]
             assert set(reasons[1:]) == {"token_source: OSError: the login service is down"}
+            assert [(record.name, "login service is down" in record.message) for record in caplog.records] == [
+                ("imsim.client", True)
+            ]
             problems.clear()
             await w.advance(30.0)
             assert alice.state == "online"
@@ -765,6 +811,21 @@ async def test_error_of_the_token_source_is_reported_and_tried_again(world):
 
         with pytest.raises(ClientError, match="token_source: must return a token"):
             await w.sdk("alice", token_source=none).start()
+
+
+async def test_token_source_that_is_slow_or_cancelled_gives_a_one_line_error(world):
+    async def slow() -> str:
+        await asyncio.sleep(60)
+        return ""
+
+    async def cancelled() -> str:
+        raise asyncio.CancelledError
+
+    async with world() as w:
+        for source, says in ((slow, "returned no token in time"), (cancelled, "was cancelled")):
+            client = imsim.Client(w.url, "alice", token_source=source, policies=Policies(login_timeout=0.2))
+            with pytest.raises(ClientError, match=f"alice could not log in at {w.url}: token_source: {says}"):
+                await client.start()
 
 
 async def test_key_of_another_server_ends_the_client_only_if_it_is_wrong_now(world, key):
@@ -853,17 +914,73 @@ async def test_close_fails_waiting_calls_at_once(world):
         assert [m async for m in alice.messages()] == []
         assert alice.state == "closed"
         assert "closed" in repr(alice)
-        with pytest.raises(UsageError, match="can be started once only"):
+        with pytest.raises(ClientEnded, match="this client is closed"):
             await alice.start()
+
+
+async def test_client_that_was_closed_before_its_start_does_not_connect(world):
+    async with world() as w:
+        alice = w.sdk("alice")
+        messages = alice.messages()
+        await alice.close()
+        with pytest.raises(ClientEnded, match="this client is closed"):
+            await alice.start()
+        assert [message async for message in messages] == []
+        await alice.wait_closed()
+        assert (alice.state, alice._session.device.connecting) == ("closed", False)
+
+
+def calls_of(client) -> dict:
+    """Every public coroutine function of a client and its handles, as a call."""
+    message = imsim.Message(f"{AB}:1", 1, AB, "c1", "p2p", "text", "alice", "bob", 0)
+    arguments = {
+        "to": "bob", "conversation": "bob", "user": "bob", "device": "phone", "name": "team", "message": message,
+        "url": "https://example.com/1", "role": "admin", "format": "pdf", "text": "x", "title": "x", "custom": {},
+        "width": 1, "height": 1, "size": 1, "duration": 1.0, "longitude": 0.0, "latitude": 0.0,
+    }  # fmt: skip
+    calls = {}
+    for owner in (client, client.group("team"), client.chatroom("lounge"), client.friends):
+        for name in dir(owner):
+            if inspect.iscoroutinefunction(getattr(type(owner), name, None)) and name not in ("close", "start"):
+                method = getattr(owner, name)
+                needed = [
+                    one.name
+                    for one in inspect.signature(method).parameters.values()
+                    if one.default is one.empty and one.kind is not one.VAR_POSITIONAL
+                ]
+                given = functools.partial(method, **{name: arguments[name] for name in needed})
+                calls[f"{type(owner).__name__}.{name}"] = given
+    return calls
+
+
+async def test_every_call_fails_at_once_after_the_end(world):
+    async with world(Policies(sessions="single")) as w:
+        alice = await w.sdk("alice").start()
+        async with w.sdk("alice", device="phone"):
+            await w.run_until_idle()
+            assert alice.state == "ended"
+            calls = calls_of(alice)
+            assert len(calls) > 40
+            for name, call in calls.items():
+                with pytest.raises(ClientEnded) as found:
+                    await asyncio.wait_for(call(), 0.5)
+                assert found.value.code == "kicked", name
+            for call in (alice.start, lambda: anext(alice.messages())):
+                with pytest.raises(ClientEnded):
+                    await asyncio.wait_for(call(), 0.5)
 
 
 async def test_calls_before_the_start_and_from_elsewhere_are_refused(world):
     async with world() as w:
         alice = w.sdk("alice")
         assert (alice.state, alice.conversations, alice.user, alice.device) == ("new", [], "alice", "python")
-        with pytest.raises(UsageError, match="not started; use `async with"):
-            await alice.send_text("bob", "x")
+        calls = calls_of(alice)
+        for call in (*calls.values(), lambda: anext(alice.messages())):
+            with pytest.raises(UsageError, match="not started; use `async with"):
+                await call()
         async with alice:
+            with pytest.raises(UsageError, match="can be started once only"):
+                await alice.start()
 
             def elsewhere() -> None:
                 asyncio.run(alice.send_text("bob", "x"))
@@ -897,7 +1014,13 @@ async def test_cancelled_start_closes_the_client(world):
         ("ws://127.0.0.1:1", "alice", {}, r"exactly one of token, key and token_source .*got none"),
         ("ws://127.0.0.1:1", "alice", {"key": "k", "token": "t"}, "exactly one of .*got token and key"),
         ("ws://127.0.0.1:1", "alice", {"key": 7}, "key: must be a text"),
+        ("ws://127.0.0.1:1", "alice", {"key": "k\n"}, "key: must be printable, .*strip it"),
+        ("ws://127.0.0.1:1", "alice", {"key": "\ud800"}, "key: must be printable"),
         ("ws://127.0.0.1:1", "alice", {"token_source": "t"}, "token_source: must be an async function"),
+        ("ws://127.0.0.1:1", "alice", {"key": "k", "state": 5}, "state: must be the path of a file"),
+        ("ws://127.0.0.1:1", "alice", {"key": "k", "state": ""}, "state: must be the path of a file"),
+        ("ws://127.0.0.1:1", "alice", {"key": "k", "policies": {}}, "policies: must be an imsim.core"),
+        ("ws://127.0.0.1:1", None, {"key": "k"}, "user: expected a name"),
         ("ws://127.0.0.1:1", "alice", {"key": "k", "queue": 0}, "queue: "),
         ("ws://127.0.0.1:1", "alice", {"key": "k", "first_sync": -1}, "first_sync: "),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import inspect
 import json
@@ -14,7 +15,7 @@ from websockets.uri import WebSocketURI
 
 from imsim.core.exceptions import UsageError
 from imsim.core.model import Code
-from imsim.live.credentials import get_token
+from imsim.live.client.credentials import get_token
 
 TokenSource = Callable[[], Awaitable[str]]
 
@@ -57,6 +58,10 @@ class Access:
                 raise UsageError(f"{name}: must be a text (got {type(text).__name__})")
         if source is not None and not callable(source):
             raise UsageError(f"token_source: must be an async function (got {type(source).__name__})")
+        if key is not None and not (key.isprintable() and key == key.strip()):
+            raise UsageError(
+                "key: must be printable, without spaces or line breaks at its ends; if it comes from a file, strip it"
+            )
         self._user = user
         self._key = key
         self._source = source
@@ -69,6 +74,11 @@ class Access:
     def renews(self) -> bool:
         """Whether a new token can be requested."""
         return self._key is not None or self._source is not None
+
+    @property
+    def late(self) -> str:
+        """The reason of a failure if no token arrives in time."""
+        return "token_source: returned no token in time" if self._source is not None else "no answer in time"
 
     async def token(self, uri: WebSocketURI, ssl: SSLContext | None) -> str:
         """Return the token for the next login. Request a new one if necessary.
@@ -104,6 +114,11 @@ class Access:
         try:
             given = self._source()
             token = await given if inspect.isawaitable(given) else given
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # the client has given up this attempt
+            raise TokenSourceFailed("token_source: was cancelled") from error
         except Exception as error:
             raise TokenSourceFailed(f"token_source: {type(error).__name__}: {error}") from error
         if not isinstance(token, str) or not token:

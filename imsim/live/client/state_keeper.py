@@ -6,9 +6,9 @@ import asyncio
 import time
 
 from imsim.core.client.saved import Saved
-from imsim.live.device import Device
-from imsim.live.feed import Feed
-from imsim.live.state_file import StateFile
+from imsim.live.client.device import Device
+from imsim.live.client.feed import Feed
+from imsim.live.client.state_file import StateFile
 
 _PAUSE = 1.0  # seconds between two writes, at least
 _SHARE = 0.1  # the share of the time that writing may take

@@ -11,15 +11,16 @@ from typing import Any
 from imsim import wire
 from imsim.core import events, frames
 from imsim.core.attachments import check_attachment, json_fault
+from imsim.core.client.connection import State
 from imsim.core.exceptions import ClientEnded, ClientError, SendError, UsageError
 from imsim.core.model import LONGEST_ID_CLIENT, Code, MessageType, Scene, conversation_id
 from imsim.core.policies import Policies
-from imsim.live import views
-from imsim.live.application import Application
-from imsim.live.device import Device
-from imsim.live.state_file import StateFile
-from imsim.live.state_keeper import StateKeeper
-from imsim.live.views import Message
+from imsim.live.client import views
+from imsim.live.client.application import Application
+from imsim.live.client.device import Device
+from imsim.live.client.state_file import StateFile
+from imsim.live.client.state_keeper import StateKeeper
+from imsim.live.client.views import Message
 
 _CLOSED = "closed"
 _FAILED = 1_000  # the failed sends that are remembered, because a late answer can correct them
@@ -33,13 +34,14 @@ class Session:
         self.user = device.user
         self.application = Application(device.user, queue)
         self.online: set[str] = set()  # the friends who are online
-        self._patience = policies.send_budget
+        self._patience = policies.send_attempts * policies.send_timeout  # of requests; the machine limits the sends
         self._keeper = StateKeeper(state, device, self.application.feed) if state is not None else None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: ClientEnded | None = None
         self._is_closing = False
         self._closed: asyncio.Future[None] | None = None  # done once the client has ended
         self._waiting: dict[tuple[str, str], list[asyncio.Future[Any]]] = {}
+        self._limits: set[asyncio.Timeout] = set()  # of the requests that wait
         self._sends: dict[str, frames.Send] = {}  # the sends without an answer
         self._failed: dict[str, frames.Send] = {}
         self._token_expired = False  # whether the server has refused an expired token in `start`
@@ -50,8 +52,10 @@ class Session:
         """Connect, log in and fetch what the device missed.
 
         Raises: UsageError if the client was started before, or the state file cannot be used; ClientEnded if the server
-        refuses the login; ClientError if the first attempt fails.
+        refuses the login, or the client has ended before; ClientError if the first attempt fails.
         """
+        if self._end is not None:
+            raise _copy(self._end)
         if self._loop is not None:
             raise UsageError(f"{self.user}: a client can be started once only; create another imsim.Client")
         self._loop = asyncio.get_running_loop()
@@ -78,7 +82,7 @@ class Session:
         `failed`: an error of the application is the reason, so it has not handled the message that it took last.
         """
         if self._loop is None:
-            self._end = self._end or self._closed_by_application()
+            self._finish(self._closed_by_application(), at_once=True)
             return
         if self._is_closing:
             return
@@ -136,14 +140,18 @@ class Session:
         self.application.went_on()
         if self._end is not None:
             raise _copy(self._end)
-        if self._loop is None:
-            raise UsageError(f"{self.user}: not started; use `async with imsim.Client(...) as me`, or await me.start()")
+        self.check_started()
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
             running = None
         if running is not self._loop:
             raise UsageError(f"{self.user}: this client belongs to another event loop; create one in each loop")
+
+    def check_started(self) -> None:
+        """Check that the client was started, unless it has ended. Raises: UsageError."""
+        if self._loop is None and self._end is None:
+            raise UsageError(f"{self.user}: not started; use `async with imsim.Client(...) as me`, or await me.start()")
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
@@ -227,7 +235,7 @@ class Session:
         """Make a request to the machine with `action`, and return the event that answers it.
 
         If the action returns False, there is nothing to request; then wait only for a like request that is under way.
-        `what` names the request in errors.
+        `what` names the request in errors. While the client is offline, the request waits, as a send does.
         Raises: ClientError if the server rejects it or does not answer in time; ClientEnded.
         """
         self.check()
@@ -236,13 +244,27 @@ class Session:
             answer.cancel()
             return None
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(None) as limit:
+                self._limits.add(limit)
+                self._limit(limit)
                 event = await answer
         except TimeoutError:
             raise ClientError(f"{what}: no answer within {self._patience:g} s", Code.TIMEOUT, retry=True) from None
+        finally:
+            self._limits.discard(limit)
         if isinstance(event, events.RequestFailed):
             raise ClientError(f"{what}: {event.code}: {event.text}", event.code, retry=event.code.retryable)
         return event
+
+    def _limit(self, limit: asyncio.Timeout) -> None:
+        """Let a request wait for `patience` from now on, or without a limit while the client is not online."""
+        assert self._loop is not None
+        if not limit.expired():
+            limit.reschedule(self._loop.time() + self._patience if self.device.state is State.ONLINE else None)
+
+    def _limit_all(self) -> None:
+        for limit in self._limits:
+            self._limit(limit)
 
     async def set_conversation(self, conversation: str, **changes: Any) -> None:
         """Change settings of a conversation. Raises: as `ask`."""
@@ -288,11 +310,13 @@ class Session:
             self.application.emit("conversation", views.listed(line, self.user))
 
     def _ready(self, event: events.Ready) -> None:
+        self._limit_all()
         self._resolve("start", "", None)
         self.application.emit("connected", event)
 
     def _disconnected(self, event: events.Disconnected) -> None:
         self.online.clear()
+        self._limit_all()
         reason = self.device.connector.failure or (str(event.code) if event.code else "the connection was lost")
         if ("start", "") in self._waiting:
             if event.code == Code.TOKEN_EXPIRED and not self._token_expired:
@@ -346,7 +370,8 @@ class Session:
         if len(self._failed) > _FAILED:
             del self._failed[next(iter(self._failed))]
         what = f"change {(frame.file or {}).get('event')}" if frame.type == MessageType.NOTIFICATION else "message"
-        text = f"{what} to {conversation_id(frame.scene, self.user, frame.to)}: not stored: {event.code}: {event.text}"
+        fate = "perhaps not stored" if event.code is Code.TIMEOUT else "not stored"
+        text = f"{what} to {conversation_id(frame.scene, self.user, frame.to)}: {fate}: {event.code}: {event.text}"
         retry = event.code.retryable or event.code is Code.TIMEOUT
         self._resolve("send", event.id_client, SendError(text, event.code, retry=retry, id_client=event.id_client))
         self.application.emit("failed", SendError(text, event.code, retry=retry, id_client=event.id_client))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from imsim.live.feed import Consumer, Entry, Feed
+from imsim.live.client.feed import Consumer, Entry, Feed
 
 MESSAGES = frozenset({"message"})
 

@@ -7,9 +7,9 @@ from contextlib import suppress
 
 from imsim.core.exceptions import UsageError
 from imsim.core.model import MessageType, Scene, check_name, conversation_id, p2p_members, peer_in
-from imsim.live.handles import Chatroom, Group
-from imsim.live.session import Session
-from imsim.live.views import Conversation, Message, Public
+from imsim.live.client.handles import Chatroom, Group
+from imsim.live.client.session import Session
+from imsim.live.client.views import Conversation, Message, Public
 
 #: A user's name, the id of a conversation, or an object that has a conversation.
 To = str | Conversation | Message | Group | Chatroom
@@ -229,7 +229,10 @@ class Sender(Public):
         Args:
             to: the other user.
         """
-        conversation = self._conversation_id(to)
+        scene, name = self._address(to)
+        if scene != Scene.P2P:
+            raise UsageError(f"to: must be a user, because only p2p conversations have typing (got {scene}:{name})")
+        conversation = conversation_id(scene, self._session.user, name)
         self._session.check()
         machine = self._session.device.machine
         self._session.device.perform(lambda now: machine.typing(conversation, now))

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from imsim.core import events, frames
 from imsim.core.exceptions import UsageError
 from imsim.core.model import Scene, check_name, p2p_id
-from imsim.live.session import Session
-from imsim.live.views import Message, Public
+from imsim.live.client.session import Session
+from imsim.live.client.views import Message, Public
 
 
 class Member(NamedTuple):
@@ -197,6 +197,8 @@ class Group(Public):
             role: `admin` or `member`.
             users: their names.
         """
+        if role not in ("admin", "member"):
+            raise UsageError(f"role: must be admin or member, before the names of the users (got {role!r})")
         return await self._change("role", users, {"role": role})
 
     async def mute(self, *users: str) -> Message:

@@ -25,15 +25,14 @@ class Entry:
 
 
 class Consumer:
-    """A loop of the application over the feed. It takes the entries with one of the `names` for which `wants` is true.
+    """A loop of the application over the feed. It takes the entries with one of the `names`.
 
     `position` is the number of the first entry that the application may still need. While the application handles an
     entry, this is the entry's own number. `dropped` counts the entries that the feed dropped before they were taken.
     """
 
-    def __init__(self, feed: Feed, names: frozenset[str], wants: Callable[[Entry], bool], position: int) -> None:
+    def __init__(self, feed: Feed, names: frozenset[str], position: int) -> None:
         self.names = names
-        self.wants = wants
         self.position = position
         self.dropped = 0
         self.task: asyncio.Task[object] | None = None  # the task that took the latest entry
@@ -43,7 +42,7 @@ class Consumer:
         self._arrived = asyncio.Event()
 
     def takes(self, entry: Entry) -> bool:
-        return entry.name in self.names and self.wants(entry)
+        return entry.name in self.names
 
     def finish(self) -> None:
         """Note that the application has handled the latest entry that it took."""
@@ -140,11 +139,9 @@ class Feed:
         """Return the entries from this number on."""
         return [self[one] for one in range(max(number, self._base), self.end)]
 
-    def consume(
-        self, names: frozenset[str], wants: Callable[[Entry], bool] = lambda entry: True, position: int | None = None
-    ) -> Consumer:
+    def consume(self, names: frozenset[str], position: int | None = None) -> Consumer:
         """Return a new consumer. It begins at the end of the feed, or at an earlier `position`."""
-        consumer = Consumer(self, names, wants, self.end if position is None else max(position, self._base))
+        consumer = Consumer(self, names, self.end if position is None else max(position, self._base))
         self.consumers.append(consumer)
         consumer.skip()
         return consumer

@@ -6,7 +6,7 @@ import jwt
 import pytest
 
 from imsim.core.model import Code
-from imsim.live.access import Access, TokenSourceFailed, _expiry
+from imsim.live.client.access import Access, TokenSourceFailed, _expiry
 
 NO_URI = None
 

@@ -241,7 +241,7 @@ async def test_full_disk_is_reported_once_and_the_client_goes_on(world, tmp_path
             def fail(file: int) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-            patch.setattr("imsim.live.state_file.os.fsync", fail)
+            patch.setattr("imsim.live.client.state_file.os.fsync", fail)
             for text in "ab":
                 await alice.send_text("bob", text)
                 await anext(got)

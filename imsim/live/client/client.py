@@ -1,4 +1,4 @@
-"""The public SDK: `imsim.Client`, one device of a user in an asyncio program or a notebook."""
+"""The class `imsim.Client`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from imsim.core import changes, events, frames
 from imsim.core.exceptions import UsageError
 from imsim.core.model import check_name
 from imsim.core.policies import Policies
-from imsim.live import views
-from imsim.live.access import TokenSource
-from imsim.live.application import EVENTS
-from imsim.live.device import Device
-from imsim.live.feed import Consumer
-from imsim.live.handles import Chatroom, Friends, Group
-from imsim.live.sending import Sender, To, checked, custom_text
-from imsim.live.session import Session
-from imsim.live.state_file import StateFile
-from imsim.live.views import Conversation, Conversations, Message, Public
+from imsim.live.client import views
+from imsim.live.client.access import TokenSource
+from imsim.live.client.application import EVENTS
+from imsim.live.client.device import Device
+from imsim.live.client.feed import Consumer
+from imsim.live.client.handles import Chatroom, Friends, Group
+from imsim.live.client.sending import Sender, To, checked, custom_text
+from imsim.live.client.session import Session
+from imsim.live.client.state_file import StateFile
+from imsim.live.client.views import Conversation, Conversations, Message, Public
 
 _MOST = 2**53 - 1  # a seq beyond every message
 _Function = TypeVar("_Function", bound=Callable[[Any], object])
@@ -102,6 +102,8 @@ class Client(Sender):
         if first_sync is not None:
             _check_count("first_sync", first_sync, 1)
         _check_count("queue", queue, 1)
+        if policies is not None and not isinstance(policies, Policies):
+            raise UsageError(f"policies: must be an imsim.core.policies.Policies (got {type(policies).__name__})")
         policies = replace(policies or Policies(), first_sync=first_sync or 0)
         made = Device(
             url,
@@ -130,7 +132,7 @@ class Client(Sender):
         """Connect, log in and fetch the missed messages, and return this client. `async with` calls it.
 
         Raises:
-            ClientEnded: the server refuses the login.
+            ClientEnded: the server refuses the login, or the client has ended before.
             ClientError: the first attempt fails; the server does not answer, for example.
             UsageError: the client was started before, or the file `state` cannot be used.
         """
@@ -460,6 +462,7 @@ class Messages(Public):
         return self
 
     async def __anext__(self) -> Message:
+        self._session.check_started()
         entry = await self._consumer.take()
         if entry is not None:
             message = entry.item

@@ -43,9 +43,13 @@ class StateFile:
     """The file at `path` with the state of a client of `user`. One client at a time can use it.
 
     The file `<path>.lock` beside it stays empty: a client holds a lock on it while it uses the state.
+
+    Raises: UsageError if `path` is not a path.
     """
 
     def __init__(self, path: str | os.PathLike[str], user: str) -> None:
+        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+            raise UsageError(f"state: must be the path of a file (got {path!r})")
         self.path = Path(path)
         self._user = user
         self._lock: int | None = None

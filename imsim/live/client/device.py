@@ -16,8 +16,8 @@ from imsim.core.client.client import Client
 from imsim.core.client.connection import State
 from imsim.core.model import Code, check_name
 from imsim.core.policies import Policies
-from imsim.live.access import Access, TokenSource
-from imsim.live.connector import Connector
+from imsim.live.client.access import Access, TokenSource
+from imsim.live.client.connector import Connector
 from imsim.live.timer import DeadlineTimer
 
 
@@ -147,6 +147,11 @@ class Device:
         if self.lose(frame):
             return
         if isinstance(frame, frames.LoggedIn):
+            if frame.user != self.user:
+                # A client under another name would address conversations of the wrong user.
+                reason = f"the token belongs to {frame.user}; give a token of {self.user}"
+                self._receive(frames.Refused(Code.BAD_TOKEN, False, reason))
+                return
             self._access.used()
         elif isinstance(frame, frames.Refused) and self._access.refused(frame.code):
             frame = replace(frame, reconnect=True)  # the next attempt gets a new token
