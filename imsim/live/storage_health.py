@@ -42,7 +42,7 @@ class StorageHealth:
         self._probe: Probe | None = None
         self._probed_at = float("-inf")
         self._waiting: list[asyncio.Future[None]] = []
-        self._answered_before = 0  # when storage last made progress
+        self._answered_before = -1  # when storage last made progress; at the first check, it counts as progress
         self._progress_at = 0.0
 
     # --- for the server ---------------------------------------------------------------------------------------------

@@ -123,6 +123,14 @@ def test_storage_that_does_not_answer_is_a_problem_until_it_answers(disk):
     ]
 
 
+def test_storage_is_not_silent_when_a_request_waits_at_the_first_check(disk):
+    disk.store.submit("a request")
+    disk.health.check(16661.0)
+    assert disk.lines() == []
+    disk.health.check(16661.0 + SILENT)
+    assert disk.health.reason == "storage does not answer"
+
+
 async def test_request_for_the_state_waits_for_a_probe(disk, monkeypatch):
     monkeypatch.setattr(storage_health, "ANSWER_WITHIN", 0.01)
     for _ in range(2):  # the probe is recent, but it has no answer
