@@ -2,7 +2,7 @@
 
 A request that fails does not say enough: perhaps storage cannot store this one value. So a failure is followed by a
 probe, a write of some size. If that fails too, storage fails, until a later probe succeeds. Other requests do not count
-as a recovery, because a full disk still answers reads and may have space for a small write.
+as a recovery, because a full disk may have space for a small write.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class StorageHealth:
         self._report(now)
 
     def _report(self, now: float) -> None:
-        text = f"storage fails: {self._reason}; clients that write get `unavailable` until it works again"
+        text = f"storage fails: {self._reason}; clients get `unavailable` until it works again"
         self.failing.begin(text, now, reason=self._reason)
 
     def _work(self, now: float) -> None:

@@ -65,7 +65,7 @@ def test_storage_fails_when_a_request_and_then_the_probe_fail(disk):
     disk.answer(FULL, 1.1)
     assert disk.health.reason == "storage fails: disk is full"
     (line,) = disk.lines()
-    assert line == "storage fails: disk is full; clients that write get `unavailable` until it works again"
+    assert line == "storage fails: disk is full; clients get `unavailable` until it works again"
     assert disk.metrics.storage_failures == 1  # a probe is not a client's request
 
 
