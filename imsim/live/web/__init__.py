@@ -68,7 +68,7 @@ class ChatPage:
         if request.method != "POST":  # a browser sends the header Origin with every POST
             return _error(405, f"{LOGIN_PATH}: the method must be POST (got {request.method})", Allow="POST")
         if self._tokens is None:
-            return _error(401, "enter the key of the server (a program sends it to GET /token)")
+            return _error(401, "enter the key of the server")
         if not _is_from_own_page(request):
             return _error(403, "this login is only for the server's own page, at a loopback address")
         users = parse_qs(query, keep_blank_values=True).get("user", [""])
