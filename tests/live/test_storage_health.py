@@ -108,6 +108,15 @@ def test_full_queue_is_counted_apart(disk):
     assert (disk.metrics.storage_overloads, disk.metrics.storage_failures, disk.store.submitted) == (1, 0, [])
 
 
+def test_probe_that_finds_the_queue_full_does_not_make_storage_fail(disk):
+    disk.health.failed(OpenUser("al"), FULL, 1.0)
+    disk.answer(Failed(OVERLOADED), 1.0)
+    assert (disk.health.reason, disk.lines()) == ("", [])
+    disk.health.check(2.0)  # it is not known yet whether storage fails, so another probe follows
+    disk.answer(FULL, 2.0)
+    assert disk.health.reason == "storage fails: disk is full"
+
+
 def test_storage_that_does_not_answer_is_a_problem_until_it_answers(disk):
     disk.health.check(10.0)
     disk.store.submit("a request")
