@@ -64,6 +64,6 @@ def check_exposed_key(key: str, host: str) -> None:
 def _read(file: str | PathLike[str]) -> str:
     try:
         with disk.errors("read", file, name="key file"):
-            return Path(file).read_text(encoding="utf-8").strip()
+            return Path(file).read_text(encoding="utf-8-sig").strip()  # editors may add a byte order mark
     except UnicodeDecodeError:
         raise UsageError(f"key file {os.fspath(file)}: must be UTF-8 text with the key in one line") from None

@@ -53,6 +53,11 @@ def test_key_file_that_cannot_be_read_is_one_line(tmp_path):
             choose_key(file=tmp_path / file)
 
 
+def test_key_file_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "key").write_text("secret\r\n", encoding="utf-8-sig")
+    assert choose_key(file=tmp_path / "key") == "secret"
+
+
 def test_exposed_server_needs_a_long_key_of_its_own():
     check_exposed_key("k" * SHORTEST, "0.0.0.0")
     with pytest.raises(UsageError, match="host: other computers can reach ::, and the default key 'imsim' is public; "):

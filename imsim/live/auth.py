@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import json
 import math
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qs, urlsplit
@@ -16,7 +17,7 @@ import jwt
 
 from imsim.core.exceptions import BadName
 from imsim.core.model import Code, check_name
-from imsim.keys import check_key
+from imsim.keys import DEFAULT_KEY, check_key
 
 _ALGORITHM = "HS256"
 _HEADER = jwt.encode({}, "x" * 32, _ALGORITHM).partition(".")[0]  # of the tokens that this server issues
@@ -176,25 +177,52 @@ def known_path(target: str) -> str:
     return path if path in _METHODS or path == "/" else "other"
 
 
+def is_loopback_name(host: str) -> bool:
+    """Whether a host is this computer only: `localhost`, or an address such as 127.0.0.1 or ::1."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def host_name(header: str) -> str:
+    """Return the name or address in the value of a header `Host`. Raises: ValueError if there is none."""
+    name = urlsplit(f"//{header}").hostname
+    if not name:
+        raise ValueError("the header Host has no name")
+    return name
+
+
 class HttpEndpoints:
     """The HTTP endpoints of a server.
 
     They are `GET /token?user=alice`, `POST /revoke?user=alice`, `GET /healthz`, `GET /readyz` and `GET /metrics`. The
     first two require the server's key in the header `Authorization: Bearer KEY`.
+
+    With the default key, which every web site knows, these two also require that the header `Host` is a loopback name,
+    or `host`. After a DNS rebinding, a browser sends requests of another site to this server, with that site's name.
     """
 
     def __init__(self, key: str, tokens: Tokens) -> None:
+        self.host = ""  # the name on which the server listens
         self._key = key.encode()
+        self._is_public = key == DEFAULT_KEY
         self._tokens = tokens
 
     def answer(
-        self, method: str, target: str, authorization: str | None, health: Mapping[str, int], now_wall: float
+        self,
+        method: str,
+        target: str,
+        authorization: str | None,
+        health: Mapping[str, int],
+        now_wall: float,
+        hosts: Sequence[str] = (),
     ) -> Answer | Revocation | Operation | None:
         """Return the response to a request for `target` (a path with its query).
 
         Return a Revocation if the server must first revoke tokens, and an Operation if the server itself makes the
         response. Return None for `/`, the path of the WebSocket.
-        `authorization` is the header of that name; `health` is the content of /healthz.
+        `authorization` is the header of that name; `health` is the content of /healthz; `hosts` are the headers `Host`.
         """
         try:
             url = urlsplit(target)
@@ -214,15 +242,19 @@ class HttpEndpoints:
         if url.path in _OPERATIONS:
             return Operation(url.path)
         users = parse_qs(url.query, keep_blank_values=True).get("user", [""])
-        return self._with_key(url.path, users, authorization or "", now_wall)
+        return self._with_key(url.path, users, authorization or "", hosts, now_wall)
 
-    def _with_key(self, path: str, users: list[str], authorization: str, now_wall: float) -> Answer | Revocation:
+    def _with_key(
+        self, path: str, users: list[str], authorization: str, hosts: Sequence[str], now_wall: float
+    ) -> Answer | Revocation:
         scheme, _, key = authorization.partition(" ")
         # HTTP libraries decode header values as Latin-1; this restores the bytes.
         given = key.strip().encode("latin-1", "replace")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._key):
             answer = _error(401, "wrong key; send the header 'Authorization: Bearer KEY' with the key of the server")
             return answer._replace(headers={"WWW-Authenticate": "Bearer"})
+        if self._is_public and not all(map(self._is_own, hosts)):
+            return _error(403, "with the default key, Host must be a loopback name or address; set a key of your own")
         if len(users) > 1:  # a proxy in front of this server may have checked only one of them
             return _error(400, f"user: must be given once (got {len(users)})")
         user = users[0]
@@ -233,6 +265,13 @@ class HttpEndpoints:
         if path == "/revoke":
             return Revocation(user)
         return _json(200, {"token": token, "user": user, "expiresAt": int(expires_at * 1000)})
+
+    def _is_own(self, header: str) -> bool:
+        try:
+            name = host_name(header)
+        except ValueError:
+            return False
+        return is_loopback_name(name) or name == self.host.lower()
 
 
 def _json(status: int, value: dict[str, object]) -> Answer:

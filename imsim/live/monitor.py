@@ -137,9 +137,8 @@ class Monitor:
         """Return the counts that are problems if they grow."""
         metrics = self.metrics
 
-        def refused(*codes: str) -> int:
-            # A code that this version does not have counts 0.
-            return sum(metrics.rejected.get(code, 0) + metrics.disconnects.get(code, 0) for code in codes)
+        def refused(*codes: Code) -> int:
+            return sum(metrics.rejected[code] + metrics.disconnects[code] for code in codes)
 
         def bad_tokens() -> int:
             keys = sum(count for (_, status), count in metrics.http.items() if status == 401)
@@ -160,7 +159,7 @@ class Monitor:
                 "clients no longer get `unavailable`; they got it {count} times in {lasted}",
             ),
             Watched(
-                "busy", lambda: refused("busy"),
+                "busy", lambda: refused(Code.BUSY),
                 "the server is above its capacity: it answered `busy` {count} times in the last second",
                 "the server is no longer above its capacity; it answered `busy` {count} times in {lasted}",
             ),

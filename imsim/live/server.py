@@ -154,6 +154,7 @@ class Server:
             reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
             raise RunError(f"cannot listen on {host}:{port}: {reason}; give an address of this computer") from None
         self._listener = listener
+        self._endpoints.host = host
         self._store.start(self._stored)
         await listener.accept()
         self.monitor.start()
@@ -291,7 +292,8 @@ class Server:
             return page
         authorization = ", ".join(request.headers.get_all("Authorization"))
         health = {"connections": len(self._connections), "shed": self.shed}
-        answer = self._endpoints.answer(request.method, request.path, authorization, health, self._wall())
+        hosts = request.headers.get_all("Host")
+        answer = self._endpoints.answer(request.method, request.path, authorization, health, self._wall(), hosts)
         if isinstance(answer, Revocation):
             return self._revoked(answer)
         if answer is Operation.READY:

@@ -2,7 +2,7 @@
 
 A request that fails does not say enough: perhaps storage cannot store this one value. So a failure is followed by a
 probe, a write of some size. If that fails too, storage fails, until a later probe succeeds. Other requests do not count
-as a recovery, because a full disk still answers reads and may have space for a small write.
+as a recovery, because a full disk may have space for a small write.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class StorageHealth:
         self._probe: Probe | None = None
         self._probed_at = float("-inf")
         self._waiting: list[asyncio.Future[None]] = []
-        self._answered_before = 0  # when storage last made progress
+        self._answered_before = -1  # when storage last made progress; at the first check, it counts as progress
         self._progress_at = 0.0
 
     # --- for the server ---------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class StorageHealth:
         self._report(now)
 
     def _report(self, now: float) -> None:
-        text = f"storage fails: {self._reason}; clients that write get `unavailable` until it works again"
+        text = f"storage fails: {self._reason}; clients get `unavailable` until it works again"
         self.failing.begin(text, now, reason=self._reason)
 
     def _work(self, now: float) -> None:

@@ -353,12 +353,19 @@ def _version() -> str:
 @functools.cache
 def _commit() -> str | None:
     """Return the commit of imsim's checkout, followed by "-dirty" if files have changed; None without a checkout."""
-    root = Path(__file__).parents[2]
+    return commit_of(Path(__file__).parents[2])
+
+
+def commit_of(root: Path) -> str | None:
+    """Return the commit of the checkout at `root`, as `_commit` does. It does not write to the checkout."""
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    # `git describe --dirty` would write the index. If it cannot, for lack of space, it leaves a lock behind.
+    command = ["git", "--no-optional-locks", "-C", str(root), "status", "--porcelain=v2", "--branch", "-uno"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return result.stdout.strip()
+    _, _, commit = result.stdout.partition("# branch.oid ")
+    is_dirty = any(not line.startswith("#") for line in result.stdout.splitlines())
+    return commit.partition("\n")[0] + ("-dirty" if is_dirty else "") or None

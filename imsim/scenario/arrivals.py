@@ -297,7 +297,7 @@ def _intended_in(folder: Path) -> Floats:
 def _lines_of(file: Path) -> list[float] | list[str]:
     """Return the lines of a file: as numbers if all of them are numbers, else as texts."""
     try:
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise ValueError(f"expected a text file with one moment on each line, but {file}: {error}") from None
     try:

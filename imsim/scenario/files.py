@@ -39,7 +39,7 @@ def read(name_or_path: str | PathLike[str]) -> tuple[str, str]:
         return name_or_path, preset_text(name_or_path)
     path = Path(name_or_path)
     try:
-        return path.stem, path.read_text(encoding="utf-8")
+        return path.stem, path.read_text(encoding="utf-8-sig")  # editors may add a byte order mark
     except FileNotFoundError:
         raise _unknown(str(name_or_path), "no such preset or file") from None
     except IsADirectoryError:

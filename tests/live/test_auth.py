@@ -14,6 +14,7 @@ from imsim.core.exceptions import BadName, RunError, UsageError
 from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.live import Device, MemoryStore, Server, SqliteStore, Tokens
+from imsim.live.auth import HttpEndpoints, is_loopback_name
 
 
 def test_token_is_valid_for_its_user_until_it_expires():
@@ -209,6 +210,42 @@ async def test_token_endpoint_issues_tokens_and_refuses_invalid_requests(world, 
             status, body = await asyncio.to_thread(get, w.server.port, path, **right)
             assert status == 400
             assert "user" in body["error"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])
+def test_loopback_addresses(host):
+    assert is_loopback_name(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "10.0.0.1", "localhost.example", "example.com", "128.0.0.1"])
+def test_addresses_that_are_not_loopback(host):
+    assert not is_loopback_name(host)
+
+
+def token_status(hosts, key="imsim", method="GET", path="/token") -> int:
+    endpoints = HttpEndpoints(key, Tokens(key, 60.0))
+    endpoints.host = "Debian"  # a name of this computer that /etc/hosts maps to 127.0.1.1
+    answer = endpoints.answer(method, f"{path}?user=al", f"Bearer {key}", {}, 0.0, hosts)
+    return getattr(answer, "status", 200)  # a Revocation is accepted, too
+
+
+@pytest.mark.parametrize("hosts", [[], ["localhost:8765"], ["127.0.0.1"], ["[::1]:8765"], ["debian:8765"]])
+def test_default_key_is_accepted_for_loopback_names(hosts):
+    assert token_status(hosts) == token_status(hosts, method="POST", path="/revoke") == 200
+
+
+@pytest.mark.parametrize("hosts", [["evil.example:8765"], ["10.0.0.1"], [""], ["["], ["localhost", "evil.example"]])
+def test_default_key_is_refused_after_a_dns_rebinding(hosts):
+    assert token_status(hosts) == token_status(hosts, method="POST", path="/revoke") == 403
+    assert token_status(hosts, key="a key of one's own") == 200  # no other site knows it
+
+
+async def test_server_passes_the_host_to_its_endpoints(world, key, monkeypatch):
+    right = {"Authorization": f"Bearer {key}", "Host": "evil.example"}
+    async with world() as w:
+        monkeypatch.setattr(w.server._endpoints, "_is_public", True)
+        status, body = await asyncio.to_thread(get, w.server.port, "/token?user=alice", **right)
+        assert (status, list(body)) == (403, ["error"])
 
 
 async def test_revoke_endpoint_answers_after_storage_has_confirmed(world, key):

@@ -8,6 +8,8 @@ import logging
 import os
 import re
 import threading
+import time
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import pytest
@@ -104,6 +106,27 @@ def test_full_pipe_does_not_stop_the_server(monkeypatch):
         console._thread.join(5)
     reading.join(5)
     os.close(reader)
+
+
+def test_full_pipe_that_does_not_block_drops_lines_until_somebody_reads():
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    os.set_blocking(reader, False)
+    received = b""
+    with os.fdopen(writer, "w") as stream:
+        console = Console(stream)
+        console.open()
+        LOG.warning("x" * 1_000_000)
+        for _ in range(500):
+            LOG.warning("a later line")
+            time.sleep(0.01)
+            with suppress(BlockingIOError):
+                received = os.read(reader, 1 << 20)
+            if received.endswith(b"a later line\n"):
+                break
+        console.close()
+    os.close(reader)
+    assert received.endswith(b"a later line\n")
 
 
 def test_gone_terminal_does_not_stop_the_server():

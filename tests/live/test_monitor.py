@@ -8,6 +8,7 @@ import json
 import logging
 import socket
 import sqlite3
+import time
 from contextlib import closing
 
 import pytest
@@ -308,6 +309,14 @@ async def test_server_is_ready_between_start_and_stop(world):
     assert json.loads(answer.body) == {"status": "not ready", "reasons": ["the server is shutting down"]}
 
 
+async def test_server_that_shuts_down_during_a_probe_is_not_ready(world, monkeypatch):
+    async with world() as w:
+        shutting_down = iter(["", "the server is shutting down"])
+        monkeypatch.setattr(w.server, "not_serving", lambda: next(shutting_down))
+        answer = await w.server.monitor.ready()
+    assert json.loads(answer.body) == {"status": "not ready", "reasons": ["the server is shutting down"]}
+
+
 async def test_full_disk_is_noticed_and_its_recovery_too_without_a_client_that_writes(world, tmp_path, caplog):
     store = SqliteStore(tmp_path / "x.sqlite")
     async with world(store=store) as w:
@@ -431,6 +440,7 @@ async def test_problems_that_only_clients_notice_are_reported(world, caplog):
             "tls_handshakes": lambda: metrics.opening_failed("handshake"),
             "event_loop_late": lambda: setattr(monitor, "_late", monitor._late + 1),
             "shed": lambda: setattr(metrics, "shed", 1),
+            "busy": lambda: metrics.rejected.update(busy=1),
             "storage_queue_full": lambda: setattr(metrics, "storage_overloads", 1),
         }.items():
             cause()
@@ -468,6 +478,18 @@ async def test_monitor_checks_by_itself_in_real_time(monkeypatch):
     lag = server.monitor.metrics.loop_lag
     lag.sort()
     assert sum(lag.counts) > 0
+
+
+async def test_late_event_loop_is_counted(monkeypatch):
+    monkeypatch.setattr("imsim.live.monitor.TICK", 0.001)
+    monkeypatch.setattr("imsim.live.monitor.LAG", 0.02)
+    server = Server(Policies(), MemoryStore(), key="k")
+    await server.start()
+    before = server.monitor._late
+    time.sleep(0.05)  # the event loop cannot run
+    while server.monitor._late == before:
+        await asyncio.sleep(0.001)
+    await server.stop()
 
 
 def test_probe_that_fails_leaves_the_data_alone(tmp_path):

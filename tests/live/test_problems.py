@@ -72,8 +72,11 @@ def test_few_occurrences_of_what_one_client_can_cause_are_not_a_problem(lines):
         count += 9
         counted.check(float(now), 1.0)
     assert lines() == []
+    count += 19
+    counted.check(21.0, 2.0)  # fewer than 10 a second
+    assert lines() == []
     count += 10
-    counted.check(20.0, 1.0)
+    counted.check(22.0, 1.0)
     assert lines() == [("tokens_began", "many: 10")]
 
 

@@ -65,7 +65,7 @@ def test_storage_fails_when_a_request_and_then_the_probe_fail(disk):
     disk.answer(FULL, 1.1)
     assert disk.health.reason == "storage fails: disk is full"
     (line,) = disk.lines()
-    assert line == "storage fails: disk is full; clients that write get `unavailable` until it works again"
+    assert line == "storage fails: disk is full; clients get `unavailable` until it works again"
     assert disk.metrics.storage_failures == 1  # a probe is not a client's request
 
 
@@ -108,6 +108,15 @@ def test_full_queue_is_counted_apart(disk):
     assert (disk.metrics.storage_overloads, disk.metrics.storage_failures, disk.store.submitted) == (1, 0, [])
 
 
+def test_probe_that_finds_the_queue_full_does_not_make_storage_fail(disk):
+    disk.health.failed(OpenUser("al"), FULL, 1.0)
+    disk.answer(Failed(OVERLOADED), 1.0)
+    assert (disk.health.reason, disk.lines()) == ("", [])
+    disk.health.check(2.0)  # it is not known yet whether storage fails, so another probe follows
+    disk.answer(FULL, 2.0)
+    assert disk.health.reason == "storage fails: disk is full"
+
+
 def test_storage_that_does_not_answer_is_a_problem_until_it_answers(disk):
     disk.health.check(10.0)
     disk.store.submit("a request")
@@ -121,6 +130,14 @@ def test_storage_that_does_not_answer_is_a_problem_until_it_answers(disk):
         f"storage has not answered for {SILENT:.0f} s; 1 requests wait",
         f"storage answers again after {10.0 - SILENT:.1f} s",
     ]
+
+
+def test_storage_is_not_silent_when_a_request_waits_at_the_first_check(disk):
+    disk.store.submit("a request")
+    disk.health.check(16661.0)
+    assert disk.lines() == []
+    disk.health.check(16661.0 + SILENT)
+    assert disk.health.reason == "storage does not answer"
 
 
 async def test_request_for_the_state_waits_for_a_probe(disk, monkeypatch):

@@ -23,7 +23,7 @@ from websockets.http11 import Request
 import imsim
 from imsim.core.policies import Policies
 from imsim.live import MemoryStore, Server, SqliteStore, Tokens
-from imsim.live.web import ChatPage, is_loopback_name
+from imsim.live.web import ChatPage
 
 WEB = Path(__file__).parents[2] / "imsim" / "live" / "web"
 KEY = "a key of the tests ü"
@@ -127,16 +127,6 @@ def test_login_without_a_key_refuses_other_sites(tokens, headers):
 def test_login_without_a_key_refuses_a_get(tokens):
     # A browser sends no Origin with a GET of the same site, and a link or an image is a GET.
     assert ask(ChatPage(tokens), "/web/token?user=alice").status == 405
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])
-def test_loopback_addresses(host):
-    assert is_loopback_name(host)
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "10.0.0.1", "localhost.example", "example.com", "128.0.0.1"])
-def test_addresses_that_are_not_loopback(host):
-    assert not is_loopback_name(host)
 
 
 async def test_server_has_no_page_unless_asked(world):
@@ -394,10 +384,10 @@ async def test_page_fetches_older_messages_on_demand_and_asks_for_the_key():
         alice = await tabs.open(server)
         await alice.locator("[name=user]").fill("alice")
         await alice.keyboard.press("Enter")
-        await see(alice, "#login-error", "enter the key of the server (a program sends it to GET /token)")
+        await see(alice, "#login-error", "enter the key of the server")
         await alice.locator("[name=key]").fill("wrong")
         await alice.keyboard.press("Enter")
-        await alice.locator("#login-error", has_text="wrong key").wait_for()
+        await alice.locator("#login-error", has_text=re.compile("^wrong key$")).wait_for()
         await alice.locator("[name=key]").fill(KEY)
         await alice.keyboard.press("Enter")
         await is_online(alice)

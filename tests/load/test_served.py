@@ -41,3 +41,10 @@ def test_server_that_cannot_start_reports_the_reason(tmp_path):
         imsim.serve("office", port=taken.getsockname()[1])
     with pytest.raises(imsim.UsageError, match="did not start"):
         imsim.serve("office", db=tmp_path)
+
+
+def test_log_of_the_server_reaches_the_process_that_started_it(caplog):
+    with imsim.serve("office", host="0.0.0.0", key="k" * 16) as server:
+        pass
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "imsim.serve"]
+    assert f"WARNING other computers can reach 0.0.0.0, port {server.url.rpartition(':')[2]}" in line

@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 from datetime import UTC, datetime, timedelta, timezone
 
 import pandas as pd
@@ -8,6 +10,7 @@ import pytest
 
 from imsim.core.exceptions import RunError, UsageError
 from imsim.results import DELIVERIES, MESSAGES, Recorder, RunData, assemble, digest
+from imsim.results.run import commit_of
 from imsim.scenario import Scenario
 
 
@@ -59,6 +62,27 @@ def test_manifest_describes_origin_of_rows(tables, scenario):
         "scenario_values": scenario.model_dump(mode="json"),
         "url": "ws://x",
     }
+
+
+def test_commit_of_a_checkout_is_read_without_writing_to_it(tmp_path):
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *args]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert commit_of(tmp_path) is None
+    git("init")
+    file = tmp_path / "a.txt"
+    file.write_text("one")
+    git("add", "a.txt")
+    git("commit", "-m", "one")
+    commit = git("rev-parse", "HEAD")
+    os.utime(file, (0, 0))  # so that git would refresh its index
+    (tmp_path / "untracked.txt").touch()
+    index = (tmp_path / ".git" / "index").read_bytes()
+    assert commit_of(tmp_path) == commit
+    assert (tmp_path / ".git" / "index").read_bytes() == index
+    file.write_text("two")
+    assert commit_of(tmp_path) == f"{commit}-dirty"
 
 
 def test_make_refuses_invalid_arguments(tables, scenario):

@@ -378,6 +378,11 @@ def test_error_about_unknown_preset_suggests_one() -> None:
         Scenario.preset_text("hotgroup")
 
 
+def test_file_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "bom.toml").write_text("seed = 5", encoding="utf-8-sig")
+    assert Scenario.load(tmp_path / "bom.toml").seed == 5
+
+
 def test_files_that_are_not_scenarios_are_refused(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

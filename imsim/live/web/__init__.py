@@ -6,7 +6,6 @@ the client of the protocol, without a DOM, and `page.js` is the user interface.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from importlib.resources import files
 from urllib.parse import parse_qs, urlsplit
@@ -14,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from websockets.http11 import Request
 
 from imsim.core.exceptions import BadName
-from imsim.live.auth import Answer, Tokens
+from imsim.live.auth import Answer, Tokens, host_name, is_loopback_name
 
 LOGIN_PATH = "/web/token"  # the login without a key
 
@@ -37,14 +36,6 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-def is_loopback_name(host: str) -> bool:
-    """Whether a host is this computer only: `localhost`, or an address such as 127.0.0.1 or ::1."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 class ChatPage:
@@ -77,7 +68,7 @@ class ChatPage:
         if request.method != "POST":  # a browser sends the header Origin with every POST
             return _error(405, f"{LOGIN_PATH}: the method must be POST (got {request.method})", Allow="POST")
         if self._tokens is None:
-            return _error(401, "enter the key of the server (a program sends it to GET /token)")
+            return _error(401, "enter the key of the server")
         if not _is_from_own_page(request):
             return _error(403, "this login is only for the server's own page, at a loopback address")
         users = parse_qs(query, keep_blank_values=True).get("user", [""])
@@ -99,7 +90,7 @@ def _is_from_own_page(request: Request) -> bool:
     origins = request.headers.get_all("Origin")
     sites = request.headers.get_all("Sec-Fetch-Site")
     try:
-        names = [urlsplit(f"//{host}").hostname or "" for host in hosts]
+        names = [host_name(host) for host in hosts]
         is_own = all(urlsplit(origin).netloc == host for origin in origins for host in hosts)
     except ValueError:
         return False

@@ -13,10 +13,10 @@ let client, key, current, timer; // `current` is the id of the open conversation
 async function getToken(user) {
   const headers = {Authorization: `Bearer ${String.fromCharCode(...new TextEncoder().encode(key))}`}, method = "POST";
   const response = await fetch(`${key ? "" : "/web"}/token?${new URLSearchParams({user})}`, key ? {headers} : {method});
-  const {token, error} = await response.json();
+  const {token, error} = await response.json(), isWrong = key && response.status === 401;
   $("key").hidden &&= response.status !== 401; // the server wants its key
   if (token) return token;
-  throw Object.assign(new Error(error), {isFinal: response.status < 500});
+  throw Object.assign(new Error(isWrong ? "wrong key" : error), {isFinal: response.status < 500});
 }
 function logIn(user) {
   const url = location.origin.replace("http", "ws"), device = `web-${randomId()}`;

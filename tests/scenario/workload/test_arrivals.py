@@ -163,7 +163,7 @@ def test_moments_of_a_run_or_a_file_are_replayed(tmp_path) -> None:
     assert from_run == OFFICE.replace({"workload.arrivals": {"kind": "replay", "file": str(tmp_path / "log.txt")}})
     assert from_run == OFFICE.replace({"workload.arrivals": pd.Series(intended) / 1e9})
     assert from_run == OFFICE.replace({"workload.arrivals": (intended / 1e9).tolist()})
-    (tmp_path / "log.txt").write_text("\n".join(f"2026-02-03T04:05:{ns / 1e9:09.6f}Z" for ns in intended))
+    (tmp_path / "log.txt").write_text("\n".join(f"2026-02-03T04:05:{ns / 1e9:09.6f}Z" for ns in intended), "utf-8-sig")
     assert from_run == OFFICE.replace({"workload.arrivals": {"kind": "replay", "file": str(tmp_path / "log.txt")}})
     # The scenario is complete without the files.
     assert Scenario.from_toml(from_run.to_toml(), name="office") == from_run
