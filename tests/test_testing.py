@@ -92,7 +92,7 @@ def test_lose_drops_frames_of_both_directions():
 
 
 def test_advance_handles_every_deadline_on_the_way():
-    pair = Pair(Policies(send_timeout=1.0, send_attempts=100))
+    pair = Pair(Policies(send_timeout=1.0, send_backoff=1.0, send_attempts=100))
     alice = pair.client("alice")
     alice.start()
     alice.lose = lambda frame: frame.op == "send"

@@ -26,7 +26,6 @@ _LOOPBACK = {"network.client": {"latency": "50us"}, "network.backend": {"latency
 
 @click.command(
     epilog=examples(
-        "imsim serve office",
         "imsim serve --web",
         "imsim serve office --port 9000 --db messages.sqlite --set policies.ack=after_receive",
     )
