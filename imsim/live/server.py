@@ -547,7 +547,11 @@ class _Connection(WebSocket):
         if not self.id:
             head, separator, rest = self._unread.partition(b"\r\n\r\n")
             self._unread = head + separator
-        self.read(MESSAGE_WORK)
+        if not self.id and self.open_at_once(self._unread):
+            self.forget_unread()
+            self._opened()
+        else:
+            self.read(MESSAGE_WORK)
         if rest and not self._is_deaf and not self.protocol.eof_sent:
             self.keep_unread(rest)
             self._server.admission.submit(self, is_open=self.id > 0)
@@ -608,6 +612,10 @@ class _Connection(WebSocket):
 
     # --- events -----------------------------------------------------------------------------------------------------
 
+    def _opened(self) -> None:
+        self._handshake_timer.cancel()
+        self.id = self._server.opened(self)
+
     def on_request(self, request: Request) -> None:
         self._handshake_timer.cancel()
         if self.protocol.parser_exc is not None:
@@ -622,7 +630,7 @@ class _Connection(WebSocket):
             self.respond(self.protocol.accept(request))  # type: ignore[union-attr]
             request.headers.clear()  # the library keeps the request as long as the connection lasts
             if self.is_open:
-                self.id = self._server.opened(self)
+                self._opened()
 
     async def _answer_later(self, request: Request, answer: Coroutine[None, None, Answer]) -> None:
         try:
