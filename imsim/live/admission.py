@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
 from typing import Protocol
 
-from imsim.live.turn import PAUSE, TurnBudget
+from imsim.live.turn import PAUSE, TurnBudget, never
 
 PER_TURN = 4  # HTTP requests, handshakes and logins that the server handles in one turn of the event loop
 _BACKLOG = 32  # newcomers that wait, beyond which the server should not open more connections
@@ -23,7 +24,7 @@ class Admission:
     """The queue of newcomers whose data waits to be handled.
 
     It serves at most `per_turn` newcomers in one turn of the event loop. So a crowd of them does not delay the clients
-    that are logged in.
+    that are logged in. While `is_quiet()` is true, it serves more of them.
 
     After a crash, more clients may connect than the server can serve before they give up. So the queue serves the
     latest arrival first: the earliest are the next to give up, and if the server always served them, each client would
@@ -31,10 +32,10 @@ class Admission:
     keeps a place for a handshake or another HTTP request.
     """
 
-    def __init__(self, per_turn: int = PER_TURN) -> None:
+    def __init__(self, per_turn: int = PER_TURN, is_quiet: Callable[[], bool] = never) -> None:
         self._logins: dict[Newcomer, None] = {}  # in the order of arrival
         self._requests: dict[Newcomer, None] = {}
-        self._turn = TurnBudget(per_turn, self._serve_waiting, PAUSE)
+        self._turn = TurnBudget(per_turn, self._serve_waiting, PAUSE, is_quiet)
 
     def __len__(self) -> int:
         return len(self._logins) + len(self._requests)

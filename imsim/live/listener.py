@@ -12,7 +12,7 @@ from ssl import SSLContext
 from typing import Any
 
 from imsim.live.admission import has_hung_up
-from imsim.live.turn import PAUSE, TurnBudget
+from imsim.live.turn import PAUSE, TurnBudget, never
 
 BACKLOG = 4096  # connections that may wait to be accepted: after a crash, all clients reconnect at the same time
 ACCEPTED_PER_TURN = 16
@@ -44,6 +44,7 @@ class Listener:
     An accepted socket costs little until it is opened, that is, until it gets a transport and a protocol. While
     `is_behind()` is true, accepted sockets wait. The latest is opened first. A socket whose client has given up, or
     that has waited for `timeout` seconds, is closed without further work. `timeout` also limits the handshake of TLS.
+    While `is_quiet()` is true, it opens more sockets in one turn.
 
     If the process has no file descriptor left, the listener closes the oldest accepted sockets. If none waits, it calls
     `make_room`, which may end connections and returns whether it has. `failed` receives each step that failed: "accept"
@@ -57,6 +58,7 @@ class Listener:
         timeout: float,
         ssl: SSLContext | None = None,
         is_behind: Callable[[], bool] = lambda: False,
+        is_quiet: Callable[[], bool] = never,
         make_room: Callable[[], bool] = lambda: False,
         failed: Callable[[str], None] = lambda step: None,
     ) -> None:
@@ -71,7 +73,7 @@ class Listener:
         self._servers: list[asyncio.Server] = []  # only in an event loop that cannot watch a socket
         self._accepted: deque[tuple[socket.socket, float]] = deque()  # not opened, with the time, the oldest first
         self._opening: set[asyncio.Task[object]] = set()
-        self._turn = TurnBudget(OPENED_PER_TURN_TLS if ssl else OPENED_PER_TURN, self._open_some, PAUSE)
+        self._turn = TurnBudget(OPENED_PER_TURN_TLS if ssl else OPENED_PER_TURN, self._open_some, PAUSE, is_quiet)
         self._retry: asyncio.TimerHandle | None = None  # of a pause
 
     @property

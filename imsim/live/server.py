@@ -41,7 +41,7 @@ from imsim.live.metrics import NOTED, Metrics
 from imsim.live.monitor import Monitor
 from imsim.live.stores import Probe, Store
 from imsim.live.timer import DeadlineTimer
-from imsim.live.turn import TurnClock
+from imsim.live.turn import Quiet, TurnClock
 from imsim.live.web import ChatPage
 from imsim.live.websocket import CLOSE_TIMEOUT, MESSAGE_WORK, Flushes, WebSocket, text_frame
 
@@ -95,10 +95,11 @@ class Server:
         self._connections: dict[int, _Connection] = {}  # open WebSockets, by the machine's number of the connection
         self._transports: set[_Connection] = set()  # all connections, also those that are not WebSockets (yet)
         self._newcomers: dict[_Connection, None] = {}  # those that are not logged in, the oldest first
-        self.admission = Admission(policies.logins)
         self.monitor = Monitor(self, store, clock)
         self._metrics = self.monitor.metrics
         self._received = self._metrics.received
+        self._is_quiet = Quiet(lambda: self._received[frames.Send.op])  # users wait for the answers to these
+        self.admission = Admission(policies.logins, self._is_quiet)
         self._port = _Port(self._connections, store, TurnClock(clock), self._metrics, on_event)
         self.machine = Machine(self._port, policies, epoch=wall() - clock(), reports_all=on_event is not None)
         self._metrics.count(self.machine)
@@ -137,6 +138,7 @@ class Server:
             timeout=self.login_timeout,
             ssl=self._ssl,
             is_behind=lambda: self.admission.is_behind,
+            is_quiet=self._is_quiet,
             make_room=self._make_room,
             failed=self._metrics.opening_failed,
         )
@@ -547,7 +549,11 @@ class _Connection(WebSocket):
         if not self.id:
             head, separator, rest = self._unread.partition(b"\r\n\r\n")
             self._unread = head + separator
-        self.read(MESSAGE_WORK)
+        if not self.id and self.open_at_once(self._unread):
+            self.forget_unread()
+            self._opened()
+        else:
+            self.read(MESSAGE_WORK)
         if rest and not self._is_deaf and not self.protocol.eof_sent:
             self.keep_unread(rest)
             self._server.admission.submit(self, is_open=self.id > 0)
@@ -608,6 +614,10 @@ class _Connection(WebSocket):
 
     # --- events -----------------------------------------------------------------------------------------------------
 
+    def _opened(self) -> None:
+        self._handshake_timer.cancel()
+        self.id = self._server.opened(self)
+
     def on_request(self, request: Request) -> None:
         self._handshake_timer.cancel()
         if self.protocol.parser_exc is not None:
@@ -622,7 +632,7 @@ class _Connection(WebSocket):
             self.respond(self.protocol.accept(request))  # type: ignore[union-attr]
             request.headers.clear()  # the library keeps the request as long as the connection lasts
             if self.is_open:
-                self.id = self._server.opened(self)
+                self._opened()
 
     async def _answer_later(self, request: Request, answer: Coroutine[None, None, Answer]) -> None:
         try:

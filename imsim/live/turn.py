@@ -10,6 +10,9 @@ from collections.abc import Callable
 # wait for milliseconds, many times in a commit.
 PAUSE = 0.001
 
+QUIET_AFTER = 1.0  # seconds
+QUIET_SHARES = 8  # the work of a turn if the loop is quiet, in shares: a few milliseconds
+
 
 class TurnClock:
     """A clock that measures for how long the present turn of the event loop has handled what it read.
@@ -35,15 +38,45 @@ class TurnClock:
         self._is_running = False
 
 
+class Quiet:
+    """Tells whether the event loop is quiet: whether nothing has happened lately that other work must not delay.
+
+    `count` returns how often it has happened. The calls themselves look at it, so after a long time without a call the
+    answer can be False although it is quiet.
+    """
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+        self._last = 0
+        self._changed_at = float("-inf")
+
+    def __call__(self) -> bool:
+        now, count = asyncio.get_running_loop().time(), self._count()
+        if count != self._last:
+            self._last, self._changed_at = count, now
+        return now - self._changed_at >= QUIET_AFTER
+
+
+def never() -> bool:
+    """Return False: the `is_quiet` of a loop whose other work is always in a hurry."""
+    return False
+
+
 class TurnBudget:
     """The budget of one turn of the event loop, in units of work.
 
     The caller takes a unit before it does the work. If none is left, the work must wait. The next turn follows after
     `pause` seconds. Then the budget is `size` again, and `resume` is called, which should do the work that waited.
+
+    While `is_quiet()` is true, the budget is QUIET_SHARES times as large: each turn has a cost of its own, and so has
+    each commit to storage.
     """
 
-    def __init__(self, size: int, resume: Callable[[], None], pause: float = 0.0) -> None:
+    def __init__(
+        self, size: int, resume: Callable[[], None], pause: float = 0.0, is_quiet: Callable[[], bool] = never
+    ) -> None:
         self._size = size
+        self._is_quiet = is_quiet
         self._resume = resume
         self._pause = pause
         self._left = size
@@ -69,5 +102,5 @@ class TurnBudget:
 
     def _begin_turn(self) -> None:
         self._is_scheduled = False
-        self._left = self._size
+        self._left = self._size * QUIET_SHARES if self._is_quiet() else self._size
         self._resume()

@@ -1,8 +1,8 @@
 """One end of a WebSocket connection: websockets' Sans-I/O protocol between an asyncio transport and its owner.
 
 A server reads whole text frames and writes its own text frames without the library, because nearly all frames are of
-this kind and the library takes four times as long. The library handles all the rest: the handshakes, control frames,
-fragments, and errors.
+this kind and the library takes four times as long. It also answers the usual handshake. The library handles all the
+rest: other HTTP requests, control frames, fragments, and errors.
 
 Server and client share it. It collects outgoing data and writes it once per loop iteration, reassembles fragmented
 messages, and answers pings. It also limits the time of the closing handshake, and the bytes that wait for a peer that
@@ -15,7 +15,9 @@ sends thousands of tiny frames at once delays the other connections by one share
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+import time
 from typing import cast
 
 from websockets.client import ClientProtocol
@@ -31,6 +33,7 @@ except ImportError:  # websockets without its C extension
     from websockets.utils import apply_mask
 
 from imsim.core.model import Code
+from imsim.live.handshake import answer_to_usual
 from imsim.live.log import LOGGER
 from imsim.live.turn import PAUSE
 
@@ -234,6 +237,28 @@ class WebSocket(asyncio.BufferedProtocol):
         """Answer the HTTP request. Any status except 101 ends the connection."""
         cast(ServerProtocol, self.protocol).send_response(response)
         self._collect()
+
+    def open_at_once(self, head: bytes) -> bool:
+        """Answer the HTTP request if it is a usual handshake. Return whether it was; otherwise, nothing has changed.
+
+        `head` is the first that the peer has sent, and the library has not got it. Afterwards the protocol is in the
+        state in which the library would have left it.
+        """
+        protocol = self.protocol
+        is_first = self._left == _HEAD and protocol.state is State.CONNECTING
+        if not is_first or protocol.logger.isEnabledFor(logging.INFO):  # the library logs at this level
+            return False
+        answer = answer_to_usual(head, time.time())
+        if answer is None:
+            return False
+        cast(ServerProtocol, protocol).accept_called = True
+        protocol.state = State.OPEN
+        protocol.parser = protocol.parse()
+        next(protocol.parser)
+        self._left = 0
+        self._out.append(answer)
+        self._schedule()
+        return True
 
     def request(self) -> None:
         """Begin the opening handshake."""

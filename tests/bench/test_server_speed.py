@@ -66,8 +66,8 @@ class Served:
 
     def cpu(self) -> float:
         """Return the CPU seconds of all threads of the process so far."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        threads = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
+        return sum(int(file.read_text().split()[0]) for file in threads) / 1e9
 
     def memory(self) -> float:
         """Return the resident memory in KiB."""

@@ -13,7 +13,7 @@ from imsim.core import storage
 from imsim.live import SqliteStore
 from imsim.live.admission import Admission, has_hung_up
 from imsim.live.listener import ACCEPTED_PER_TURN, OPENED_PER_TURN, Listener, resolve
-from imsim.live.turn import TurnBudget, TurnClock
+from imsim.live.turn import QUIET_AFTER, QUIET_SHARES, Quiet, TurnBudget, TurnClock
 
 
 async def turns(count: int) -> None:
@@ -49,6 +49,32 @@ async def test_budget_is_full_again_in_the_next_turn():
     assert budget.take()
     await turns(3)
     assert resumed == [1, 1]  # once for each turn with work
+
+
+async def test_budget_is_larger_while_the_loop_is_quiet():
+    is_quiet = [True]
+    budget = TurnBudget(2, lambda: None, is_quiet=lambda: is_quiet[0])
+    counts = []
+    for _ in range(2):
+        budget.take()
+        await turns(1)
+        counts.append(sum(budget.take() for _ in range(100)))
+        is_quiet[0] = False
+        await turns(1)
+    assert counts == [2 * QUIET_SHARES, 2]
+
+
+async def test_loop_is_quiet_after_a_second_without_work_that_must_not_wait(monkeypatch):
+    now, count = [100.0], [0]
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now[0])
+    is_quiet = Quiet(lambda: count[0])
+    assert is_quiet()
+    count[0] = 1
+    assert not is_quiet()
+    now[0] += 0.9 * QUIET_AFTER
+    assert not is_quiet()
+    now[0] += 0.2 * QUIET_AFTER
+    assert is_quiet()
 
 
 async def test_clock_measures_from_the_first_call_in_a_turn():

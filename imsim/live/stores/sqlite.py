@@ -21,7 +21,7 @@ _Batch = tuple[_Deliver | None, list[Request]]
 OVERLOADED = "storage is overloaded"  # the text of the result Failed if the queue is full
 
 _LARGEST_COMMIT = 1_000  # requests; it limits how long an answer waits for its commit
-_LONGEST_TAIL = 500  # messages that wait until they are moved to their conversations while no request waits
+_LONGEST_TAIL = 1_500  # messages that wait until they are moved to their conversations while no request waits
 _ANSWERS_PER_TURN = 32  # delivered at least in one iteration of the event loop: see `_deliver_some`
 
 
