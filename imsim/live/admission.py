@@ -9,6 +9,7 @@ from typing import Protocol
 from imsim.live.turn import PAUSE, TurnBudget, never
 
 PER_TURN = 4  # HTTP requests, handshakes and logins that the server handles in one turn of the event loop
+QUIET_SHARES = 8  # the work of a turn while no user sends, in shares of PER_TURN: a few milliseconds
 _BACKLOG = 32  # newcomers that wait, beyond which the server should not open more connections
 
 
@@ -35,7 +36,7 @@ class Admission:
     def __init__(self, per_turn: int = PER_TURN, is_quiet: Callable[[], bool] = never) -> None:
         self._logins: dict[Newcomer, None] = {}  # in the order of arrival
         self._requests: dict[Newcomer, None] = {}
-        self._turn = TurnBudget(per_turn, self._serve_waiting, PAUSE, is_quiet)
+        self._turn = TurnBudget(per_turn, self._serve_waiting, PAUSE, is_quiet, QUIET_SHARES * per_turn)
 
     def __len__(self) -> int:
         return len(self._logins) + len(self._requests)

@@ -15,9 +15,11 @@ from imsim.live.admission import has_hung_up
 from imsim.live.turn import PAUSE, TurnBudget, never
 
 BACKLOG = 4096  # connections that may wait to be accepted: after a crash, all clients reconnect at the same time
-ACCEPTED_PER_TURN = 16
-OPENED_PER_TURN = 4
-OPENED_PER_TURN_TLS = 2  # the handshake of TLS costs more than the rest of a connection's opening
+ACCEPTED_PER_TURN = 4
+OPENED_PER_TURN = 1  # more would delay the messages of users noticeably
+ACCEPTED_IF_QUIET = 64
+OPENED_IF_QUIET = 32
+OPENED_IF_QUIET_TLS = 16  # the handshake of TLS costs more than the rest of a connection's opening
 _RETRY_AFTER = 1.0  # seconds without accepting if the process has no file descriptor left
 _CLOSED_FOR_ROOM = 16  # accepted sockets that are closed then
 
@@ -44,7 +46,7 @@ class Listener:
     An accepted socket costs little until it is opened, that is, until it gets a transport and a protocol. While
     `is_behind()` is true, accepted sockets wait. The latest is opened first. A socket whose client has given up, or
     that has waited for `timeout` seconds, is closed without further work. `timeout` also limits the handshake of TLS.
-    While `is_quiet()` is true, it opens more sockets in one turn.
+    While `is_quiet()` is true, it accepts and opens more sockets in one turn.
 
     If the process has no file descriptor left, the listener closes the oldest accepted sockets. If none waits, it calls
     `make_room`, which may end connections and returns whether it has. `failed` receives each step that failed: "accept"
@@ -67,13 +69,16 @@ class Listener:
         self._timeout = timeout
         self._ssl = ssl
         self._is_behind = is_behind
+        self._is_quiet = is_quiet
         self._make_room = make_room
         self._failed = failed
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []  # only in an event loop that cannot watch a socket
         self._accepted: deque[tuple[socket.socket, float]] = deque()  # not opened, with the time, the oldest first
         self._opening: set[asyncio.Task[object]] = set()
-        self._turn = TurnBudget(OPENED_PER_TURN_TLS if ssl else OPENED_PER_TURN, self._open_some, PAUSE, is_quiet)
+        self._turn = TurnBudget(
+            OPENED_PER_TURN, self._open_some, PAUSE, is_quiet, OPENED_IF_QUIET_TLS if ssl else OPENED_IF_QUIET
+        )
         self._retry: asyncio.TimerHandle | None = None  # of a pause
 
     @property
@@ -128,7 +133,7 @@ class Listener:
 
     def _accept(self, listening: socket.socket) -> None:
         now = asyncio.get_running_loop().time()
-        for _ in range(ACCEPTED_PER_TURN):
+        for _ in range(ACCEPTED_IF_QUIET if self._is_quiet() else ACCEPTED_PER_TURN):
             try:
                 accepted, _ = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

@@ -11,7 +11,6 @@ from collections.abc import Callable
 PAUSE = 0.001
 
 QUIET_AFTER = 1.0  # seconds
-QUIET_SHARES = 8  # the work of a turn if the loop is quiet, in shares: a few milliseconds
 
 
 class TurnClock:
@@ -68,14 +67,20 @@ class TurnBudget:
     The caller takes a unit before it does the work. If none is left, the work must wait. The next turn follows after
     `pause` seconds. Then the budget is `size` again, and `resume` is called, which should do the work that waited.
 
-    While `is_quiet()` is true, the budget is QUIET_SHARES times as large: each turn has a cost of its own, and so has
-    each commit to storage.
+    While `is_quiet()` is true, the budget is `size_if_quiet`, which can be larger: each turn has a cost of its own, and
+    so has each commit to storage.
     """
 
     def __init__(
-        self, size: int, resume: Callable[[], None], pause: float = 0.0, is_quiet: Callable[[], bool] = never
+        self,
+        size: int,
+        resume: Callable[[], None],
+        pause: float = 0.0,
+        is_quiet: Callable[[], bool] = never,
+        size_if_quiet: int = 0,
     ) -> None:
         self._size = size
+        self._size_if_quiet = size_if_quiet
         self._is_quiet = is_quiet
         self._resume = resume
         self._pause = pause
@@ -102,5 +107,5 @@ class TurnBudget:
 
     def _begin_turn(self) -> None:
         self._is_scheduled = False
-        self._left = self._size * QUIET_SHARES if self._is_quiet() else self._size
+        self._left = self._size_if_quiet if self._is_quiet() else self._size
         self._resume()

@@ -13,7 +13,7 @@ from imsim.core import storage
 from imsim.live import SqliteStore
 from imsim.live.admission import Admission, has_hung_up
 from imsim.live.listener import ACCEPTED_PER_TURN, OPENED_PER_TURN, Listener, resolve
-from imsim.live.turn import QUIET_AFTER, QUIET_SHARES, Quiet, TurnBudget, TurnClock
+from imsim.live.turn import QUIET_AFTER, Quiet, TurnBudget, TurnClock
 
 
 async def turns(count: int) -> None:
@@ -53,7 +53,7 @@ async def test_budget_is_full_again_in_the_next_turn():
 
 async def test_budget_is_larger_while_the_loop_is_quiet():
     is_quiet = [True]
-    budget = TurnBudget(2, lambda: None, is_quiet=lambda: is_quiet[0])
+    budget = TurnBudget(2, lambda: None, is_quiet=lambda: is_quiet[0], size_if_quiet=5)
     counts = []
     for _ in range(2):
         budget.take()
@@ -61,7 +61,7 @@ async def test_budget_is_larger_while_the_loop_is_quiet():
         counts.append(sum(budget.take() for _ in range(100)))
         is_quiet[0] = False
         await turns(1)
-    assert counts == [2 * QUIET_SHARES, 2]
+    assert counts == [5, 2]
 
 
 async def test_loop_is_quiet_after_a_second_without_work_that_must_not_wait(monkeypatch):
