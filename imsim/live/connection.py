@@ -201,6 +201,7 @@ class Connection(WebSocket):
             self._is_deaf = True
             self._answering = asyncio.get_running_loop().create_task(self._answer_later(request, answer))
         else:
+            # `protocol` is a ServerProtocol at this end, which the shared class does not say.
             self.respond(self.protocol.accept(request))  # type: ignore[union-attr]
             request.headers.clear()  # the library keeps the request as long as the connection lasts
             if self.is_open:

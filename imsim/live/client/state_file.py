@@ -32,6 +32,7 @@ class _File:
     saved: Saved
 
 
+# pydantic reads this attribute, which a dataclass does not declare.
 for _class in (_File, Saved, SavedConversation, SavedUnread):
     _class.__pydantic_config__ = ConfigDict(alias_generator=alias, extra="ignore")  # type: ignore[union-attr]
 
