@@ -13,15 +13,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from imsim import disk
 from imsim.analysis import Run
 from imsim.core.exceptions import ImsimError, RunError
 from imsim.keys import DEFAULT_KEY
+from imsim.load.job import Job
 from imsim.load.recording import collect, read_status, write
-from imsim.load.target import Target
 from imsim.scenario import Scenario, plan
 
 _START_STOP_TIMEOUT = 60.0  # seconds that Locust may take to start and to stop, together
@@ -35,13 +36,16 @@ def loadtest(
     url: str,
     *,
     key: str = DEFAULT_KEY,
+    adapter: str = "imsim",
+    options: Mapping[str, str] = MappingProxyType({}),
     out: Path | str | None = None,
     warnings: Sequence[str] = (),
     progress: Callable[[str, float], None] | None = None,
 ) -> Run:
     """Play the scenario's plan against the server at `url` (ws://... or wss://...) and return the run.
 
-    key: the server's key, for tokens. out: the folder in which the run's folder is created, with Locust's log; None:
+    key: the server's key, for tokens. adapter: the kind of server, as `imsim.load.adapters.find` takes it. options: the
+    options of the adapter. out: the folder in which the run's folder is created, with Locust's log; None:
     the run is not written. warnings: further warnings for the manifest. progress: receives the current phase and, while
     messages are sent, the share of the duration that has passed (0 to 1).
 
@@ -51,22 +55,22 @@ def loadtest(
     Raises: UsageError for an invalid url; RunError if there is no server, if the server refuses the key or goes away,
     or if Locust fails. If Locust was started, the error names the path of its log.
     """
-    plan(scenario)  # raises here, not in the child, if the plan is too large
-    target = Target(url)
-    shed_before = target.check()
+    job = Job(scenario, url, "", key, adapter, options)
+    job.check(plan(scenario), job.make_adapter())  # raises here, not in the child
+    before = job.probe()
     with disk.temporary_folder("imsim-load-") as name:
         folder = Path(name)
         log = folder / "locust.log"
         try:
-            _run_locust(scenario, target, key, folder, log, progress)
+            _run_locust(job, folder, log, progress)
             status = read_status(folder)
             if status.get("phase") != "done":
                 raise RunError(status.get("reason") or _missing_reason(log))
         except RunError as error:
             raise RunError(f"{error}{_keep(log, out)}") from None
         shed = None
-        with contextlib.suppress(RunError):  # the server may have stopped since the end of the run
-            shed = max(0, target.check() - shed_before)
+        with contextlib.suppress(RunError, KeyError):  # the server may have stopped since the end of the run
+            shed = max(0, job.probe()["shed"] - before["shed"])
         run = collect(folder, scenario, shed, warnings)
         if out is not None:
             written = write(run, out)
@@ -76,21 +80,22 @@ def loadtest(
 
 
 def _run_locust(
-    scenario: Scenario,
-    target: Target,
-    key: str,
+    job: Job,
     folder: Path,
     log: Path,
     progress: Callable[[str, float], None] | None,
 ) -> None:
     """Run Locust to its end. Terminate it if it takes too long or if this process is interrupted."""
+    scenario = job.scenario
     file = folder / "scenario.toml"
     disk.write(file, scenario.to_toml().encode())
     devices = scenario.population.users * scenario.population.devices
     command = [sys.executable, "-m", "locust", "--locustfile", str(Path(__file__).with_name("locustfile.py"))]
-    command += ["--headless", "--only-summary", "--host", target.url]
+    command += ["--headless", "--only-summary", "--host", job.url]
     command += ["--users", str(devices), "--spawn-rate", str(devices)]
     command += ["--imsim-scenario", str(file), "--imsim-folder", str(folder)]
+    command += ["--imsim-adapter", job.adapter]
+    command += [f"--imsim-option={name}={value}" for name, value in job.options.items()]
     # A time limit, in case those of the child fail. It covers logins and groups, the plan, and the drain.
     bound = _START_STOP_TIMEOUT + 2 * (30 + 0.02 * devices) + scenario.duration + scenario.drain
     with disk.errors("write", log):
@@ -99,7 +104,7 @@ def _run_locust(
         child = subprocess.Popen(
             command,
             cwd=folder,  # so that Locust reads no locust.conf or pyproject.toml of the user
-            env=_environment(key),
+            env=_environment(job.key),
             stdin=subprocess.PIPE,  # the pipe ends with this process in any case; the child exits at its end
             stdout=output,
             stderr=subprocess.STDOUT,

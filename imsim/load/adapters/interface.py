@@ -144,7 +144,10 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The device sent the message once more. The driver records the first time itself: when `send` returns a frame."""
+    """The device sent the message, for the first time or again.
+
+    The first time need not be reported if `send` returns the frame of the message: the driver then records it itself.
+    """
 
     id: str
 
@@ -291,6 +294,8 @@ class Adapter(ABC):
     """Whether frames are binary WebSocket messages; otherwise they are text, in UTF-8."""
     options: ClassVar[Mapping[str, str]] = {}
     """The names of the options that `Target.options` may have, each with a line of help."""
+    largest: int = 1 << 24
+    """The largest frame in bytes that the server may send; a larger one ends the connection."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
