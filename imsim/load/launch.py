@@ -20,7 +20,7 @@ from imsim import disk
 from imsim.analysis import Run
 from imsim.core.exceptions import ImsimError, RunError
 from imsim.keys import DEFAULT_KEY
-from imsim.load.recording import collect, read_status, write
+from imsim.load.collect import collect, read_status, write
 from imsim.load.target import Target
 from imsim.scenario import Scenario, plan
 
@@ -67,7 +67,7 @@ def loadtest(
         shed = None
         with contextlib.suppress(RunError):  # the server may have stopped since the end of the run
             shed = max(0, target.check() - shed_before)
-        run = collect(folder, scenario, shed, warnings)
+        run = collect(folder, scenario, shed=shed, warnings=warnings)
         if out is not None:
             written = write(run, out)
             with disk.errors("write", written / log.name, note="the run is complete, without this log"):

@@ -19,8 +19,9 @@ from gevent.lock import BoundedSemaphore
 
 from imsim.core.exceptions import ImsimError, RunError
 from imsim.core.model import Code, Scene
+from imsim.load.collect import spool_name, write_status
 from imsim.load.devices import Device, now
-from imsim.load.recording import SPOOL, Recording, Report, lateness_warnings, summarize_lateness, write_status
+from imsim.load.recording import Recording, Report, lateness_warnings, summarize_lateness
 from imsim.load.target import Target
 from imsim.scenario import Draws, Scenario, Stream, actor, plan
 
@@ -70,7 +71,7 @@ class Session:
         self._prefix = f"{namespace}:"  # of the idClient of each message and action
         self._policies = scenario.core_policies()
         first_sync = self._policies.first_sync
-        self._recording = Recording(self._plan, self._prefix, folder / SPOOL, report, first_sync)
+        self._recording = Recording(self._plan, self._prefix, folder / spool_name(0), report, first_sync)
         self._devices: list[Device] = []
         self._expected = len(self._plan.users) * len(self._plan.devices)
         self._online: set[int] = set()

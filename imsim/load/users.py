@@ -36,8 +36,8 @@ from imsim import disk
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.core.model import check_name
 from imsim.keys import DEFAULT_KEY, VARIABLE, check_key
+from imsim.load.collect import collect, cut, write
 from imsim.load.devices import Device
-from imsim.load.recording import collect, cut, write
 from imsim.load.session import Session
 from imsim.load.target import Target
 from imsim.scenario import Scenario
