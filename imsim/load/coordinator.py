@@ -17,9 +17,10 @@ import numpy as np
 from gevent.event import Event
 
 from imsim.core.exceptions import RunError
+from imsim.load.collect import write_status
 from imsim.load.device import now
 from imsim.load.job import Job
-from imsim.load.recording import lateness_warnings, write_status
+from imsim.load.recording import lateness_warnings
 from imsim.scenario import plan
 
 logger = logging.getLogger("imsim.load")

@@ -28,10 +28,10 @@ from imsim import disk
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.core.model import check_name
 from imsim.keys import DEFAULT_KEY, VARIABLE, check_key
+from imsim.load.collect import collect, cut, write
 from imsim.load.coordinator import Coordinator
 from imsim.load.job import Job
 from imsim.load.player import Player
-from imsim.load.recording import collect, cut, write
 from imsim.scenario import Scenario
 
 # Locust has no types for the arguments of its events and its parser.

@@ -21,8 +21,8 @@ class Job:
     """A scenario, a server, and how to load it.
 
     adapter: the name of the adapter, as `imsim.load.adapters.find` takes it.
-    namespace: the prefix of the names of users, groups and messages. Otherwise, in a second run on the same server, every
-        message would be a duplicate.
+    namespace: the prefix of the names of users, groups and messages. Otherwise, in a second run on the same server,
+        every message would be a duplicate.
     """
 
     scenario: Scenario
@@ -76,9 +76,8 @@ class Job:
             feature = _NEEDED.get(scene)
             if feature is not None and feature not in adapter.features:
                 share = "p2p_share = 1" if scene is Scene.GROUP else "room_share = 0"
-                raise UsageError(
-                    f"adapter: {self.adapter} has no {feature}, but the scenario sends to them; set conversations.{share}"
-                )
+                use = f"the scenario sends to them; set conversations.{share}"
+                raise UsageError(f"adapter: {self.adapter} has no {feature}, but {use}")
 
     def to_dict(self) -> dict[str, object]:
         """Return the job as plain values, for a message to another process."""

@@ -21,8 +21,8 @@ from imsim import disk
 from imsim.analysis import Run
 from imsim.core.exceptions import ImsimError, RunError
 from imsim.keys import DEFAULT_KEY
+from imsim.load.collect import collect, read_status, write
 from imsim.load.job import Job
-from imsim.load.recording import collect, read_status, write
 from imsim.scenario import Scenario, plan
 
 _START_STOP_TIMEOUT = 60.0  # seconds that Locust may take to start and to stop, together
@@ -71,7 +71,7 @@ def loadtest(
         shed = None
         with contextlib.suppress(RunError, KeyError):  # the server may have stopped since the end of the run
             shed = max(0, job.probe()["shed"] - before["shed"])
-        run = collect(folder, scenario, shed, warnings)
+        run = collect(folder, scenario, shed=shed, warnings=warnings)
         if out is not None:
             written = write(run, out)
             with disk.errors("write", written / log.name, note="the run is complete, without this log"):

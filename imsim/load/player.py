@@ -28,9 +28,10 @@ from imsim.core.exceptions import ImsimError
 from imsim.core.model import Scene
 from imsim.load.adapters import Closed, Conversation, Feature, Joined, Message, NotJoined, Offline, Out, Ready, Sent
 from imsim.load.adapters.interface import Event as AdapterEvent
+from imsim.load.collect import spool_name
 from imsim.load.device import Device, now
 from imsim.load.job import Job
-from imsim.load.recording import Recording, Report, spool, summarize_lateness
+from imsim.load.recording import Recording, Report, summarize_lateness
 from imsim.scenario import actor, plan
 from imsim.scenario.workload import PlannedConversation
 
@@ -68,7 +69,7 @@ class Player:
         self._adapter = job.make_adapter()
         job.check(self._plan, self._adapter)
         first_sync = job.scenario.core_policies().first_sync
-        self.recording = Recording(self._plan, job.prefix, folder / spool(index), report, first_sync)
+        self.recording = Recording(self._plan, job.prefix, folder / spool_name(index), report, first_sync)
         self._login_timeout = job.scenario.core_policies().login_timeout
         self._gate = BoundedSemaphore(_LOGINS_AT_ONCE)
         self._answered: dict[int, Event] = {}  # devices whose first login has no answer so far
@@ -144,7 +145,8 @@ class Player:
             self._went_offline(device, e.reason, False)
             device.since = at
         elif kind is NotJoined:
-            self._send("failed", reason=f"the server did not let a device into {e.conversation.name}: {e.reason}")
+            scene, name = e.conversation
+            self._send("failed", reason=f"the server did not let a device into the {scene} {name}: {e.reason}")
         elif kind is Closed:
             self._went_offline(device, e.reason, True)
 

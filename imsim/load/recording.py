@@ -1,27 +1,21 @@
-"""The results of a load test: facts, recorded during the test, and the run that is made of them afterwards.
+"""The recording of a load test: the facts of one process. `imsim.load.collect` makes the run of them afterwards.
 
 This module imports neither Locust nor gevent.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
 from array import array
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imsim import disk
-from imsim.analysis import Run, make_run
-from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.core.model import Code, Route
 from imsim.load.adapters.interface import Acked, Delivered, Event, Failed, Read, Received, Sent
-from imsim.results import Observer, Recorder, assemble, read_facts
-from imsim.scenario import Plan, Scenario, plan
+from imsim.results import Observer, Recorder
+from imsim.scenario import Plan
 
 Report = Callable[[str, float | None, int, str | None], None]
 """The callback that feeds Locust's statistics.
@@ -29,14 +23,6 @@ Report = Callable[[str, float | None, int, str | None], None]
 Its arguments are a name, the latency in ms from the intended time (None: never delivered), the size in bytes, and the
 error, if any.
 """
-
-
-def spool(index: int) -> str:
-    """Return the name of the file with the facts of Locust process number `index`."""
-    return f"facts-{index}.spool"
-
-
-_STATUS = "status.json"
 
 _CODES = frozenset(Code)
 
@@ -214,28 +200,6 @@ def _awaited(plan: Plan) -> frozenset[tuple[int, int]] | None:
     return frozenset(zip(intent[is_awaited].tolist(), device[is_awaited].tolist(), strict=True))
 
 
-# --- the folder with the spool and the status of a load process -----------------------------------------------------
-
-
-def write_status(folder: Path, status: Mapping[str, Any]) -> None:
-    """Write the status file.
-
-    `phase` is login, playing, draining, done or failed; if it is failed, `reason` is the reason.
-    """
-    # `disk.write` replaces the file atomically, because the parent can read it at any time.
-    disk.write(folder / _STATUS, json.dumps(status).encode())
-
-
-def read_status(folder: Path) -> dict[str, Any]:
-    """Return the content of the status file; {} if it does not exist yet."""
-    try:
-        status = json.loads((folder / _STATUS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    assert isinstance(status, dict)
-    return status
-
-
 def summarize_lateness(lateness: array[float]) -> dict[str, float]:
     """Return p50, p99 and max of the lateness in ms; {} if nothing was sent."""
     if not lateness:
@@ -253,51 +217,3 @@ def lateness_warnings(lateness: Mapping[str, float]) -> list[str]:
             " latencies include delays of the sender; lower the load, or run Locust on a faster or less busy computer"
         ]
     return []
-
-
-def collect(folder: Path, scenario: Scenario, shed: int | None = None, warnings: Sequence[str] = ()) -> Run:
-    """Make the run of the spool and the status in `folder`.
-
-    `shed` is how many deliveries in chatrooms the server shed during the run (None: unknown). The manifest has it, and
-    `warnings` besides the warnings of the run. A run that was stopped early becomes the run of a shorter scenario,
-    because the shorter plan is a prefix of the longer one.
-
-    Raises: UsageError if the spool is missing; RunError if the run was stopped before its first message.
-    """
-    status = read_status(folder)
-    scenario = cut(scenario, status["played"])
-    tables = assemble(plan(scenario), read_facts(sorted(folder.glob("facts-*.spool"))), knows_server=False)
-    manifest = {**status["manifest"], "warnings": [*warnings, *status["manifest"].get("warnings", ())]}
-    if shed is not None:
-        manifest["shed"] = shed
-    started = datetime.fromisoformat(status["started"])
-    return make_run(tables, scenario, world="live", seed=scenario.seed, started=started, extra=manifest)
-
-
-def write(run: Run, out: Path | str) -> Path:
-    """Create the run's folder in `out` and return its path.
-
-    Raises: UsageError or RunError if that fails. The run, which cannot be repeated, is then kept in the folder for
-    temporary files if possible, and the error names its path.
-    """
-    try:
-        return run.write(out)
-    except ImsimError as error:
-        try:
-            kept = run.write(tempfile.gettempdir())
-        except ImsimError:
-            raise error from None
-        raise type(error)(f"{error}; the run is kept as {kept}") from None
-
-
-def cut(scenario: Scenario, duration: float) -> Scenario:
-    """Return the scenario with this duration, in seconds.
-
-    Raises: RunError if the scenario has no message within that time.
-    """
-    if duration == scenario.duration:
-        return scenario
-    try:
-        return scenario.lasting(duration)
-    except UsageError as error:
-        raise RunError(f"the run was stopped after {duration:g} s, before the first message ({error})") from None

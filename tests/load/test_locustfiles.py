@@ -87,7 +87,7 @@ def test_full_disk_for_temporary_files_ends_the_test_with_the_reason(forked, url
     arguments += ["--imsim-scenario", str(tiny_file), "--imsim-out", str(tmp_path)]
     result = forked(script, "locust", *arguments)
     assert result.returncode == 1
-    assert re.search(r"no space left at \S+/facts.spool: the file reached the limit of file sizes", result.stderr)
+    assert re.search(r"no space left at \S+/facts-0.spool: the file reached the limit of file sizes", result.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
