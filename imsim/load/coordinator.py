@@ -7,6 +7,7 @@ messages, so it does not matter where they are.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,8 @@ from imsim.scenario import plan
 logger = logging.getLogger("imsim.load")
 
 _HEAD_START = 0.1  # seconds from the last preparation to t = 0
+_WATCH_SECONDS = 0.5  # between two looks at the count of devices that are online
+_GONE_SECONDS = 30.0  # without any device online, after which the server counts as gone
 _FINISH_TIMEOUT = 30.0  # seconds that a player may take to report its end
 
 
@@ -84,6 +87,9 @@ class Coordinator:
         self._t0: float | None = None
         self._started = ""
         self._stopped: float | None = None
+        self._is_played = False
+        self._seen = math.inf  # when a device was online, the last time that `_watch` looked
+        self._deadline = math.inf  # of the waits at the end
         self._ending = False
         self._ended = Event()
         self._update_status()
@@ -171,48 +177,72 @@ class Coordinator:
         """Play the plan, for the scenario's duration."""
         t0 = self._t0 = now() + _HEAD_START
         self._started = datetime.fromtimestamp(datetime.now(UTC).timestamp() + _HEAD_START, UTC).isoformat()
+        self._seen = now()
         self._enter("play")
         self._tell_all("play", t0=t0)
         end = t0 + self.job.scenario.duration
-        gevent.sleep(max(0.0, end - now()))
-        self._tell_all("stop", at=end)
-        self._wait_until_sent(self.job.scenario.drain)
+        while (left := end - now()) > 0:
+            gevent.sleep(min(left, _WATCH_SECONDS))
+            self._watch()
+        self._is_played = True
+
+    def _watch(self) -> None:
+        """End the run if the server has gone away and does not come back.
+
+        Raises: RunError if no device was online for a long time.
+        """
+        leased = self._expected - len(self._free)
+        if self._online or not leased or self._plan.online_periods is not None:
+            self._seen = now()
+        elif now() - self._seen > _GONE_SECONDS:
+            raise RunError(
+                f"the server went away: all {leased} devices were offline for {_GONE_SECONDS:.0f} s ({self._trouble})"
+            )
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
-    def end(self, reason: str = "") -> None:
+    def end(self, reason: str = "", *, is_complete: bool = False, patience: float = math.inf) -> None:
         """Stop sending, wait for what is in flight (`drain` seconds at most), and write the final status.
 
         The devices remain online until the caller stops them. A second call waits for the end of the first.
+
+        reason: why the test ends, if it ends before the plan is played.
+        is_complete: whether this end is what the tester planned, so the run is complete although it is shorter.
+        patience: seconds that the wait may take at most.
         """
+        self._deadline = min(self._deadline, now() + patience)
+        self._changed.set()
         if self._ending:
             self._ended.wait()
             return
         self._ending = True
         self._stopped = now()
-        phase = self._phase
+        ended = {"reason": reason, "phase": self._phase}
+        if not reason or self._is_played:
+            ended = {"reason": "the plan was played", "phase": "done"}
+        elif not is_complete:
+            self._fail(reason)
         try:
             self._tell_all("stop", at=self._stopped)
             if self._director is not gevent.getcurrent():
-                if self._t0 is not None:
-                    self._wait_until_sent(self.job.scenario.drain)
                 self._director.kill()
-            if self._t0 is not None and self.failure is None:
+            if self._t0 is not None:
+                self._wait_until_sent()
                 self._drain()
-            self._ends.clear()
+            self._deadline = math.inf
             self._tell_all("finish")
             self._wait(lambda: len(self._ends) == self._count, _FINISH_TIMEOUT, raises=False)
-            self._conclude(reason, phase)
+            self._conclude(ended)
         finally:
             self._ended.set()
 
-    def _wait_until_sent(self, seconds: float) -> None:
+    def _wait_until_sent(self) -> None:
         """Wait until all messages that were due so far are sent.
 
         A player may be late; its lateness must not remove messages from the run.
         """
         self._states.clear()
-        self._wait(lambda: self._has_states() and not self._is_behind(), seconds, raises=False)
+        self._wait(lambda: self._has_states() and not self._is_behind(), self.job.scenario.drain, raises=False)
 
     def _has_states(self) -> bool:
         return len(self._states) == self._count
@@ -246,13 +276,15 @@ class Coordinator:
             return 0.0
         return max(0.0, min(self._stopped - self._t0, self.job.scenario.duration))
 
-    def _conclude(self, reason: str, phase: str) -> None:
+    def _conclude(self, ended: dict[str, str]) -> None:
         ends = list(self._ends.values())
         for end in ends:
             if end["failure"]:
                 self._fail(end["failure"])
-        if self._t0 is None and self.failure is None:
+        if self._t0 is None:
             self._fail("the load was stopped before sending began")
+        if self.failure is not None:
+            ended = {"reason": self.failure, "phase": ended["phase"] if ended["phase"] != "done" else self._phase}
         if missing := sum(end["missing_in_rooms"] for end in ends):
             self._warn(
                 f"{missing} deliveries of chatroom messages never arrived: they were lost, or shed by the server"
@@ -270,12 +302,8 @@ class Coordinator:
             "foreign": sum(end["foreign"] for end in ends),
             "locust_cpu": round(sum(end["cpu"] for end in ends), 3),
             "warnings": self._warnings,
-            "ended": {"reason": self.failure or reason or "the plan was played", "phase": phase},
         }
-        if self.failure is not None:
-            self._enter("failed", reason=self.failure)
-        else:
-            self._enter("done", played=self._played(), manifest=self._manifest)
+        self._enter(self._phase if self.failure is not None else "done", played=self._played(), ended=ended)
 
     # --- helpers ----------------------------------------------------------------------------------------------------
 
@@ -285,7 +313,7 @@ class Coordinator:
 
     def _update_status(self, **status: Any) -> None:
         started = {"started": self._started} if self._started else {}
-        write_status(self._folder, {"phase": self._phase, **started, **status})
+        write_status(self._folder, {"phase": self._phase, "manifest": self._manifest, **started, **status})
 
     def _tell_all(self, kind: str, **values: Any) -> None:
         for index in range(self._count):
@@ -303,15 +331,18 @@ class Coordinator:
     def _wait(self, done: Callable[[], bool], seconds: float, raises: bool = True) -> bool:
         """Wait until `done()` is true, for this many seconds at most, and return whether it is.
 
+        The patience of the caller of `end` limits the wait, too.
+
         Raises: RunError if the run has failed meanwhile, unless `raises` is false.
         """
-        deadline = now() + seconds
+        until = now() + seconds
         while True:
             self._changed.clear()
             if raises and self.failure is not None:
                 raise RunError(self.failure)
             if done():
                 return True
-            if now() >= deadline:
+            left = min(until, self._deadline) - now()
+            if left <= 0:
                 return False
-            self._changed.wait(timeout=deadline - now())
+            self._changed.wait(timeout=left)
