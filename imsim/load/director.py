@@ -45,6 +45,7 @@ events: Any = locust.events
 logger = logging.getLogger("imsim.load")
 
 _SPAWN_RATE = 100  # users per second; Locust warns about a higher rate
+_NO_MESSAGES = {"workload.rate": 1e-9, "workload.arrivals": "poisson"}  # in any time that a test lasts
 _HURRY = 1.0  # seconds that the end of an interrupted test may take
 _LONGEST_NAMESPACE = 32  # characters; it leaves room for the name of the user or group itself
 
@@ -53,16 +54,26 @@ class Director:
     """The director of a Locust environment: it starts a run for each test, and writes it at the test's end.
 
     default: the scenario of the locustfile, which an option may replace. host: the url, likewise.
+    has_tasks, plays_plan: whether its users have tasks, and whether they play the scenario's plan.
     """
 
     _of: ClassVar[weakref.WeakKeyDictionary[Environment, Director]] = weakref.WeakKeyDictionary()
 
-    def __init__(self, environment: Environment, default: str | Scenario, host: str | None) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        default: str | Scenario,
+        host: str | None,
+        has_tasks: bool = False,
+        plays_plan: bool = True,
+    ) -> None:
         self._test: Test | None = None  # the current one
         self._writing: list[Test] = []  # tests that have ended, whose runs are being written
         self._environment = environment
         self._default = default
         self._host = host
+        self._has_tasks = has_tasks
+        self._plays_plan = plays_plan
         self._of[environment] = self
         options = self._options
         # These defaults depend on another option, so they cannot be defaults of the parser.
@@ -74,6 +85,7 @@ class Director:
         if options.headless or options.autostart:
             options.run_time = None  # Locust's own timer would include the logins
         events.test_start.add_listener(self._start)
+        events.spawning_complete.add_listener(self._spawned)
         events.test_stopping.add_listener(self._stopping)
         events.test_stop.add_listener(self._stopped)
         events.quitting.add_listener(self._quitting)
@@ -90,6 +102,11 @@ class Director:
         return None if self._test is None else self._test.player
 
     @property
+    def _has_others(self) -> bool:
+        """Whether the locustfile has other users of Locust, too. `-u` counts them all."""
+        return any(not hasattr(user, "scenario") for user in self._environment.user_classes)
+
+    @property
     def _options(self) -> Any:
         return self._environment.parsed_options
 
@@ -99,7 +116,8 @@ class Director:
 
     def _scenario(self) -> Scenario:
         chosen = self._options.imsim_scenario or self._default
-        return chosen if isinstance(chosen, Scenario) else Scenario.load(chosen)
+        scenario = chosen if isinstance(chosen, Scenario) else Scenario.load(chosen)
+        return scenario if self._plays_plan else scenario.replace(_NO_MESSAGES)
 
     # --- the start of a test ----------------------------------------------------------------------------------------
 
@@ -119,6 +137,8 @@ class Director:
         scenario = self._scenario()
         changes: dict[str, object] = {}
         devices, count = scenario.population.devices, self._runner.target_user_count
+        if self._environment.shape_class is not None or self._has_others:
+            count = scenario.population.users * devices  # not all of its devices need to take part
         if count != scenario.population.users * devices:
             users, rest = divmod(count, devices)
             if rest:
@@ -140,7 +160,7 @@ class Director:
         url = self._environment.host or self._host or ""
         given = options.imsim_option or []  # the web page gives one text
         adapter_options = options_of(given.split() if isinstance(given, str) else given, "--imsim-option")
-        return Job(scenario, url, namespace, key, options.imsim_adapter, adapter_options)
+        return Job(scenario, url, namespace, key, options.imsim_adapter, adapter_options, self._has_tasks)
 
     def _begin(self, job: Job) -> None:
         job.probe()
@@ -148,6 +168,10 @@ class Director:
         self._test = Test(job, self._options.imsim_folder, self._options.imsim_out, spawning, self._stop_test, _report)
         if (web := self._environment.web_ui) is not None:
             web._cancel_run_time_timer()  # type: ignore[no-untyped-call]  # Locust's own timer would include the logins
+
+    def _spawned(self, **_: Any) -> None:
+        if self._test is not None:
+            gevent.spawn(self._test.spawned)  # after the new users have asked for their devices
 
     # --- the end of a test ------------------------------------------------------------------------------------------
 
@@ -241,6 +265,10 @@ class Test:
     def failure(self) -> str | None:
         """Why the run ended early or is incomplete; None if it is complete."""
         return self._coordinator.failure
+
+    def spawned(self) -> None:
+        """See `Coordinator.spawned`."""
+        self._coordinator.spawned()
 
     def end(self, reason: str, *, is_complete: bool = False, patience: float = math.inf) -> None:
         """See `Coordinator.end`."""

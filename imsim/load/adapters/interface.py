@@ -179,13 +179,16 @@ class Failed:
 class Delivered:
     """The device received the message. Report repetitions, too: the second one counts as a duplicate.
 
-    conversation: as a sender would address it; None if the server does not say.
+    conversation: as this device would address it; None if the server does not say.
     synced: whether it arrived because the device asked for what it missed.
+    sender, text: for tasks of custom users; None if the server does not say.
     """
 
     id: str
     conversation: Conversation | None = None
     synced: bool = False
+    sender: str | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
