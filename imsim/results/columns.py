@@ -86,6 +86,10 @@ class Words:
     def __len__(self) -> int:
         return len(self.index)
 
+    def count(self, text: str) -> int:
+        """Return the number of rows with this text."""
+        return int(self.equal(text).sum())
+
     def equal(self, *texts: str) -> NDArray[np.bool_]:
         """Return whether each row has one of these texts."""
         # The last entry is for null: the index -1 selects it.

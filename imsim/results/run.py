@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -198,6 +198,27 @@ class RunData:
     def words(self, table: str, column: str) -> Words:
         """Return a column of texts of a table. Only this column is read."""
         return Words(self._rows.column(table, column))
+
+    @property
+    def has_acks(self) -> bool:
+        """Whether senders learn that the server has their messages. A live run lists the features of its server."""
+        features: Sequence[str] = self.manifest.get("features", ("ack",))
+        return "ack" in features
+
+    @property
+    def partial(self) -> bool:
+        """Whether the run ended early, so that its rows cover only a part of the scenario."""
+        return bool(self.manifest.get("partial", False))
+
+    @property
+    def valid(self) -> bool:
+        """Whether the measurement can be trusted; False if the load generator spoilt it (`invalid_because`)."""
+        return bool(self.manifest.get("valid", True))
+
+    @property
+    def invalid_because(self) -> str | None:
+        """Why the measurement cannot be trusted; None if it can."""
+        return None if self.valid else str(self.manifest.get("invalid_because", "it is marked as invalid"))
 
     @property
     def id(self) -> str:
