@@ -173,7 +173,7 @@ class Run(RunData):
         from imsim.analysis import plots
 
         rows = [(self.plot.cdf, self.plot.timeline)]
-        if self.tables.spans is not None:
+        if self.has("spans"):
             rows.append((self.plot.breakdown, self.plot.nodes))
         return plots.save_rows(rows, path)
 

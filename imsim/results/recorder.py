@@ -56,6 +56,7 @@ Facts = NDArray[np.void]
 
 # Native byte order: a spool is read on the machine that wrote it, or on one with the same byte order.
 _FACT = Struct("=biiqb")
+FACT_BYTES = _FACT.size
 _FIELDS = np.dtype([("kind", "i1"), ("intent", "i4"), ("device", "i4"), ("at", "i8"), ("extra", "i1")])
 _pack = _FACT.pack
 _SPOOL_BYTES = 4096 * _FACT.size
@@ -173,7 +174,7 @@ class Recorder:
         if self._path is not None:
             self.flush()
             return read_facts([self._path])
-        self._before.append(_decode(self._buffer))
+        self._before.append(decode_facts(self._buffer))
         self._buffer = bytearray()  # the array of facts uses the memory of the previous buffer
         if len(self._before) > 1:
             self._before = [np.concatenate(self._before)]
@@ -228,7 +229,7 @@ def read_facts(paths: Iterable[Path | str]) -> Facts:
 
     Raises: UsageError if a spool cannot be read.
     """
-    return np.concatenate([_decode(b""), *(_decode(_read(Path(path))) for path in paths)])
+    return np.concatenate([decode_facts(b""), *(decode_facts(_read(Path(path))) for path in paths)])
 
 
 def _read(path: Path) -> bytes:
@@ -236,6 +237,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
 
 
-def _decode(data: bytes | bytearray) -> Facts:
+def decode_facts(data: bytes | bytearray) -> Facts:
+    """Return the facts in the bytes of a spool, which share their memory. A truncated last fact is ignored."""
     whole = len(data) // _FACT.size
     return np.frombuffer(data, _FIELDS, whole)

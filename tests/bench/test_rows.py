@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 
+from imsim.core.model import Scene
 from imsim.results import Recorder, assemble
+from imsim.scenario import Plan
+from imsim.scenario.workload.planned import conversation_of
 
 
 def test_assemble_a_million_facts(benchmark):
@@ -14,22 +15,18 @@ def test_assemble_a_million_facts(benchmark):
     rng = np.random.default_rng(1)
     sender = rng.integers(0, users, count).astype(np.int32)
     receiver = (sender + 1) % users
-    plan = SimpleNamespace(
+    plan = Plan(
         at=np.arange(count) * 1000,
         sender=sender,
         device=np.zeros(count, np.int8),
         conversation=sender,
         type=np.zeros(count, np.int8),
         size=np.full(count, 100, np.int32),
-        types=["text"],
-        guests=frozenset(),
-        to_room=np.zeros(count, bool),
-        room_patience=0,
         users=[f"u{number}" for number in range(users)],
         devices=["d0"],
-        conversations=[SimpleNamespace(id=f"c{number}", scene="p2p") for number in range(users)],
-        is_excused=lambda intent, device, is_stored: np.zeros(len(intent), bool),
-        entitled=lambda: (np.arange(count), receiver, np.zeros(count, bool)),
+        types=["text"],
+        conversations=[conversation_of(Scene.P2P, "", (user, (user + 1) % users)) for user in range(users)],
+        actions=[],
     )
     intents = np.arange(count)
     facts = np.zeros(4 * count, Recorder().facts().dtype)
@@ -37,5 +34,5 @@ def test_assemble_a_million_facts(benchmark):
         part = facts[number * count : (number + 1) * count]
         part["kind"], part["intent"], part["device"], part["at"] = kind, intents, device, intents * 1000 + kind
     rng.shuffle(facts)
-    tables = benchmark(lambda: assemble(plan, facts, knows_server=True))
+    tables = benchmark(lambda: assemble(plan, facts))
     assert tables.deliveries.column("outcome").to_pylist().count("delivered") == count
