@@ -77,6 +77,7 @@ class Coordinator:
         self._spawning = spawning
         self._has_spawned = False
         self._free = list(range(self._expected - 1, -1, -1))  # numbers of devices without a user, the lowest last
+        self._away: set[int] = set()  # devices that the plan or a task has logged out
         self._refused = 0  # count of users for whom there was no device
         self._online: set[int] = set()
         self._provisioned = 0  # count of players that have done the current step of provisioning
@@ -120,9 +121,12 @@ class Coordinator:
 
     def _on_online(self, index: int, number: int) -> None:
         self._online.add(number)
+        self._away.discard(number)
 
     def _on_offline(self, index: int, number: int, reason: str, is_final: bool) -> None:
         self._online.discard(number)
+        if not reason:  # the plan or a task has logged it out
+            self._away.add(number)
         self._trouble = reason or self._trouble
         if is_final and self._t0 is None:
             self._fail(reason)
@@ -219,7 +223,7 @@ class Coordinator:
         Raises: RunError if no device was online for a long time.
         """
         leased = self._expected - len(self._free)
-        if self._online or not leased or self._plan.online_periods is not None:
+        if self._online or self._away or not leased:
             self._seen = now()
         elif now() - self._seen > _GONE_SECONDS:
             raise RunError(
@@ -281,13 +285,8 @@ class Coordinator:
         self._enter("drain")
         self._states.clear()
         self._wait(lambda: self._has_states() and self._in_flight() <= 0, self.job.scenario.drain, raises=False)
-        online_periods, numbers = self._plan.online_periods, np.arange(self._expected)
         leased = self._expected - len(self._free)
-        expected = leased
-        if online_periods is not None:
-            is_online = online_periods.is_online(numbers, round(self._played() * 1e9))
-            is_online[self._free] = False
-            expected = int(is_online.sum())
+        expected = leased - len(self._away.difference(self._free))
         if not self._online and expected:
             self._fail(f"the server went away: all {leased} devices are offline ({self._trouble})")
         elif len(self._online) < expected:
@@ -312,6 +311,11 @@ class Coordinator:
             self._fail("the load was stopped before sending began")
         if self.failure is not None:
             ended = {"reason": self.failure, "phase": ended["phase"] if ended["phase"] != "done" else self._phase}
+        if count := sum(end["from_tasks"] for end in ends):
+            self._warn(
+                f"{count} messages come from tasks, which are a closed model: a task waits for the server before it"
+                " sends the next message, so a slow server gets less load, and their latencies look better than they are"
+            )
         if self._refused:
             self._warn(
                 f"{self._refused} users of Locust took no part, because the scenario has only {self._expected} devices;"

@@ -26,6 +26,7 @@ import gevent
 import locust
 from gevent.event import Event
 from locust.env import Environment
+from locust.runners import WorkerNode
 
 from imsim import disk
 from imsim.core.exceptions import ImsimError, UsageError
@@ -102,11 +103,6 @@ class Director:
         return None if self._test is None else self._test.player
 
     @property
-    def _has_others(self) -> bool:
-        """Whether the locustfile has other users of Locust, too. `-u` counts them all."""
-        return any(not hasattr(user, "scenario") for user in self._environment.user_classes)
-
-    @property
     def _options(self) -> Any:
         return self._environment.parsed_options
 
@@ -136,9 +132,9 @@ class Director:
         options = self._options
         scenario = self._scenario()
         changes: dict[str, object] = {}
-        devices, count = scenario.population.devices, self._runner.target_user_count
-        if self._environment.shape_class is not None or self._has_others:
-            count = scenario.population.users * devices  # not all of its devices need to take part
+        devices, count = scenario.population.devices, self._count_of_devices()
+        if self._environment.shape_class is not None:
+            count = scenario.population.users * devices  # not all of them need to take part at once
         if count != scenario.population.users * devices:
             users, rest = divmod(count, devices)
             if rest:
@@ -161,6 +157,15 @@ class Director:
         given = options.imsim_option or []  # the web page gives one text
         adapter_options = options_of(given.split() if isinstance(given, str) else given, "--imsim-option")
         return Job(scenario, url, namespace, key, options.imsim_adapter, adapter_options, self._has_tasks)
+
+    def _count_of_devices(self) -> int:
+        """Return how many of the users that Locust will start are devices. It also starts users of other classes."""
+        count = self._runner.target_user_count
+        dispatcher = self._environment.dispatcher_class([WorkerNode("any")], self._environment.user_classes)
+        dispatcher.new_dispatch(count, max(count, 1))
+        names = {user.__name__ for user in self._environment.user_classes if hasattr(user, "plays_plan")}
+        *_, final = dispatcher
+        return sum(number for name, number in final["any"].items() if name in names)
 
     def _begin(self, job: Job) -> None:
         job.probe()

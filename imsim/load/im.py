@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gevent.event import Event
@@ -15,7 +15,7 @@ from locust.exception import StopUser
 
 from imsim.core import events
 from imsim.core.exceptions import UsageError
-from imsim.core.model import Scene
+from imsim.core.model import MessageType, Scene
 from imsim.load.adapters import Conversation, Delivered
 from imsim.load.adapters.interface import Event as AdapterEvent
 from imsim.load.device import Device, now
@@ -40,6 +40,7 @@ class ReceivedMessage:
     sender: str | None
     conversation: str | None
     text: str | None
+    place: Conversation | None = field(default=None, repr=False)  # as the session addresses it, with the run's prefix
 
 
 class SentMessage:
@@ -191,12 +192,13 @@ class IM:
             self._arrived.wait(left)
 
     def read(self, message: ReceivedMessage) -> None:
-        """Mark the message's conversation as read up to this message."""
-        name = message.conversation or message.sender
-        if name is None:
+        """Mark the message's conversation as read up to this message.
+
+        Raises: UsageError if the server does not say in which conversation the message is.
+        """
+        place, session = message.place, self._device.session
+        if place is None:
             raise UsageError("read: the server does not say in which conversation the message is")
-        place = self._place(self._conversation(name))
-        session = self._device.session
         self._device.do(lambda now: session.read(place, message.id, now))
 
     # --- presence ---------------------------------------------------------------------------------------------------
@@ -222,21 +224,21 @@ class IM:
             return group
         return self._player.p2p(self._number, self._index(name))
 
-    def _place(self, conversation: PlannedConversation) -> Conversation:
-        return Conversation(conversation.scene, self._player.job.named(conversation.to(self._number)))
-
     def _listen(self, event: AdapterEvent) -> None:
         plain = self._player.job.plain
         if isinstance(event, events.Shown):
             message = event.message
-            place = message.sender if message.scene == Scene.P2P else message.to
-            received = ReceivedMessage(message.id_client, plain(message.sender), plain(place), message.content)
-        elif isinstance(event, Delivered):
-            name = None if event.conversation is None else plain(event.conversation.name)
-            received = ReceivedMessage(
-                event.id, None if event.sender is None else plain(event.sender), name, event.text
+            if message.type == MessageType.NOTIFICATION or message.scene == Scene.SYSTEM:
+                return  # no user has written it
+            text: str | None = message.content
+            id, sender = message.id_client, message.sender
+            place: Conversation | None = Conversation(
+                message.scene, sender if message.scene == Scene.P2P else message.to
             )
+        elif isinstance(event, Delivered):
+            id, sender, text, place = event.id, event.sender or "", event.text, event.conversation
         else:
             return
-        self._received.append(received)
+        name = "" if place is None else plain(place.name)
+        self._received.append(ReceivedMessage(id, plain(sender) or None, name or None, text, place))
         self._arrived.set()

@@ -506,6 +506,7 @@ class Player:
             unsent=unsent,
             lateness_ms=summarize_lateness(self.recording.lateness),
             foreign=self.recording.foreign,
+            from_tasks=len(self._extras.pending),
             missing_in_rooms=self.recording.missing_in_rooms(),
             cpu=round((time.process_time() - self._cpu) / max(now() - self._t0, 1e-9), 3),
         )

@@ -100,7 +100,7 @@ def test_unknown_scenario_ends_locust_before_the_start(locust, url):
 def test_locust_refuses_two_locustfiles(locust, url):
     result = locust("-f", "locustfiles/office.py,locustfiles/hot_group.py", "--headless", "-H", url)
     assert result.returncode == 1
-    assert "user classes: must be one subclass of IMUser (got " in result.stderr
+    assert "imsim: user classes: must have the same scenario, because they share one run (got Office" in result.stderr
 
 
 def test_web_page_makes_a_run_of_each_test(url, tiny_file, free_port, tmp_path, environment):
