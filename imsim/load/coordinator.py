@@ -98,6 +98,11 @@ class Coordinator:
         self._ended = Event()
         self._update_status()
 
+    @property
+    def elapsed(self) -> float:
+        """The seconds since the plan began; 0 before that."""
+        return 0.0 if self._t0 is None else max(0.0, now() - self._t0)
+
     def start(self) -> None:
         """Begin the run, in a greenlet of its own."""
         self._director = gevent.spawn(self._direct)
@@ -314,7 +319,8 @@ class Coordinator:
         if count := sum(end["from_tasks"] for end in ends):
             self._warn(
                 f"{count} messages come from tasks, which are a closed model: a task waits for the server before it"
-                " sends the next message, so a slow server gets less load, and their latencies look better than they are"
+                " sends the next message, so a slow server gets less load, and these latencies look better than they"
+                " are"
             )
         if self._refused:
             self._warn(

@@ -18,9 +18,9 @@ import shutil
 import signal
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import gevent
 import locust
@@ -51,30 +51,31 @@ _HURRY = 1.0  # seconds that the end of an interrupted test may take
 _LONGEST_NAMESPACE = 32  # characters; it leaves room for the name of the user or group itself
 
 
+class UserClass(Protocol):
+    """The attributes of a class of users that describe the run."""
+
+    host: str | None
+    scenario: ClassVar[str | Scenario]
+    plays_plan: ClassVar[bool]
+    adapter: ClassVar[str]
+    adapter_options: ClassVar[Mapping[str, str]]
+
+
 class Director:
     """The director of a Locust environment: it starts a run for each test, and writes it at the test's end.
 
-    default: the scenario of the locustfile, which an option may replace. host: the url, likewise.
-    has_tasks, plays_plan: whether its users have tasks, and whether they play the scenario's plan.
+    users: the class of the locustfile's users, or the first of several. Options may replace its attributes.
+    has_tasks: whether the users have tasks.
     """
 
     _of: ClassVar[weakref.WeakKeyDictionary[Environment, Director]] = weakref.WeakKeyDictionary()
 
-    def __init__(
-        self,
-        environment: Environment,
-        default: str | Scenario,
-        host: str | None,
-        has_tasks: bool = False,
-        plays_plan: bool = True,
-    ) -> None:
+    def __init__(self, environment: Environment, users: type[UserClass], has_tasks: bool) -> None:
         self._test: Test | None = None  # the current one
         self._writing: list[Test] = []  # tests that have ended, whose runs are being written
         self._environment = environment
-        self._default = default
-        self._host = host
+        self._users = users
         self._has_tasks = has_tasks
-        self._plays_plan = plays_plan
         self._of[environment] = self
         options = self._options
         # These defaults depend on another option, so they cannot be defaults of the parser.
@@ -103,6 +104,16 @@ class Director:
         return None if self._test is None else self._test.player
 
     @property
+    def elapsed(self) -> float:
+        """The seconds since the current test's plan began; 0 before that, or without a test."""
+        return 0.0 if self._test is None else self._test.elapsed
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario of the current test, or of the next one."""
+        return self._scenario() if self._test is None else self._test.scenario
+
+    @property
     def _options(self) -> Any:
         return self._environment.parsed_options
 
@@ -111,9 +122,9 @@ class Director:
         return self._environment.runner
 
     def _scenario(self) -> Scenario:
-        chosen = self._options.imsim_scenario or self._default
+        chosen = self._options.imsim_scenario or self._users.scenario
         scenario = chosen if isinstance(chosen, Scenario) else Scenario.load(chosen)
-        return scenario if self._plays_plan else scenario.replace(_NO_MESSAGES)
+        return scenario if self._users.plays_plan else scenario.replace(_NO_MESSAGES)
 
     # --- the start of a test ----------------------------------------------------------------------------------------
 
@@ -153,10 +164,13 @@ class Director:
         if len(check_name("--imsim-run", namespace)) > _LONGEST_NAMESPACE:
             raise UsageError(f"--imsim-run: must have at most {_LONGEST_NAMESPACE} characters (got {namespace!r})")
         key = check_key(options.imsim_key, f"--imsim-key or {VARIABLE}")
-        url = self._environment.host or self._host or ""
+        url = self._environment.host or self._users.host or ""
         given = options.imsim_option or []  # the web page gives one text
         adapter_options = options_of(given.split() if isinstance(given, str) else given, "--imsim-option")
-        return Job(scenario, url, namespace, key, options.imsim_adapter, adapter_options, self._has_tasks)
+        adapter = options.imsim_adapter or self._users.adapter
+        return Job(
+            scenario, url, namespace, key, adapter, {**self._users.adapter_options, **adapter_options}, self._has_tasks
+        )
 
     def _count_of_devices(self) -> int:
         """Return how many of the users that Locust will start are devices. It also starts users of other classes."""
@@ -271,6 +285,16 @@ class Test:
         """Why the run ended early or is incomplete; None if it is complete."""
         return self._coordinator.failure
 
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario that is played."""
+        return self._coordinator.job.scenario
+
+    @property
+    def elapsed(self) -> float:
+        """The seconds since the plan began; 0 before that."""
+        return self._coordinator.elapsed
+
     def spawned(self) -> None:
         """See `Coordinator.spawned`."""
         self._coordinator.spawned()
@@ -319,7 +343,7 @@ def _add_options(parser: Any) -> None:
     add = parser.add_argument
     add("--imsim-scenario", metavar="NAME|FILE", help="a preset or a TOML file, instead of the locustfile's scenario")
     add("--imsim-seed", metavar="N", help="the seed, instead of the scenario's; the same seed gives the same messages")
-    add("--imsim-adapter", metavar="NAME", default="imsim", help="the kind of server: imsim, mqtt, xmpp ... or a path")
+    add("--imsim-adapter", metavar="NAME", help="the kind of server (imsim, mqtt, xmpp ...) or the path of an adapter")
     add("--imsim-option", metavar="NAME=VALUE", action="append", help="an option of the adapter; repeatable")
     add("--imsim-key", env_var="IMSIM_KEY", default=DEFAULT_KEY, is_secret=True, help="the server's key, for tokens")
     add("--imsim-run", metavar="NAME", help="prefix of this run's users, groups and messages (default: random)")

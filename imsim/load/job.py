@@ -74,10 +74,15 @@ class Job:
         return {} if request is None else adapter.probed(exchange(request))
 
     def check(self, plan: Plan, adapter: Adapter) -> None:
-        """Check that the kind of server offers what the plan needs.
+        """Check that there is something to do, and that the kind of server offers what the plan needs.
 
-        Raises: UsageError if it does not.
+        Raises: UsageError if not.
         """
+        if not len(plan) and not self.has_tasks:
+            raise UsageError(
+                f"duration: the plan has no message within {self.scenario.duration:g} s; raise the duration (-t) or"
+                " workload.rate"
+            )
         for scene in {plan.conversations[number].scene for number in set(plan.conversation.tolist())}:
             feature = _NEEDED.get(scene)
             if feature is not None and feature not in adapter.features:

@@ -13,6 +13,7 @@ Importing this module imports Locust, which monkey-patches the process.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import gevent
@@ -29,12 +30,15 @@ class IMUser(User):
     """A Locust user: one device of `scenario`, which is a preset's name, the path of a TOML file, or a Scenario.
 
     plays_plan: whether the device plays its share of the scenario's plan.
+    adapter: the kind of server, as `imsim.load.adapters.find` takes it. adapter_options: its options, by name.
     im: the client for the tasks of a subclass. Tasks run while the plan is played, from its start to its end.
     """
 
     abstract = True
     scenario: ClassVar[str | Scenario] = "office"
     plays_plan: ClassVar[bool] = True
+    adapter: ClassVar[str] = "imsim"
+    adapter_options: ClassVar[Mapping[str, str]] = {}
     im: IM
 
     def __init_subclass__(cls, **values: Any) -> None:
@@ -73,13 +77,13 @@ def _direct(environment: Environment, **_: Any) -> None:
         if not users:
             raise UsageError("user classes: must have a subclass of IMUser (got none); choose one on the command line")
         first = users[0]
-        for name in ("scenario", "plays_plan", "host"):
+        for name in ("scenario", "plays_plan", "adapter", "adapter_options", "host"):
             values = {user.__name__: getattr(user, name) for user in users}
             if any(value != getattr(first, name) for value in values.values()):
                 given = ", ".join(f"{user}: {value}" for user, value in values.items())
                 raise UsageError(f"user classes: must have the same {name}, because they share one run (got {given})")
         has_tasks = any(user.tasks != [IMUser.stay] for user in users)
-        Director(environment, first.scenario, first.host, has_tasks, first.plays_plan)
+        Director(environment, first, has_tasks)
     except ImsimError as error:
         raise SystemExit(f"imsim: {error}") from None
 
