@@ -20,6 +20,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple
 
 from imsim.core.events import ClientEvent
+from imsim.core.exceptions import UsageError
 from imsim.core.model import Scene
 from imsim.core.policies import Policies
 
@@ -144,7 +145,10 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The device sent the message once more. The driver records the first time itself: when `send` returns a frame."""
+    """The device sent the message, for the first time or again.
+
+    The first time need not be reported if `send` returns the frame of the message: the driver then records it itself.
+    """
 
     id: str
 
@@ -291,9 +295,15 @@ class Adapter(ABC):
     """Whether frames are binary WebSocket messages; otherwise they are text, in UTF-8."""
     options: ClassVar[Mapping[str, str]] = {}
     """The names of the options that `Target.options` may have, each with a line of help."""
+    largest: int = 1 << 24
+    """The largest frame in bytes that the server may send; a larger one ends the connection."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        unknown = next((name for name in target.options if name not in self.options), None)
+        if unknown is not None:
+            known = ", ".join(sorted(self.options)) or "none"
+            raise UsageError(f"option {unknown}: unknown name; {type(self).__name__} has these options: {known}")
 
     @abstractmethod
     def session(self, number: int, user: str, device: str) -> Session:
