@@ -73,7 +73,7 @@ class Device(Driver):
         self._changed = asyncio.Event()  # set, and replaced, when there is a new event
         self._timer: asyncio.TimerHandle | None = None
         self._idle_ticks = 0  # calls of `handle_timer` since the last other input
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._ids_of_core: dict[tuple[str, int], str] = {}  # (conversation, seq) of a core message -> its id
         self._ids = count(1_000_000 * number)  # each device has ids of its own
@@ -227,7 +227,7 @@ class Device(Driver):
 
     def _connect(self, connect: Connect) -> None:
         self._disconnect()
-        self._connection = connection = _Connection(self._input, connect, self.adapter)
+        self._connection = connection = Connection(self._input, connect, self.adapter)
         self._spawn(connection.task)
 
     def _disconnect(self) -> None:
@@ -239,7 +239,7 @@ class Device(Driver):
         if self._connection is not None:
             self._connection.frames.put_nowait(frame)
 
-    def _input(self, connection: _Connection, item: Item) -> None:
+    def _input(self, connection: Connection, item: Item) -> None:
         """Give the session an input of a connection, unless the connection was closed or replaced."""
         if connection is self._connection:
             if isinstance(item, Disconnected):
@@ -247,10 +247,10 @@ class Device(Driver):
             self.give(item)
 
 
-class _Connection:
+class Connection:
     """A WebSocket, from the first attempt to open it to its end. `give` receives what happens on it."""
 
-    def __init__(self, give: Callable[[_Connection, Item], None], connect: Connect, adapter: Adapter) -> None:
+    def __init__(self, give: Callable[[Connection, Item], None], connect: Connect, adapter: Adapter) -> None:
         self.frames: asyncio.Queue[bytes | None] = asyncio.Queue()  # to be sent; None: close the connection
         self.socket: ClientConnection | None = None
         self.task = asyncio.create_task(self._run(connect))

@@ -10,10 +10,11 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, ClassVar
 
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
 from imsim.core.model import Scene
 from imsim.load.adapters import (
@@ -57,6 +58,10 @@ class ChatServer:
         self.logins = 0
 
     async def handle(self, socket: ServerConnection) -> None:
+        with suppress(ConnectionClosed):
+            await self.serve(socket)
+
+    async def serve(self, socket: ServerConnection) -> None:
         login = json.loads(await socket.recv())
         me = (login["user"], login["device"])
         self.logins += 1
@@ -78,7 +83,8 @@ class ChatServer:
                 inside.discard(me)
 
     async def put(self, socket: ServerConnection, **frame: Any) -> None:
-        await socket.send(json.dumps(frame))
+        with suppress(ConnectionClosed):
+            await socket.send(json.dumps(frame))
 
     async def do_send(self, me: tuple[str, str], socket: ServerConnection, frame: dict[str, Any]) -> None:
         scene, to, id = frame["scene"], frame["to"], frame["id"]

@@ -26,6 +26,11 @@ GROUP = "imsim.adapters"
 """The group of entry points in which packages register their adapters."""
 
 
+def names() -> list[str]:
+    """Return the names of the adapters of imsim and of installed packages, sorted."""
+    return sorted(_registered())
+
+
 def find(name: str) -> type[Adapter]:
     """Return the class of an adapter.
 
@@ -34,7 +39,7 @@ def find(name: str) -> type[Adapter]:
 
     Raises: UsageError if it cannot be found or imported, or is not an adapter.
     """
-    registered = NAMES | {entry.name: entry.value for entry in importlib.metadata.entry_points(group=GROUP)}
+    registered = _registered()
     path, _, wanted = registered.get(name, name).partition(":")
     if name not in registered and not wanted and "." not in path and not path.endswith(".py"):
         near = difflib.get_close_matches(name, registered, n=1)
@@ -58,6 +63,10 @@ def find(name: str) -> type[Adapter]:
     if not (isinstance(found, type) and issubclass(found, Adapter)):
         raise UsageError(f"adapter: {name}: must be a subclass of imsim.load.adapters.Adapter")
     return found
+
+
+def _registered() -> dict[str, str]:
+    return NAMES | {entry.name: entry.value for entry in importlib.metadata.entry_points(group=GROUP)}
 
 
 def _module(path: str) -> ModuleType:
