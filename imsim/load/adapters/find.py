@@ -74,6 +74,8 @@ def _module(path: str) -> ModuleType:
         if not path.endswith(".py"):
             return importlib.import_module(path)
         file = Path(path).resolve()
+        if str(file.parent) not in sys.path:
+            sys.path.append(str(file.parent))  # so that the file can import its neighbours
         spec = importlib.util.spec_from_file_location(f"imsim_adapter_{file.stem}", file)
         assert spec is not None
         assert spec.loader is not None

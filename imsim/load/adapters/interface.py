@@ -26,7 +26,7 @@ from imsim.core.policies import Policies
 
 
 class Feature(StrEnum):
-    """What a kind of server offers. The rows have nulls for what it does not offer."""
+    """A feature that a kind of server can offer. The rows have nulls for what it does not offer."""
 
     ACK = "ack"  # the sender learns that the server has the message
     GROUPS = "groups"  # messages to groups, with `join`

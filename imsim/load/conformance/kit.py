@@ -251,7 +251,7 @@ class Kit:
         """Check the conversation of a message, unless the server does not say it."""
         found = event.conversation
         names = {conversation.name, sender.user} if conversation.scene is Scene.P2P else {conversation.name}
-        if found is not None and (found.scene is not conversation.scene or found.name not in names):
+        if found is not None and (found.scene != conversation.scene or found.name not in names):
             self.fail(
                 f"a message to {_text(conversation)} was delivered in {_text(found)}",
                 "return the conversation as the sender addressed it, or None if the server does not say",

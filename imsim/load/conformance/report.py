@@ -72,5 +72,9 @@ class Report:
                 head + one.detail, _WIDTH, subsequent_indent=indent, break_on_hyphens=False, drop_whitespace=True
             ) or [head]
         counts = {kind: sum(one.outcome is kind for one in self.results) for kind in Outcome}
-        lines.append(", ".join(f"{count} {kind}" for kind, count in counts.items() if count or kind is Outcome.FAILED))
+        lines.append(
+            ", ".join(
+                f"{count} {kind}" for kind, count in counts.items() if count or kind in (Outcome.OK, Outcome.FAILED)
+            )
+        )
         return "\n".join(line.rstrip() for line in lines)
