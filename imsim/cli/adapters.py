@@ -67,8 +67,15 @@ def check(
         conformance.POLICIES,
         dict(map(_pair, options)),
     )
-    report = conformance.check(find(name), target, only=only, patience=patience)
-    click.echo(json.dumps(report.to_json()) if as_json else str(report))
+
+    def show(report: conformance.Report) -> None:
+        if len(report.results) == 1:
+            click.echo(report.heading)
+        click.echo(str(report.results[-1]))
+
+    shown = {} if as_json else {"progress": show}
+    report = conformance.check(find(name), target, only=only, patience=patience, **shown)
+    click.echo(json.dumps(report.to_json()) if as_json else report.summary)
     sys.exit(0 if report.passed else _FAILURE)
 
 

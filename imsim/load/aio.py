@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
+from typing import get_args
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -46,6 +47,8 @@ from imsim.load.http import exchange
 
 _CLOSE_TIMEOUT = 1.0  # seconds that a close waits for the server to close its side
 _MOST_IDLE_TICKS = 100  # calls of `handle_timer`, one after another, after which a deadline must not be in the past
+
+_EVENTS = get_args(Event)
 
 
 class Device(Driver):
@@ -180,7 +183,14 @@ class Device(Driver):
         self._disconnect()
         self._wake()
 
+    def _carry_out(self, outs: Iterable[Out], now: float) -> None:
+        if not isinstance(outs, list):
+            raise TypeError(f"a method of the session returned {outs!r:.100}; it must return a list")
+        super()._carry_out(outs, now)
+
     def _record(self, event: Event, now: float) -> None:
+        if not isinstance(event, _EVENTS):
+            raise TypeError(f"the session returned {event!r:.100}, which is not a frame (bytes), a request or an event")
         self.events.append(event)
         if isinstance(event, events.Shown):
             self._ids_of_core[event.message.conversation_id, event.message.seq] = event.message.id_client

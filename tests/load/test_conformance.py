@@ -589,6 +589,14 @@ async def test_garbage_uses_changed_frames_of_the_server():
     assert "the session raised KeyError: 'n'" in report["garbage"].detail
 
 
+async def test_garbage_finds_connection_after_closed():
+    class Stubborn(ChatSession):
+        def broken(self, reason):
+            return [*self.start(0.0), Closed(reason)]
+
+    assert "connects again after Closed" in await failure_of(Stubborn, "garbage")
+
+
 async def test_session_that_cannot_be_copied_passes():
     class Locked(ChatSession):
         def __init__(self, *arguments):
@@ -621,12 +629,40 @@ async def test_probe_is_made_first():
             await checked(Probed, Target(server.url, key="refuse"))
 
 
+async def test_exceptions_of_adapter_are_errors():
+    class Raising(ChatAdapter):
+        def __init__(self, target):
+            raise KeyError("port")
+
+    class RaisingSession(ChatAdapter):
+        def session(self, number, user, device):
+            raise KeyError("user")
+
+    with pytest.raises(RunError, match=r"Raising: raised KeyError: 'port' \(in __init__, test_conformance.py:"):
+        await checked(Raising, Target(""))
+    report = await checked(RaisingSession, Target(""))
+    assert "`session` must not raise" in report["login"].detail
+
+
+async def test_methods_that_return_no_list_or_no_event_are_found():
+    class Nothing(ChatSession):
+        def got_ready(self, frame, now):
+            return None
+
+    class Text(ChatSession):
+        def got_ready(self, frame, now):
+            return ["ready"]
+
+    assert "returned None; it must return a list" in await failure_of(Nothing, "login")
+    assert "returned 'ready', which is not a frame" in await failure_of(Text, "login")
+
+
 def test_check_runs_outside_of_an_event_loop():
     seen = []
     with in_thread() as server:
         report = check(ChatAdapter, Target(server.url, policies=QUICK), only=["echo", "login"], progress=seen.append)
     assert report.passed
-    assert [one.name for one in seen] == ["login", "echo"]
+    assert [report.results[-1].name for report in seen] == ["login", "echo"]
 
 
 def test_unknown_names_are_refused():
@@ -643,16 +679,15 @@ def test_report_is_a_table():
         Result("acks", Outcome.NOT_OFFERED),
     )
     report = Report("MyAdapter", "ws://host", ("groups",), results)
-    assert (
-        str(report)
-        == """\
-MyAdapter at ws://host: groups
-login  ok
-echo   failed       no Delivered('x:1') within 5 s. Return Delivered for each message. Return
-                    Delivered for each message. Return Delivered for each message.
-acks   not offered
-1 ok, 1 failed, 1 not offered"""
-    )
+    table = [
+        "MyAdapter at ws://host: groups",
+        "login        ok",
+        "echo         failed       no Delivered('x:1') within 5 s. Return Delivered for each message. Return",
+        "                          Delivered for each message. Return Delivered for each message.",
+        "acks         not offered",
+        "1 ok, 1 failed, 1 not offered",
+    ]
+    assert str(report).splitlines() == table
     assert not report.passed
     assert report.to_json()["checks"][1]["outcome"] == "failed"
     assert json.loads(json.dumps(report.to_json()))["passed"] is False
@@ -671,9 +706,9 @@ def test_command_prints_table_and_exits_with_0(command):
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [
         f"ChatAdapter at {server.url}: ack, chatrooms, groups, own devices, receipts, resume",
-        "login  ok",
-        "echo   ok           one message and its answer",
-        "types  not offered",
+        "login        ok",
+        "echo         ok           one message and its answer",
+        "types        not offered",
         "2 ok, 0 failed, 1 not offered",
     ]
 

@@ -85,5 +85,7 @@ def _module(path: str) -> ModuleType:
         return module
     except FileNotFoundError:
         raise UsageError(f"adapter: there is no file {path}") from None
+    except UsageError:
+        raise  # the adapter says what is missing
     except Exception as error:
         raise UsageError(f"adapter: cannot import {path}: {type(error).__name__}: {error}") from None

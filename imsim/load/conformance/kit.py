@@ -114,7 +114,10 @@ class Kit:
     def device(self, user: str, device: str = "phone") -> Tap:
         """Return a device that is offline."""
         self._number += 1
-        return Tap(self.adapter, self._number, self.named(user), device)
+        try:
+            return Tap(self.adapter, self._number, self.named(user), device)
+        except Exception as error:
+            self.fail(raised(error), "the adapter's method `session` must not raise")
 
     def named(self, name: str) -> str:
         """Return the name of a user, group or chatroom with the run's namespace. It is different for each check."""

@@ -80,7 +80,7 @@ async def texts(kit: Kit) -> str:
     async with kit.devices("alice", "bob") as (alice, bob):
         for name, text in _TEXTS.items():
             id = alice.send(bob.conversation, text)
-            with explained(name):
+            with explained(name, "If the server refuses it, raise the server's limit"):
                 await kit.delivered(bob, id)
         start = f"{kit.adapter.target.namespace}:"
         longest = start + "7" * (_LONGEST_ID - len(start))
@@ -333,7 +333,9 @@ async def loss(kit: Kit) -> str:
                 await _resumed(kit, bob, id, "its connection was lost")
         after = await kit.sent(alice, bob.conversation)
         await kit.delivered(bob, after)
-        remarks.append(f"{len(set(bob.delivered(ids)))} of {len(ids)} reach a recipient whose connection is lost")
+        arrived = len(set(bob.delivered(ids)))
+        hint = " (Feature.RESUME?)" if arrived == len(ids) and not kit.offers(Feature.RESUME) else ""
+        remarks.append(f"{arrived} of {len(ids)} reach a recipient whose connection is lost{hint}")
 
         # The message is lost, then the connection of its sender.
         results = [await _sender_loses(kit, alice, bob, mute=True), await _sender_loses(kit, alice, bob, mute=False)]

@@ -124,12 +124,19 @@ def _give(kit: Kit, session: Session, item: Item, now: float, when: str) -> None
         outs += session.send(Message("garbage:1", kit.conversation(Scene.P2P, "bob"), "text"), now)
         if (deadline := session.next_deadline()) is not None:
             outs += session.handle_timer(max(now, deadline))
+        later = session.handle_timer(now + 3600) if any(isinstance(out, Closed) for out in outs) else []
+        outs += session.stop(now + 3600)
     except Exception as error:
         kit.fail(
             f"{raised(error)}, for the input {shown} {when}",
             "catch the errors of parsing in `received`, and return Disconnect and Closed with the reason, or ignore it",
         )
     _check_outs(kit, outs)
+    if any(isinstance(out, Connect | Request) for out in later):
+        kit.fail(
+            f"the session connects again after Closed, for the input {shown} {when}",
+            "Closed is final until `start`: cancel the deadlines",
+        )
 
 
 def _copied(session: Session) -> Session | None:

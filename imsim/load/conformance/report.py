@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-_WIDTH = 100
+_WIDTH, _NAME, _OUTCOME = 100, 11, 11  # of the table and of its columns, in characters
 
 
 class Outcome(StrEnum):
@@ -31,6 +31,13 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "outcome": self.outcome.value, "detail": self.detail, "seconds": self.seconds}
+
+    def __str__(self) -> str:
+        """Return the lines of the table for this check."""
+        head = f"{self.name:<{_NAME}}  {self.outcome.value:<{_OUTCOME}}  "
+        indent = " " * len(head)
+        lines = textwrap.wrap(head + self.detail, _WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+        return "\n".join(lines).rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +68,17 @@ class Report:
             "checks": [one.to_json() for one in self.results],
         }
 
-    def __str__(self) -> str:
-        name = max(len(one.name) for one in self.results)
-        outcome = max(len(one.value) for one in Outcome)
-        indent = " " * (name + outcome + 4)
-        lines = [f"{self.adapter} at {self.url}: {', '.join(self.features) or 'no features'}"]
-        for one in self.results:
-            head = f"{one.name:<{name}}  {one.outcome.value:<{outcome}}  "
-            lines += textwrap.wrap(
-                head + one.detail, _WIDTH, subsequent_indent=indent, break_on_hyphens=False, drop_whitespace=True
-            ) or [head]
+    @property
+    def heading(self) -> str:
+        """The first line of the table."""
+        return f"{self.adapter} at {self.url}: {', '.join(self.features) or 'no features'}"
+
+    @property
+    def summary(self) -> str:
+        """The last line of the table: how many checks have each outcome."""
         counts = {kind: sum(one.outcome is kind for one in self.results) for kind in Outcome}
-        lines.append(
-            ", ".join(
-                f"{count} {kind}" for kind, count in counts.items() if count or kind in (Outcome.OK, Outcome.FAILED)
-            )
-        )
-        return "\n".join(line.rstrip() for line in lines)
+        shown = (Outcome.OK, Outcome.FAILED)
+        return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count or kind in shown)
+
+    def __str__(self) -> str:
+        return "\n".join([self.heading, *map(str, self.results), self.summary])

@@ -7,13 +7,13 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from imsim.core.exceptions import ImsimError, UsageError
+from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.core.policies import Policies
 from imsim.load.adapters.interface import Acked, Adapter, Event, Feature, Read, Target
 from imsim.load.conformance import live, offline
-from imsim.load.conformance.kit import Failure, Kit
+from imsim.load.conformance.kit import Failure, Kit, raised
 from imsim.load.conformance.report import Outcome, Report, Result
 from imsim.load.http import exchange
 
@@ -60,14 +60,14 @@ def check(
     *,
     only: Collection[str] = (),
     patience: float = 5.0,
-    progress: Callable[[Result], None] = lambda result: None,
+    progress: Callable[[Report], None] = lambda report: None,
 ) -> Report:
     """Check an adapter against the server of the target. Where an event loop runs, use `await checked(...)`.
 
     target: without a namespace, it gets one that no earlier run has used.
     only: the names of the checks to run, instead of all.
     patience: seconds within which the server must answer.
-    progress: called with each result.
+    progress: called after each check, with the report so far.
 
     Raises: UsageError for an unknown check, or for a url or option that the adapter cannot use; RunError if the
     adapter's probe says that the server cannot be loaded.
@@ -81,26 +81,37 @@ async def checked(
     *,
     only: Collection[str] = (),
     patience: float = 5.0,
-    progress: Callable[[Result], None] = lambda result: None,
+    progress: Callable[[Report], None] = lambda report: None,
 ) -> Report:
     """Check an adapter on the running event loop. The arguments are those of `check`."""
     if unknown := [name for name in only if name not in CHECKS]:
         raise UsageError(f"check {unknown[0]}: unknown name; the checks are {', '.join(CHECKS)}")
-    made = adapter(replace(target, namespace=target.namespace or f"c{secrets.token_hex(4)}"))
-    server = {}
-    if (probe := made.probe()) is not None:
-        server = dict(made.probed(await asyncio.to_thread(exchange, probe)))
+    target = replace(target, namespace=target.namespace or f"c{secrets.token_hex(4)}")
+    made, server = await asyncio.to_thread(_prepared, adapter, target)
+    features = tuple(sorted(feature.value for feature in made.features))
+    report = Report(adapter.__name__, target.url, features, (), server)
     kit = Kit(made, patience)
-    results: list[Result] = []
     for name in (one for one in CHECKS if not only or one in only):
-        if any(one.name == "login" and one.outcome is Outcome.FAILED for one in results):
+        if any(one.name == "login" and one.outcome is Outcome.FAILED for one in report.results):
             result = Result(name, Outcome.NOT_RUN, "the login failed")
         else:
             result = await _result(kit, name, CHECKS[name])
-        results.append(result)
-        progress(result)
-    features = tuple(sorted(feature.value for feature in made.features))
-    return Report(adapter.__name__, target.url, features, tuple(results), server)
+        report = replace(report, results=(*report.results, result))
+        progress(report)
+    return report
+
+
+def _prepared(adapter: type[Adapter], target: Target) -> tuple[Adapter, dict[str, Any]]:
+    """Make the adapter, and return it with what its probe has found."""
+    try:
+        made = adapter(target)
+        probe = made.probe()
+        return made, {} if probe is None else dict(made.probed(exchange(probe)))
+    except ImsimError:
+        raise
+    except Exception as error:
+        advice = "an adapter may raise UsageError for a wrong target, and RunError from `probed`"
+        raise RunError(f"{adapter.__name__}: {raised(error).removeprefix('the session ')}; {advice}") from error
 
 
 async def _result(kit: Kit, name: str, one: Check) -> Result:

@@ -29,6 +29,7 @@ class Mine(Adapter):
 @pytest.fixture
 def file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
     (tmp_path / "mine.py").write_text(SOURCE)
     yield "mine.py"
     sys.modules.pop("imsim_adapter_mine", None)
@@ -99,6 +100,18 @@ def test_fault_inside_file_is_an_error(file, tmp_path):
     assert error_of(file).startswith("adapter: cannot import mine.py: ModuleNotFoundError: No module named")
     (tmp_path / file).write_text("def broken(:")
     assert "SyntaxError" in error_of(file)
+
+
+def test_usage_error_inside_file_is_shown_as_it_is(file, tmp_path):
+    (tmp_path / file).write_text("from imsim.core.exceptions import UsageError\nraise UsageError('install x')")
+    assert error_of(file) == "install x"
+
+
+def test_file_can_import_its_neighbours(file, tmp_path):
+    (tmp_path / "near.py").write_text("from mine import Mine\nclass Near(Mine):\n    pass\n")
+    assert find("near.py").__name__ == "Near"
+    for name in ("mine", "imsim_adapter_near"):
+        del sys.modules[name]
 
 
 def test_file_with_no_or_two_adapters_is_an_error(file, tmp_path):
