@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -448,6 +448,8 @@ def loadtest(
     scenario: AnyScenario,
     url: str,
     *,
+    adapter: str = "imsim",
+    options: Mapping[str, str] | None = None,
     key: str | None = None,
     key_file: AnyPath | None = None,
     seed: int | None = None,
@@ -462,15 +464,20 @@ def loadtest(
 
     Args:
         url: the server's address, ws://host:port or wss://host:port.
+        adapter: the kind of server: "imsim", "websocket", "mqtt", "xmpp", "socketio", or the path of an adapter of your
+            own, such as "my_adapter.py".
+        options: the options of the adapter, by name.
         key: the server's key for tokens. None means the environment variable IMSIM_KEY, or "imsim".
         key_file: a file with the key, instead of `key`.
 
     Returns:
-        The run. With `out`, its rows are also in a new folder there, `run.path`.
+        The run. With `out`, its rows are also in a new folder there, `run.path`. If the test ended early, for example
+        because the server went away, the run is partial.
 
     Raises:
         UsageError: a value is wrong.
-        RunError: no server answers at `url`, or the run failed.
+        RunError: no server answers at `url`, or the test failed before the first message.
+        KeyboardInterrupt: the test was interrupted. Its attribute `run` has the run until then.
 
     Example:
         >>> with imsim.serve("office") as server:
@@ -490,6 +497,8 @@ def loadtest(
             chosen,
             url,
             key=own_key,
+            adapter=adapter,
+            options={} if options is None else dict(options),
             out=None if out is None else Path(out),
             warnings=left_out,
             progress=bar.show,

@@ -45,8 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
             cli.main(args=[a for a in arguments if a != "--debug"], prog_name="imsim", standalone_mode=False)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", _INTERRUPTED)
+    except (click.Abort, KeyboardInterrupt) as error:
+        _fail(str(error) or "interrupted", _INTERRUPTED)
     except _Terminated:
         sys.exit(_TERMINATED)
     except click.ClickException as error:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from imsim.cli.options import JSON, KEY, examples
-from imsim.core.exceptions import ImsimError, UsageError
+from imsim.cli.options import ADAPTER_OPTION, JSON, KEY, examples
+from imsim.core.exceptions import ImsimError
 from imsim.keys import choose_key
 
 _FAILURE = 1
@@ -28,7 +28,7 @@ def adapter() -> None:
 )
 @click.argument("name", metavar="ADAPTER")
 @click.option("--url", required=True, metavar="URL", help="The address of a running server.")
-@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the adapter.")
+@ADAPTER_OPTION
 @KEY
 @click.option("--namespace", metavar="NAME", help="The prefix of all names; default: a new one for each run.")
 @click.option("--only", multiple=True, metavar="CHECK", help="Run this check instead of all. Repeatable.")
@@ -44,7 +44,7 @@ def adapter() -> None:
 def check(
     name: str,
     url: str,
-    options: tuple[str, ...],
+    adapter_options: tuple[str, ...],
     key: str | None,
     key_file: str | None,
     namespace: str | None,
@@ -59,13 +59,14 @@ def check(
     """
     from imsim.load import conformance
     from imsim.load.adapters import Target, find
+    from imsim.load.adapters.find import options_of
 
     target = Target(
         url,
         choose_key(key, key_file),
         namespace or "",
         conformance.POLICIES,
-        dict(map(_pair, options)),
+        options_of(adapter_options, "--option"),
     )
 
     def show(report: conformance.Report) -> None:
@@ -103,10 +104,3 @@ def list_(as_json: bool) -> None:
         click.echo(f"{name:<{width}}  {description.get('error') or ', '.join(description['features'])}")
         for option, text in description.get("options", {}).items():
             click.echo(f"{'':<{width}}  --option {option}=...: {text}")
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise UsageError(f"--option {text}: expected NAME=VALUE")
-    return name, value

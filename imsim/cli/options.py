@@ -70,6 +70,23 @@ _KEY = click.option(
 _KEY_FILE = click.option("--key-file", metavar="FILE", help="Read the key from this file.")
 
 
+_ADAPTER = click.option(
+    "--adapter",
+    default="imsim",
+    show_default=True,
+    metavar="NAME",
+    help="The kind of server, or the path of an adapter.",
+)
+ADAPTER_OPTION = click.option(
+    "--option", "adapter_options", multiple=True, metavar="NAME=VALUE", help="Set an option of the adapter."
+)
+
+
+def ADAPTER(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for the kind of server: --adapter and --option."""
+    return _ADAPTER(ADAPTER_OPTION(command))
+
+
 def KEY(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options for the key: --key and --key-file."""
     return _KEY(_KEY_FILE(command))

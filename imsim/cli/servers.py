@@ -11,13 +11,16 @@ import click
 
 from imsim import disk
 from imsim.cli.experiments import show, show_table
-from imsim.cli.options import DURATION, JSON, KEY, OUT, SEED, SET, examples
+from imsim.cli.options import ADAPTER, DURATION, JSON, KEY, OUT, SEED, SET, examples
 from imsim.cli.options import load as load_scenario
 from imsim.core.exceptions import UsageError
 from imsim.keys import DEFAULT_KEY, check_key, choose_key
 
 #: A server does not use the workload, which therefore need not fit the limits.
 _ANY_WORKLOAD = ("conversations.group_size=1", "conversations.room_size=1", "workload.size=1")
+
+#: The exit codes of a program that Ctrl-C or SIGTERM has ended.
+_INTERRUPTED, _TERMINATED = 130, 143
 
 #: The network of the live run, to simulate it: the loopback interface takes tens of microseconds and loses nothing. So
 #: do the threads of the server's process, which stand for the links of the backend.
@@ -145,10 +148,12 @@ def serve(
     epilog=examples(
         "imsim load office --url ws://127.0.0.1:8765",
         "imsim load office --url wss://chat.example.com --duration 30s --set population.users=500",
+        "imsim load office --url ws://127.0.0.1:9001 --adapter mqtt --option qos=1",
     )
 )
 @click.argument("scenario")
 @click.option("--url", required=True, metavar="URL", help="The server's address: ws://host:port or wss://host:port.")
+@ADAPTER
 @SET
 @SEED
 @DURATION
@@ -158,6 +163,8 @@ def serve(
 def load(
     scenario: str,
     url: str,
+    adapter: str,
+    adapter_options: tuple[str, ...],
     overrides: tuple[str, ...],
     seed: int | None,
     duration: float | str | None,
@@ -171,10 +178,29 @@ def load(
     The messages are the same as in `imsim simulate`. Locust sends them in a process of its own.
     """
     from imsim import api
+    from imsim.load.adapters.find import options_of
 
     chosen = load_scenario(scenario, overrides, seed)
-    run = api.loadtest(chosen, url, duration=duration, key=key, key_file=key_file, out=out, progress=not as_json)
+    try:
+        run = api.loadtest(
+            chosen,
+            url,
+            adapter=adapter,
+            options=options_of(adapter_options, "--option"),
+            duration=duration,
+            key=key,
+            key_file=key_file,
+            out=out,
+            progress=not as_json,
+        )
+    except KeyboardInterrupt as interrupt:
+        if (partial := getattr(interrupt, "run", None)) is None:
+            raise
+        show(partial, as_json)
+        sys.exit(_INTERRUPTED if isinstance(interrupt.__cause__, KeyboardInterrupt) else _TERMINATED)
     show(run, as_json)
+    if run.manifest.get("partial"):
+        sys.exit(1)
 
 
 @click.command(epilog=examples("imsim demo", "imsim demo --out /tmp/imsim-demo"))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import get_args
@@ -37,7 +37,6 @@ from imsim.load.adapters.interface import (
     Item,
     Message,
     Out,
-    Read,
     Ready,
     Received,
     Request,
@@ -78,7 +77,6 @@ class Device(Driver):
         self._idle_ticks = 0  # calls of `handle_timer` since the last other input
         self._connection: Connection | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ids_of_core: dict[tuple[str, int], str] = {}  # (conversation, seq) of a core message -> its id
         self._ids = count(1_000_000 * number)  # each device has ids of its own
 
     # --- for the user of the device ---------------------------------------------------------------------------------
@@ -192,9 +190,7 @@ class Device(Driver):
         if not isinstance(event, _EVENTS):
             raise TypeError(f"the session returned {event!r:.100}, which is not a frame (bytes), a request or an event")
         self.events.append(event)
-        if isinstance(event, events.Shown):
-            self._ids_of_core[event.message.conversation_id, event.message.seq] = event.message.id_client
-        translated = _translated(event, self._ids_of_core)
+        translated = _translated(event)
         if translated is not None:
             self.events.append(translated)
         self.times += [now] * (len(self.events) - len(self.times))
@@ -327,7 +323,7 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _translated(event: Event, ids: Mapping[tuple[str, int], str]) -> Event | None:
+def _translated(event: Event) -> Event | None:
     """Return the event of the interface for an event of the core's client about a message; None for other events."""
     match event:
         case events.Acked(id_client=id):
@@ -340,9 +336,6 @@ def _translated(event: Event, ids: Mapping[tuple[str, int], str]) -> Event | Non
             return Delivered(message.id_client, Conversation(message.scene, message.to), route is Route.SYNC)
         case events.Repeated(message=message):
             return Delivered(message.id_client, Conversation(message.scene, message.to))
-        case events.ReadMoved(conversation_id=conversation, read_seq=seq):
-            id = ids.get((conversation, seq), "")
-            return Read(id) if id else None
     return None
 
 

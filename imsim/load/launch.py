@@ -7,27 +7,34 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from imsim import disk
 from imsim.analysis import Run
 from imsim.core.exceptions import ImsimError, RunError
 from imsim.keys import DEFAULT_KEY
-from imsim.load.recording import collect, read_status, write
-from imsim.load.target import Target
+from imsim.load.collect import collect, read_status, write
+from imsim.load.job import Job
 from imsim.scenario import Scenario, plan
 
 _START_STOP_TIMEOUT = 60.0  # seconds that Locust may take to start and to stop, together
 _POLL_INTERVAL = 0.1  # seconds between two checks of the child
-_PHASES = {"playing": "sending", "draining": "draining"}
-_TERMINATE_TIMEOUT = 5.0  # seconds from SIGTERM to SIGKILL
+_PHASES = {"play": "sending", "drain": "draining", "done": "draining"}
+_INTERRUPT_TIMEOUT = 5.0  # seconds that the child may take to end its test after SIGINT
+
+
+#: The last line of a traceback.
+_EXCEPTION = re.compile(r"[A-Za-z_.]+(Error|Exception|Interrupt|Exit)\b")
 
 
 def loadtest(
@@ -35,62 +42,87 @@ def loadtest(
     url: str,
     *,
     key: str = DEFAULT_KEY,
+    adapter: str = "imsim",
+    options: Mapping[str, str] = MappingProxyType({}),
     out: Path | str | None = None,
     warnings: Sequence[str] = (),
     progress: Callable[[str, float], None] | None = None,
 ) -> Run:
     """Play the scenario's plan against the server at `url` (ws://... or wss://...) and return the run.
 
-    key: the server's key, for tokens. out: the folder in which the run's folder is created, with Locust's log; None:
+    key: the server's key, for tokens. adapter: the kind of server, as `imsim.load.adapters.find` takes it. options: the
+    options of the adapter. out: the folder in which the run's folder is created, with Locust's log; None:
     the run is not written. warnings: further warnings for the manifest. progress: receives the current phase and, while
     messages are sent, the share of the duration that has passed (0 to 1).
 
     In the run's manifest, `lateness_ms` is how late the load generator sent. `warnings` has an entry if it was too late
     to trust the latencies. `shed` is how many deliveries of chatroom messages the server shed during the run.
 
-    Raises: UsageError for an invalid url; RunError if there is no server, if the server refuses the key or goes away,
-    or if Locust fails. If Locust was started, the error names the path of its log.
+    The run is partial (`run.partial`) if it ended early, for example because the server went away.
+
+    Raises: UsageError for an invalid url; RunError if there is no server, if it refuses the key, if it goes away before
+    the first message, or if Locust fails. If Locust was started, the error names the path of its log. Interrupted if
+    this process is interrupted; the run until then is in its attribute `run`.
     """
-    plan(scenario)  # raises here, not in the child, if the plan is too large
-    target = Target(url)
-    shed_before = target.check()
+    job = Job(scenario, url, "", key, adapter, options)
+    job.check(plan(scenario), job.make_adapter())  # raises here, not in the child
+    before = job.probe()
     with disk.temporary_folder("imsim-load-") as name:
         folder = Path(name)
         log = folder / "locust.log"
+        stop: BaseException | None = None
         try:
-            _run_locust(scenario, target, key, folder, log, progress)
-            status = read_status(folder)
-            if status.get("phase") != "done":
-                raise RunError(status.get("reason") or _missing_reason(log))
+            try:
+                _run_locust(job, folder, log, progress)
+            except Exception:
+                raise
+            except BaseException as error:  # Ctrl-C or SIGTERM
+                stop = error
+            shed = None
+            with contextlib.suppress(RunError, KeyError):  # the server may have stopped since the end of the run
+                shed = max(0, job.probe()["shed"] - before["shed"])
+            if "started" not in (status := read_status(folder)):
+                if stop is not None:
+                    raise stop
+                raise RunError(status.get("ended", {}).get("reason") or _missing_reason(log))
+            run = collect(folder, scenario, shed=shed, warnings=warnings)
         except RunError as error:
             raise RunError(f"{error}{_keep(log, out)}") from None
-        shed = None
-        with contextlib.suppress(RunError):  # the server may have stopped since the end of the run
-            shed = max(0, target.check() - shed_before)
-        run = collect(folder, scenario, shed, warnings)
         if out is not None:
             written = write(run, out)
             with disk.errors("write", written / log.name, note="the run is complete, without this log"):
                 shutil.copy(log, written)
+    if stop is not None:
+        raise Interrupted(run) from stop
     return run
 
 
+class Interrupted(KeyboardInterrupt):
+    """A load test was interrupted (Ctrl-C) or terminated (SIGTERM). `run` is the run until then."""
+
+    def __init__(self, run: Run) -> None:
+        kept = "" if run.path is None else f"; the run until then is {run.path}"
+        super().__init__(f"the load test was interrupted{kept}")
+        self.run = run
+
+
 def _run_locust(
-    scenario: Scenario,
-    target: Target,
-    key: str,
+    job: Job,
     folder: Path,
     log: Path,
     progress: Callable[[str, float], None] | None,
 ) -> None:
     """Run Locust to its end. Terminate it if it takes too long or if this process is interrupted."""
+    scenario = job.scenario
     file = folder / "scenario.toml"
     disk.write(file, scenario.to_toml().encode())
     devices = scenario.population.users * scenario.population.devices
     command = [sys.executable, "-m", "locust", "--locustfile", str(Path(__file__).with_name("locustfile.py"))]
-    command += ["--headless", "--only-summary", "--host", target.url]
+    command += ["--headless", "--only-summary", "--host", job.url]
     command += ["--users", str(devices), "--spawn-rate", str(devices)]
     command += ["--imsim-scenario", str(file), "--imsim-folder", str(folder)]
+    command += ["--imsim-adapter", job.adapter]
+    command += [f"--imsim-option={name}={value}" for name, value in job.options.items()]
     # A time limit, in case those of the child fail. It covers logins and groups, the plan, and the drain.
     bound = _START_STOP_TIMEOUT + 2 * (30 + 0.02 * devices) + scenario.duration + scenario.drain
     with disk.errors("write", log):
@@ -99,7 +131,7 @@ def _run_locust(
         child = subprocess.Popen(
             command,
             cwd=folder,  # so that Locust reads no locust.conf or pyproject.toml of the user
-            env=_environment(key),
+            env=_environment(job.key),
             stdin=subprocess.PIPE,  # the pipe ends with this process in any case; the child exits at its end
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -113,7 +145,7 @@ def _run_locust(
                 if now > deadline:
                     raise RunError(f"Locust did not end within {bound:.0f} s, and imsim stopped it")
                 phase = str(read_status(folder).get("phase"))
-                if began is None and phase == "playing":
+                if began is None and phase == "play":
                     began = now
                 if progress:
                     share = 0.0 if began is None else min((now - began) / scenario.duration, 1.0)
@@ -121,9 +153,9 @@ def _run_locust(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(timeout=_POLL_INTERVAL)
         finally:
-            _end(child)
             assert child.stdin is not None
-            child.stdin.close()
+            with child.stdin:
+                _end(child, folder)
 
 
 def _environment(key: str) -> dict[str, str]:
@@ -132,16 +164,22 @@ def _environment(key: str) -> dict[str, str]:
     package = str(Path(__file__).parents[2])  # imsim may run from a source tree, not installed
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
     environment["PYTHONUNBUFFERED"] = "1"
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):  # the child runs in another folder
+        if environment.get(name):
+            environment[name] = os.path.abspath(environment[name])
     return environment
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is not None:
-        return
-    child.terminate()
+def _end(child: subprocess.Popen[bytes], folder: Path) -> None:
+    """Let the child end its test and write its status, and end it then, or if that takes too long."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + _INTERRUPT_TIMEOUT
     try:
-        child.wait(timeout=_TERMINATE_TIMEOUT)
-    except subprocess.TimeoutExpired:
+        while child.poll() is None and time.monotonic() < deadline and "ended" not in read_status(folder):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=_POLL_INTERVAL)
+    finally:
         child.kill()
         child.wait()
 
@@ -152,7 +190,7 @@ def _missing_reason(log: Path) -> str:
         disk.check_writable(log)
     except ImsimError as error:
         return f"{error}; {disk.TMPDIR}"
-    return f"Locust ended without a result: {_last_line(log)}"
+    return f"Locust ended without a result; its last error is: {_last_error(log)}"
 
 
 def _keep(log: Path, out: Path | str | None) -> str:
@@ -170,6 +208,8 @@ def _keep(log: Path, out: Path | str | None) -> str:
     return f" (log: {kept})"
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
+def _last_error(log: Path) -> str:
+    """Return the last line of the log that reports an error; the last line of all if there is none."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
+    errors = [line for line in lines if "/ERROR/" in line or "/CRITICAL/" in line or _EXCEPTION.match(line)]
+    return (errors or lines or ["none, its log is empty"])[-1]

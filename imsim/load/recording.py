@@ -1,27 +1,21 @@
-"""The results of a load test: facts, recorded during the test, and the run that is made of them afterwards.
+"""The recording of a load test: the facts of one process. `imsim.load.collect` makes the run of them afterwards.
 
 This module imports neither Locust nor gevent.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
 from array import array
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imsim import disk
-from imsim.analysis import Run, make_run
-from imsim.core import events
-from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.core.model import Code, Route
-from imsim.results import Observer, Recorder, assemble, read_facts
-from imsim.scenario import Plan, Scenario, plan
+from imsim.load.adapters.interface import Acked, Delivered, Event, Failed, Read, Received, Sent
+from imsim.results import Observer, Recorder
+from imsim.scenario import Plan
 
 Report = Callable[[str, float | None, int, str | None], None]
 """The callback that feeds Locust's statistics.
@@ -30,8 +24,7 @@ Its arguments are a name, the latency in ms from the intended time (None: never 
 error, if any.
 """
 
-SPOOL = "facts.spool"
-_STATUS = "status.json"
+_CODES = frozenset(Code)
 
 _PLANNED, _ASKED, _STORED, _FAILED, _RECALLED = range(5)
 
@@ -50,6 +43,16 @@ class Recording(Recorder):
     def __init__(self, plan: Plan, prefix: str, spool: Path, report: Report, first_sync: int = 0) -> None:
         super().__init__(spool)
         self._observer = Observer(plan, self, prefix, first_sync)
+        self._intent = self._observer.intent
+        self._translate: dict[type, Callable[[int, Any, float], None]] = {
+            **self._observer.client_events,
+            Sent: self._on_sent,
+            Received: self._on_received,
+            Acked: self._on_acked,
+            Failed: self._on_failed,
+            Delivered: self._on_delivered,
+            Read: self._on_read,
+        }
         self._report = report
         self._t0: float | None = None
         self._intended: list[float] = (plan.at / 1e9).tolist()
@@ -67,7 +70,8 @@ class Recording(Recorder):
         self._state = bytearray(len(plan))
         self._to_room = plan.to_room
         self.in_flight = 0
-        """The count of acknowledgements and deliveries that may still arrive."""
+        """The count of acknowledgements and deliveries that may still arrive, less those that messages of other
+        processes caused here. So the sum over all processes counts what may still arrive anywhere."""
         self.lateness = array("d")
         """Seconds from the intended time of each message to the request to its device to send it."""
 
@@ -85,12 +89,12 @@ class Recording(Recorder):
         """Start recording. The plan starts at `t0`, by the clock of the devices."""
         self._t0 = t0
 
-    def client_event(self, device: int, event: events.ClientEvent, at: float) -> None:
+    def event(self, device: int, event: Event, at: float) -> None:
         """Record an event of a device at the time `at`, by the clock of the devices.
 
         Events before the start of the plan are not recorded.
         """
-        translate = self._observer.client_events.get(type(event))
+        translate = self._translate.get(type(event))
         if translate is not None and self._t0 is not None:
             translate(device, event, at - self._t0)
 
@@ -102,19 +106,38 @@ class Recording(Recorder):
         self.lateness.append(late)
         self._move(intent, _ASKED)
 
-    def close(self) -> None:
-        """Report the missing acknowledgements and deliveries to Locust's statistics, and close the spool."""
-        for intent, state in enumerate(self._state):
-            if state == _ASKED:
-                self._report("send -> stored", None, self._size[intent], "no answer when the run ended")
-            if state in (_ASKED, _STORED):
-                for _ in range(self._missing[intent]):
-                    self._report("send -> delivered", None, self._size[intent], "not delivered when the run ended")
-        super().close()
-
     def missing_in_rooms(self) -> int:
-        """Return the count of deliveries in chatrooms that have not arrived."""
+        """Return the count of deliveries in chatrooms that have not arrived in this process."""
         return sum(self._missing[intent] for intent in np.flatnonzero(self._to_room) if self._state[intent] == _STORED)
+
+    # --- events of adapters; those of the core's client go to the observer ------------------------------------------
+
+    def _on_sent(self, device: int, event: Sent, at: float) -> None:
+        if (intent := self._intent(event.id)) is not None:
+            self.sent(intent, at)
+
+    def _on_received(self, device: int, event: Received, at: float) -> None:
+        if (intent := self._intent(event.id)) is not None:
+            self.received(intent, at)
+
+    def _on_acked(self, device: int, event: Acked, at: float) -> None:
+        if (intent := self._intent(event.id)) is not None:
+            self.acked(intent, at)
+
+    def _on_failed(self, device: int, event: Failed, at: float) -> None:
+        if (intent := self._intent(event.id)) is not None:
+            code = Code(event.code) if event.code in _CODES else Code.BAD_REQUEST
+            self.failed(intent, at, code, event.text)
+
+    def _on_delivered(self, device: int, event: Delivered, at: float) -> None:
+        if (intent := self._intent(event.id)) is not None:
+            self.delivered(intent, device, at, Route.SYNC if event.synced else Route.PUSH)
+        else:
+            self._observer.foreign += 1
+
+    def _on_read(self, device: int, event: Read, at: float) -> None:
+        if (intent := self._intent(event.id)) is not None:
+            self.read(intent, device, at)
 
     # --- facts that change the count of what is in flight -----------------------------------------------------------
 
@@ -133,7 +156,7 @@ class Recording(Recorder):
         super().delivered(intent, device, at, route)
         if self._is_awaited(intent, device):
             self._missing[intent] -= 1
-            if self._state[intent] in (_ASKED, _STORED):
+            if self._state[intent] not in (_FAILED, _RECALLED):
                 self.in_flight -= 1
             self._report("send -> delivered", self._ms(intent, at), self._size[intent], None)
 
@@ -177,28 +200,6 @@ def _awaited(plan: Plan) -> frozenset[tuple[int, int]] | None:
     return frozenset(zip(intent[is_awaited].tolist(), device[is_awaited].tolist(), strict=True))
 
 
-# --- the folder with the spool and the status of a load process -----------------------------------------------------
-
-
-def write_status(folder: Path, status: Mapping[str, Any]) -> None:
-    """Write the status file.
-
-    `phase` is login, playing, draining, done or failed; if it is failed, `reason` is the reason.
-    """
-    # `disk.write` replaces the file atomically, because the parent can read it at any time.
-    disk.write(folder / _STATUS, json.dumps(status).encode())
-
-
-def read_status(folder: Path) -> dict[str, Any]:
-    """Return the content of the status file; {} if it does not exist yet."""
-    try:
-        status = json.loads((folder / _STATUS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    assert isinstance(status, dict)
-    return status
-
-
 def summarize_lateness(lateness: array[float]) -> dict[str, float]:
     """Return p50, p99 and max of the lateness in ms; {} if nothing was sent."""
     if not lateness:
@@ -216,51 +217,3 @@ def lateness_warnings(lateness: Mapping[str, float]) -> list[str]:
             " latencies include delays of the sender; lower the load, or run Locust on a faster or less busy computer"
         ]
     return []
-
-
-def collect(folder: Path, scenario: Scenario, shed: int | None = None, warnings: Sequence[str] = ()) -> Run:
-    """Make the run of the spool and the status in `folder`.
-
-    `shed` is how many deliveries in chatrooms the server shed during the run (None: unknown). The manifest has it, and
-    `warnings` besides the warnings of the run. A run that was stopped early becomes the run of a shorter scenario,
-    because the shorter plan is a prefix of the longer one.
-
-    Raises: UsageError if the spool is missing; RunError if the run was stopped before its first message.
-    """
-    status = read_status(folder)
-    scenario = cut(scenario, status["played"])
-    tables = assemble(plan(scenario), read_facts([folder / SPOOL]), knows_server=False)
-    manifest = {**status["manifest"], "warnings": [*warnings, *status["manifest"].get("warnings", ())]}
-    if shed is not None:
-        manifest["shed"] = shed
-    started = datetime.fromisoformat(status["started"])
-    return make_run(tables, scenario, world="live", seed=scenario.seed, started=started, extra=manifest)
-
-
-def write(run: Run, out: Path | str) -> Path:
-    """Create the run's folder in `out` and return its path.
-
-    Raises: UsageError or RunError if that fails. The run, which cannot be repeated, is then kept in the folder for
-    temporary files if possible, and the error names its path.
-    """
-    try:
-        return run.write(out)
-    except ImsimError as error:
-        try:
-            kept = run.write(tempfile.gettempdir())
-        except ImsimError:
-            raise error from None
-        raise type(error)(f"{error}; the run is kept as {kept}") from None
-
-
-def cut(scenario: Scenario, duration: float) -> Scenario:
-    """Return the scenario with this duration, in seconds.
-
-    Raises: RunError if the scenario has no message within that time.
-    """
-    if duration == scenario.duration:
-        return scenario
-    try:
-        return scenario.lasting(duration)
-    except UsageError as error:
-        raise RunError(f"the run was stopped after {duration:g} s, before the first message ({error})") from None

@@ -6,19 +6,20 @@ data that the socket does not accept at once, in order. So a server that does no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 
 import gevent
 from gevent import Greenlet, socket, ssl
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, InvalidStatus
-from websockets.frames import Frame, Opcode
+from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import CONNECTING, OPEN
+from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from imsim.load.target import Target
+from imsim.load.adapters.interface import Connect
 
 _CHUNK = 1 << 16  # bytes per read
 _CLOSE_TIMEOUT = 1.0  # seconds that a close waits for the server to close its side
@@ -30,13 +31,24 @@ class TransportError(OSError):
 
 
 class Transport:
-    """An open WebSocket. `read` calls `on_text(data)` for each text message; `on_text` must not wait."""
+    """An open WebSocket. `read` calls `on_message(data)` for each message; `on_message` must not wait.
 
-    def __init__(self, sock: socket.socket, protocol: ClientProtocol, secure: bool, on_text: Callable[[bytes], None]):
+    `binary`: whether the messages to the server are binary. Both kinds are received.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        protocol: ClientProtocol,
+        secure: bool,
+        binary: bool,
+        on_message: Callable[[bytes], None],
+    ) -> None:
         self._sock = sock
         self._protocol = protocol
         self._secure = secure
-        self._on_text = on_text
+        self._send = protocol.send_binary if binary else protocol.send_text
+        self._on_message = on_message
         self._fragments: list[bytes] = []
         self._backlog = bytearray()
         self._corked = False  # true while `read` dispatches messages, so that their answers are sent together
@@ -44,33 +56,42 @@ class Transport:
         self._close_timer: Greenlet[..., None] | None = None
 
     @classmethod
-    def connect(cls, target: Target, timeout: float, on_text: Callable[[bytes], None], largest: int) -> Transport:
-        """Connect and complete the handshake, within `timeout` seconds for each of the two.
+    def connect(cls, to: Connect, largest: int, binary: bool, on_message: Callable[[bytes], None]) -> Transport:
+        """Connect and complete the handshake, within `to.timeout` seconds for each of the two.
 
         `largest` is the largest message in bytes that the server may send; a larger one ends the connection.
         Raises: TransportError if the WebSocket cannot be opened.
         """
         sock = None
         try:
-            sock = socket.create_connection((target.host, target.port), timeout=timeout)
+            uri = parse_uri(to.url)
+            sock = socket.create_connection((uri.host, uri.port), timeout=to.timeout)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if target.secure:
-                sock = _tls().wrap_socket(sock, server_hostname=target.host)
-            protocol = ClientProtocol(parse_uri(target.url), max_size=largest)
-            transport = cls(sock, protocol, target.secure, on_text)
-            transport._shake_hands()
+            if uri.secure:
+                sock = _tls().wrap_socket(sock, server_hostname=uri.host)
+            subprotocols = [Subprotocol(name) for name in to.subprotocols] or None
+            protocol = ClientProtocol(uri, subprotocols=subprotocols, max_size=largest)
+            transport = cls(sock, protocol, uri.secure, binary, on_message)
+            transport._shake_hands(to.headers)
             sock.settimeout(None)
         except BaseException as error:
             if sock is not None:
                 sock.close()
-            if isinstance(error, OSError | InvalidHandshake):
-                raise TransportError(f"no WebSocket at {target.url}: {_reason(error)}") from None
+            if isinstance(error, OSError | InvalidHandshake | InvalidURI):
+                raise TransportError(f"no WebSocket at {to.url}: {_reason(error)}") from None
             raise
         return transport
 
-    def _shake_hands(self) -> None:
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that the server chose."""
+        return self._protocol.subprotocol
+
+    def _shake_hands(self, headers: Iterable[tuple[str, str]]) -> None:
         protocol = self._protocol
-        protocol.send_request(protocol.connect())
+        request = protocol.connect()
+        request.headers.update(headers)
+        protocol.send_request(request)
         self._sock.sendall(b"".join(protocol.data_to_send()))
         while protocol.state is CONNECTING:  # data that arrives with the answer may already close the connection
             data = self._sock.recv(_CHUNK)
@@ -96,9 +117,9 @@ class Transport:
             self._close_socket()
 
     def send(self, data: bytes) -> None:
-        """Send a text message (UTF-8), at once or after the messages that wait. Drop it if the connection has ended."""
+        """Send a message, at once or after the messages that wait. Drop it if the connection has ended."""
         if self._protocol.state is OPEN:
-            self._protocol.send_text(data)
+            self._send(data)
             if not self._corked:
                 self._flush()
 
@@ -107,7 +128,7 @@ class Transport:
 
         The connection ends when the server has closed its side, or after 1 s.
         """
-        self._on_text = _ignore
+        self._on_message = _ignore
         if self._protocol.state is OPEN:
             self._protocol.send_close(1000)
             self._flush()
@@ -123,13 +144,13 @@ class Transport:
             if isinstance(frame, Response):
                 continue
             assert isinstance(frame, Frame)
-            if frame.opcode is Opcode.TEXT and frame.fin:
-                self._on_text(bytes(frame.data))
-            elif frame.opcode in (Opcode.TEXT, Opcode.CONT):
+            if frame.opcode is not Opcode.CONT and frame.opcode in DATA_OPCODES and frame.fin:
+                self._on_message(bytes(frame.data))
+            elif frame.opcode in DATA_OPCODES:
                 self._fragments.append(bytes(frame.data))
                 if frame.fin:
                     whole, self._fragments = b"".join(self._fragments), []
-                    self._on_text(whole)
+                    self._on_message(whole)
         self._corked = False
         self._flush()
         if self._protocol.close_expected():

@@ -29,8 +29,8 @@ class Observer:
         self._plan = plan
         self._recorder = recorder
         self._prefix = prefix
-        #: Returns the intent of the message with this `id_client`, or None if the plan does not contain it.
-        self._intent: Callable[[str], int | None] = self._read if prefix else actor.intent_of
+        self.intent: Callable[[str], int | None] = self._read if prefix else actor.intent_of
+        """Returns the intent of the message with this `id_client`, or None if the plan does not contain it."""
         self._messages = len(plan)
         self._to_room = plan.to_room
         self._amended = plan.amended
@@ -60,12 +60,12 @@ class Observer:
     # --- clients ------------------------------------------------------------------------------------------------------
 
     def _sent(self, device: int, event: events.Sent, at: float) -> None:
-        intent = self._intent(event.id_client)
+        intent = self.intent(event.id_client)
         if intent is not None:
             self._recorder.sent(intent, at)
 
     def _received(self, device: int, event: events.Received, at: float) -> None:
-        intent = self._intent(event.id_client)
+        intent = self.intent(event.id_client)
         if intent is None:
             return
         if self._to_room[intent]:
@@ -74,7 +74,7 @@ class Observer:
             self._recorder.received(intent, at)
 
     def _acked(self, device: int, event: events.Acked, at: float) -> None:
-        intent = self._intent(event.id_client)
+        intent = self.intent(event.id_client)
         if intent is None:
             self._changed(event.id_client, at)
             return
@@ -95,19 +95,19 @@ class Observer:
                     self._recorder.left_out(intent, device, at)
 
     def _failed(self, device: int, event: events.SendFailed, at: float) -> None:
-        intent = self._intent(event.id_client)
+        intent = self.intent(event.id_client)
         if intent is not None:
             self._recorder.failed(intent, at, event.code, event.text)
 
     def _shown(self, device: int, event: events.Shown, at: float) -> None:
-        intent = self._intent(event.message.id_client)
+        intent = self.intent(event.message.id_client)
         if intent is not None:
             self._recorder.delivered(intent, device, at, event.route)
         else:
             self.foreign += _is_written(event.message)
 
     def _repeated(self, device: int, event: events.Repeated, at: float) -> None:
-        intent = self._intent(event.message.id_client)
+        intent = self.intent(event.message.id_client)
         if intent is not None:
             self._recorder.duplicate(intent, device, at)
         else:
@@ -124,7 +124,7 @@ class Observer:
 
     def committed(self, event: events.Committed, at: float) -> None:
         """Record that storage has a message or a change."""
-        intent = self._intent(event.message.id_client)
+        intent = self.intent(event.message.id_client)
         if intent is not None:
             self._recorder.stored(intent, at)
         else:
@@ -132,7 +132,7 @@ class Observer:
 
     def pushed(self, event: events.Pushed | events.Shed, device: int, at: float) -> None:
         """Record that a gateway pushed a message to a device, or left the device out."""
-        intent = self._intent(event.message.id_client)
+        intent = self.intent(event.message.id_client)
         if intent is None:
             return
         if type(event) is events.Pushed:

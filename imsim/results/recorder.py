@@ -44,6 +44,8 @@ class Kind(IntEnum):
     ENTERED = 11
     RECEIVED = 12
     LEFT_OUT = 13
+    WITHDRAWN = 14
+    RETURNED = 15
 
 
 CODES = tuple(Code)
@@ -152,8 +154,19 @@ class Recorder:
         self._add(_DISCONNECTED, _NO_INTENT, device, at, 0)
 
     def entered(self, device: int, at: float) -> None:
-        """Record that the device entered a chatroom, for the first time or again."""
+        """Record that the device entered a chatroom, for the first time or again.
+
+        On a server that keeps nothing for devices that are offline: also that the device is logged in again.
+        """
         self._add(_ENTERED, _NO_INTENT, device, at, 0)
+
+    def withdrawn(self, device: int, at: float) -> None:
+        """Record that the tester took the device out of the test, for example by lowering the number of users."""
+        self._add(_WITHDRAWN, _NO_INTENT, device, at, 0)
+
+    def returned(self, device: int, at: float) -> None:
+        """Record that the tester brought a withdrawn device back: it begins to log in."""
+        self._add(_RETURNED, _NO_INTENT, device, at, 0)
 
     def facts(self) -> Facts:
         """Return all facts so far. With a spool, they are read from the file."""
@@ -203,7 +216,7 @@ class Recorder:
 
 # Plain integers, because the look-up of an enum's member takes as long as packing the fact.
 _SENT, _STORED, _ACKED, _FAILED, _PUSHED, _DELIVERED, _DUPLICATE, _READ, _SHED, *_RARE = map(int, Kind)
-_RECALLED, _DISCONNECTED, _ENTERED, _RECEIVED, _LEFT_OUT = _RARE
+_RECALLED, _DISCONNECTED, _ENTERED, _RECEIVED, _LEFT_OUT, _WITHDRAWN, _RETURNED = _RARE
 _CODE_NUMBER = {code: number for number, code in enumerate(CODES)}
 _ROUTE_NUMBER = {route: number for number, route in enumerate(ROUTES)}
 

@@ -17,7 +17,7 @@ from imsim.scenario.distributions import (
 )
 from imsim.scenario.draws import Draws, Stream, Streams, numbers
 from imsim.scenario.model import LIVE_IGNORES, Scenario
-from imsim.scenario.workload import Action, Entitled, OnlinePeriods, Plan, PlannedConversation, plan
+from imsim.scenario.workload import Action, Entitled, Extra, OnlinePeriods, Plan, PlannedConversation, plan
 
 __all__ = [
     "LIVE_IGNORES",
@@ -29,6 +29,7 @@ __all__ = [
     "Empirical",
     "Entitled",
     "Exponential",
+    "Extra",
     "Lognormal",
     "OnlinePeriods",
     "Pareto",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 from imsim.core import events
 from imsim.core.attachments import EXAMPLES
@@ -48,14 +49,29 @@ def intent_of(id_client: str) -> int | None:
     return getattr(id_client, "intent", None)
 
 
-def send(client: Client, plan: Plan, named: Named, id_client: IdClient, now: float) -> None:
-    """Send the message of the plan to which this idClient belongs."""
-    intent = id_client.intent
+class Composed(NamedTuple):
+    """A message of the plan, as its sender sends it. `to` is the name of the recipient, the group or the chatroom."""
+
+    scene: Scene
+    to: str
+    content: str
+    type: str
+    file: dict[str, object] | None
+    custom: str | None
+
+
+def compose(plan: Plan, intent: int, named: Named) -> Composed:
+    """Return message number `intent` of the plan."""
     conversation = plan.conversations[plan.conversation[intent]]
-    to = named(conversation.to(int(plan.sender[intent])))
     type = plan.types[plan.type[intent]]
     content, file, custom = body(type, int(plan.size[intent]))
-    client.send(conversation.scene, to, content, id_client, now, type=type, file=file, custom=custom)
+    return Composed(conversation.scene, named(conversation.to(int(plan.sender[intent]))), content, type, file, custom)
+
+
+def send(client: Client, plan: Plan, named: Named, id_client: IdClient, now: float) -> None:
+    """Send the message of the plan to which this idClient belongs."""
+    scene, to, content, type, file, custom = compose(plan, id_client.intent, named)
+    client.send(scene, to, content, id_client, now, type=type, file=file, custom=custom)
 
 
 def act(client: Client, plan: Plan, action: Action, seq_of: SeqOf, named: Named, id_client: str, now: float) -> None:

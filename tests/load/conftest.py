@@ -110,7 +110,8 @@ def free_port() -> int:
 #: time of a process with Locust.
 FORKING = """
 import gc, json, os, signal, sys, traceback
-import locust.main, imsim.load.session  # not imsim.load.users: the locustfile imports it, as without the fork
+import locust.main, imsim.load.coordinator, imsim.load.player
+# Not imsim.load.users: the locustfile imports it, as without the fork.
 
 def play(script, arguments, environment, folder):
     for file, descriptor in ((os.devnull, 0), (folder + "/out", 1), (folder + "/err", 2)):

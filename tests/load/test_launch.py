@@ -213,7 +213,7 @@ def test_wrong_key_gives_a_one_line_error_and_keeps_the_log(tiny, url, tmp_path)
     assert "refused the key" in log.read_text()
 
 
-def test_server_that_goes_away_gives_a_one_line_error(tiny, server_with):
+def test_run_until_the_server_went_away_is_kept(tiny, server_with):
     """The server stops permanently at the tenth message."""
 
     stored = []
@@ -224,8 +224,12 @@ def test_server_that_goes_away_gives_a_one_line_error(tiny, server_with):
             if len(stored) == 10:
                 asyncio.get_running_loop().call_soon(server.abort)
 
-    with server_with(die_soon) as server, pytest.raises(RunError, match="the server went away: all 24 devices"):
-        loadtest(tiny.replace({"drain": 0.2}), server.url)
+    with server_with(die_soon) as server:
+        run = loadtest(tiny.replace({"drain": 0.2}), server.url)
+    assert run.manifest["ended"]["reason"].startswith("the server went away: all 24 devices are offline")
+    assert run.manifest["ended"]["phase"] == "drain"
+    assert (run.messages.outcome == "stored").sum() >= 9
+    assert (run.messages.outcome == "unknown").any()
 
 
 def test_interrupt_ends_the_child(tiny, url, monkeypatch):
@@ -245,7 +249,7 @@ def test_interrupt_ends_the_child(tiny, url, monkeypatch):
     assert children[0].returncode is not None
 
 
-def test_error_of_a_child_that_dies_contains_the_last_line_of_its_log(tiny, url, monkeypatch):
+def test_error_of_a_child_that_dies_contains_the_last_error_of_its_log(tiny, url, monkeypatch):
     monkeypatch.setattr(launch, "_environment", lambda key: {"PATH": "", "PYTHONHOME": "/nowhere"})
-    with pytest.raises(RunError, match=r"Locust ended without a result: .+ \(log: "):
+    with pytest.raises(RunError, match=r"Locust ended without a result; its last error is: .+ \(log: "):
         loadtest(tiny, url)

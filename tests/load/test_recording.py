@@ -1,29 +1,19 @@
-"""Tests of `Recording`: its counts of messages in flight and of foreign messages, and the run made of its facts."""
+"""Tests of `Recording`: its counts of messages in flight, its reports and its facts."""
 
 from __future__ import annotations
 
-import tempfile
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from imsim.analysis import Run
 from imsim.core import events
-from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code, Route
-from imsim.load.recording import (
-    SPOOL,
-    Recording,
-    collect,
-    cut,
-    lateness_warnings,
-    read_status,
-    summarize_lateness,
-    write,
-    write_status,
-)
+from imsim.load.adapters import Acked, Delivered, Failed, Read, Received, Sent
+from imsim.load.collect import spool_name
+from imsim.load.recording import Recording, lateness_warnings, summarize_lateness
 from imsim.results import Kind, read_facts
+from imsim.results.recorder import CODES, ROUTES
 from imsim.scenario import Scenario, actor, plan
 
 
@@ -37,7 +27,7 @@ def made(scenario, tmp_path):
     """A recording with t = 0 at 100 s, its plan, and its reports to Locust."""
     reports = []
     the_plan = plan(scenario)
-    recording = Recording(the_plan, "ns:", tmp_path / SPOOL, lambda *report: reports.append(report))
+    recording = Recording(the_plan, "ns:", tmp_path / spool_name(0), lambda *report: reports.append(report))
     recording.begin(100.0)
     yield SimpleNamespace(recording=recording, plan=the_plan, reports=reports, folder=tmp_path)
     recording.close()
@@ -87,18 +77,40 @@ def test_delivery_to_a_device_that_is_not_entitled_changes_no_count(made):
     assert made.recording.in_flight == before
 
 
-def test_close_reports_missing_acks_and_deliveries_as_failures(made):
+def test_messages_of_other_processes_balance_the_count_of_their_sender(made, tmp_path):
+    """The recipients' process counts a delivery that the sender's process expects: only the sum is meaningful."""
+    other = Recording(made.plan, "ns:", tmp_path / spool_name(1), lambda *report: None)
     made.recording.asked(0, 0.0)
-    made.recording.sent(0, 0.1)
-    made.recording.acked(0, 0.2)
-    made.recording.asked(1, 0.0)
-    made.recording.sent(1, 0.3)
-    made.reports.clear()
-    made.recording.close()
-    lost = len(entitled(made.plan, 0)) + len(entitled(made.plan, 1))
-    assert [name for name, *_ in made.reports].count("send -> delivered") == lost
-    assert [name for name, *_ in made.reports].count("send -> stored") == 1
-    assert all(ms is None and error for _, ms, _, error in made.reports)
+    for device in entitled(made.plan, 0):
+        other.delivered(0, device, 0.4, Route.PUSH)
+    made.recording.acked(0, 0.5)
+    other.close()
+    assert made.recording.in_flight + other.in_flight == 0
+
+
+def test_events_of_adapters_become_facts(made):
+    recording, (first, *_) = made.recording, entitled(made.plan, 0)
+    for device, event in (
+        (0, Sent("ns:0")),
+        (0, Received("ns:0")),
+        (0, Acked("ns:0")),
+        (first, Delivered("ns:0", synced=True)),
+        (first, Read("ns:0")),
+        (0, Failed("ns:1", "no such code", "text")),
+        (first, Delivered("other:0")),
+    ):
+        recording.event(device, event, 101.0)
+    assert recording.foreign == 1
+    recording.close()
+    second = 10**9
+    assert read_facts([made.folder / spool_name(0)]).tolist() == [
+        (Kind.SENT, 0, -1, second, 0),
+        (Kind.RECEIVED, 0, -1, second, 0),
+        (Kind.ACKED, 0, -1, second, 0),
+        (Kind.DELIVERED, 0, first, second, ROUTES.index(Route.SYNC)),
+        (Kind.READ, 0, first, second, 0),
+        (Kind.FAILED, 1, -1, second, CODES.index(Code.BAD_REQUEST)),
+    ]
 
 
 mixed = pytest.mark.parametrize(
@@ -118,7 +130,7 @@ def test_received_acknowledges_a_message_in_chatrooms_only(made):
     room, other = int(np.flatnonzero(to_room)[0]), int(np.flatnonzero(~to_room)[0])
     for intent in (room, other):
         recording.asked(intent, 0.0)
-        recording.client_event(0, events.Received(f"ns:{intent}", 1), 100.2)
+        recording.event(0, events.Received(f"ns:{intent}", 1), 100.2)
     devices = len(entitled(made.plan, room))
     assert recording.in_flight == devices + 1 + len(entitled(made.plan, other))
     assert [name for name, *_ in made.reports] == ["send -> stored"]
@@ -126,7 +138,7 @@ def test_received_acknowledges_a_message_in_chatrooms_only(made):
     recording.delivered(room, entitled(made.plan, room)[0], 0.3, Route.PUSH)
     assert recording.missing_in_rooms() == devices - 1
     recording.close()
-    facts = read_facts([made.folder / SPOOL])
+    facts = read_facts([made.folder / spool_name(0)])
     assert facts[facts["kind"] == Kind.ACKED].tolist() == [(Kind.ACKED, room, -1, 200_000_000, 0)]
 
 
@@ -138,12 +150,12 @@ def test_recalled_message_is_no_longer_in_flight(made):
     recording.asked(action.intent, 0.0)
     recording.acked(action.intent, 0.2)
     recording.delivered(action.intent, devices[0], 0.3, Route.PUSH)
-    recording.client_event(0, events.Acked(actor.action_id(number, "ns:"), "", 2), 100.4)
+    recording.event(0, events.Acked(actor.action_id(number, "ns:"), "", 2), 100.4)
     assert recording.in_flight == 0
     recording.delivered(action.intent, devices[-1], 0.5, Route.PUSH)  # it was in flight at the recall
     assert recording.in_flight == 0
     recording.close()
-    facts = read_facts([made.folder / SPOOL])
+    facts = read_facts([made.folder / spool_name(0)])
     assert facts[facts["kind"] == Kind.RECALLED].tolist() == [(Kind.RECALLED, action.intent, -1, 400_000_000, 0)]
     assert not [error for *_, error in made.reports if error]
 
@@ -152,82 +164,14 @@ def test_recalled_message_is_no_longer_in_flight(made):
 def test_recording_starts_with_the_plan(made):
     early = Recording(made.plan, "ns:", made.folder / "early", lambda *report: None)
     for recording in (made.recording, early):
-        recording.client_event(3, events.Entered("lobby", 1), 101.0)
-        recording.client_event(3, events.Disconnected(None), 102.0)
+        recording.event(3, events.Entered("lobby", 1), 101.0)
+        recording.event(3, events.Disconnected(None), 102.0)
         recording.close()
-    assert read_facts([made.folder / SPOOL]).tolist() == [
+    assert read_facts([made.folder / spool_name(0)]).tolist() == [
         (Kind.ENTERED, -1, 3, 10**9, 0),
         (Kind.DISCONNECTED, -1, 3, 2 * 10**9, 0),
     ]
     assert len(read_facts([made.folder / "early"])) == 0
-
-
-def test_collect_makes_a_run_of_a_folder(made, tiny):
-    devices = entitled(made.plan, 0)
-    made.recording.sent(0, 0.1)
-    made.recording.acked(0, 0.2)
-    made.recording.delivered(0, devices[0], 0.3, Route.PUSH)
-    made.recording.duplicate(0, devices[0], 0.4)
-    made.recording.close()
-    manifest = {"url": "ws://h:1"}
-    status = {"phase": "done", "played": tiny.duration, "started": "2026-01-02T03:04:05+00:00", "manifest": manifest}
-    write_status(made.folder, status)
-    run = collect(made.folder, tiny)
-    assert run.world == "live"
-    assert run.manifest["url"] == "ws://h:1"
-    assert run.messages.outcome.tolist() == ["stored"] + ["unsent"] * (len(made.plan) - 1)
-    assert run.deliveries.outcome.tolist() == ["delivered"] + ["lost"] * (len(made.plan.entitled().intent) - 1)
-    assert run.deliveries.duplicates.tolist() == [1] + [0] * (len(made.plan.entitled().intent) - 1)
-    assert run.deliveries.attempts.isna().all()
-
-
-def test_collect_makes_a_run_of_a_shorter_plan_after_a_stop(made, tiny):
-    made.recording.close()
-    played = float(made.plan.at[10]) / 1e9
-    status = {"phase": "done", "played": played, "started": "2026-01-02T03:04:05+00:00", "manifest": {}}
-    write_status(made.folder, status)
-    run = collect(made.folder, tiny)
-    assert len(run.messages) == 10
-    assert np.array_equal(run.messages.intended_at.to_numpy(np.int64), made.plan.at[:10])
-    assert run.scenario.duration == played
-
-
-def test_run_that_cannot_be_written_is_kept_with_the_temporary_files(made, tiny, tmp_path, monkeypatch):
-    made.recording.close()
-    write_status(made.folder, {"played": 1.0, "started": "2026-01-01T00:00:00+00:00", "manifest": {}})
-    run = collect(made.folder, tiny)
-    (tmp_path / "file").write_text("")
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    with pytest.raises(UsageError, match=r"cannot create the run folder .*; the run is kept as ") as raised:
-        write(run, tmp_path / "file")
-    kept = str(raised.value).partition(" is kept as ")[2]
-    assert Run.open(kept, verify=True).digest == run.digest
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
-    with pytest.raises(UsageError, match=r"File exists; choose another name$"):
-        write(run, tmp_path / "file")
-
-
-def test_cut_before_the_first_message_raises_run_error(tiny):
-    late = tiny.replace({"workload.arrivals": [0.4, 0.8]})
-    assert cut(late, 0.5).workload.arrivals.at == (0.4,)
-    with pytest.raises(RunError, match=r"stopped after 0.3 s, before the first message \(workload.arrivals: "):
-        cut(late, 0.3)
-
-
-def test_cut_drops_a_warm_up_that_is_not_shorter_than_the_run(tiny):
-    with_warmup = tiny.replace({"warmup": 0.5})
-    assert cut(with_warmup, 0.7).warmup == 0.5
-    assert cut(with_warmup, 0.5).warmup == 0.0
-    assert cut(with_warmup, tiny.duration) is with_warmup
-
-
-def test_collect_without_a_spool_raises_usage_error(tiny, tmp_path):
-    status = {"played": tiny.duration, "started": "2026-01-02T03:04:05+00:00", "manifest": {}}
-    assert read_status(tmp_path) == {}
-    write_status(tmp_path, status)
-    with pytest.raises(UsageError, match="spool"):
-        collect(tmp_path, tiny)
 
 
 def test_late_sender_gives_a_warning(made):

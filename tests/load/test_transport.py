@@ -18,11 +18,11 @@ PRELUDE = """
 import sys
 import gevent
 from gevent.event import Event
-from imsim.load.target import Target
+from imsim.load.adapters import Connect
 from imsim.load.transport import Transport, TransportError
 
 def open_(url, on_text, timeout=5.0, largest=1 << 20):
-    transport = Transport.connect(Target(url), timeout, on_text, largest)
+    transport = Transport.connect(Connect(url, timeout=timeout), largest, False, on_text)
     return transport, gevent.spawn(transport.read)
 
 url = sys.argv[1]
@@ -194,32 +194,6 @@ def test_close_frame_in_the_segment_of_the_handshake_ends_the_connection(python)
         thread.start()
         assert python(script, f"ws://127.0.0.1:{listening.getsockname()[1]}") == "hi\nTrue\n"
         thread.join()
-
-
-def test_device_accepts_the_largest_message_that_its_limits_allow(python):
-    script = """
-import imsim.load.devices as devices
-from imsim.core.policies import Policies
-from imsim.core.sizes import largest_to_client
-from imsim.load.target import Target
-
-limits = []
-
-class Transport:
-    @classmethod
-    def connect(cls, target, timeout, on_text, largest):
-        limits.append(largest)
-        raise OSError("not in this test")
-
-devices.Transport = Transport
-for page_bytes in (1_000, 100 << 20):
-    policies = Policies(page_bytes=page_bytes)
-    device = devices.Device(0, "alice", "d0", Target("ws://x"), "", policies, lambda: 0.5, None, None)
-    device.client.token = "some"
-    device._connect()
-    print(limits[-1] >= largest_to_client(policies), limits[-1] >= 64 << 20)
-"""
-    assert python(script) == "True True\n" * 2
 
 
 def test_transport_dispatches_nothing_after_close(python):

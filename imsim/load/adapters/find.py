@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -62,6 +63,20 @@ def find(name: str) -> type[Adapter]:
         found = own[0]
     if not (isinstance(found, type) and issubclass(found, Adapter)):
         raise UsageError(f"adapter: {name}: must be a subclass of imsim.load.adapters.Adapter")
+    return found
+
+
+def options_of(texts: Iterable[str], option: str) -> dict[str, str]:
+    """Return the options of an adapter by name, from texts such as `qos=1`. `option` names their source in errors.
+
+    Raises: UsageError for a text without a name or without "=".
+    """
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise UsageError(f"{option}: must be NAME=VALUE (got {text!r})")
+        found[name] = value
     return found
 
 

@@ -6,6 +6,16 @@
 
 from imsim.scenario.workload.drawing import plan
 from imsim.scenario.workload.online_periods import OnlinePeriods
-from imsim.scenario.workload.planned import Action, Entitled, Plan, PlannedConversation, device_name, user_name
+from imsim.scenario.workload.planned import Action, Entitled, Extra, Plan, PlannedConversation, device_name, user_name
 
-__all__ = ["Action", "Entitled", "OnlinePeriods", "Plan", "PlannedConversation", "device_name", "plan", "user_name"]
+__all__ = [
+    "Action",
+    "Entitled",
+    "Extra",
+    "OnlinePeriods",
+    "Plan",
+    "PlannedConversation",
+    "device_name",
+    "plan",
+    "user_name",
+]

@@ -28,8 +28,8 @@ from imsim.scenario.workload.actions import amendments, churn, friend_requests
 from imsim.scenario.workload.arrivals import expected, writing
 from imsim.scenario.workload.columns import Bools, Floats, Int8s, Int32s, Int64s
 from imsim.scenario.workload.online_periods import OnlinePeriods
-from imsim.scenario.workload.planned import Plan, device_name, user_name
-from imsim.scenario.workload.talk import Groups, numbered_pairs, p2p, partners
+from imsim.scenario.workload.planned import Plan, conversation_of, device_name, user_name
+from imsim.scenario.workload.talk import Groups, numbered_pairs, partners
 
 _MOST_MESSAGES = 200_000_000
 _MOST_ACTIONS = 20_000_000
@@ -79,7 +79,7 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
         partner = partners(scenario, seed, sender[private], pick[private])
         conversation[private], pairs = numbered_pairs(sender[private], partner)
         conversation[private] += len(conversations)
-        conversations += [p2p(one, other) for one, other in pairs]
+        conversations += [conversation_of(Scene.P2P, "", pair) for pair in pairs]
 
     devices, work = scenario.population.devices, scenario.workload
     types, ends = list(work.types), np.cumsum(list(work.types.values()))

@@ -80,6 +80,12 @@ class OnlinePeriods:
         order = np.argsort(device, kind="stable")  # the changes of one device are already in order
         return cls(end, is_online_first, starts(np.bincount(device, minlength=devices)), at[order])
 
+    def extended(self, devices: int) -> OnlinePeriods:
+        """Return the periods of this many devices. The additional ones are always online."""
+        more = max(0, devices - len(self.is_online_first))
+        is_online_first = np.append(self.is_online_first, np.ones(more, bool))
+        return OnlinePeriods(self.end, is_online_first, np.append(self.first, np.full(more, len(self.at))), self.at)
+
     def is_online(self, device: Int64s, at: Int64s | int) -> Bools:
         """Return whether each device is online at its time."""
         online: Bools = self.is_online_first[device] ^ (self._changes(device, at) % 2 == 1)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
-from imsim.core.model import Scene
+from imsim.core.model import Scene, p2p_id
 from imsim.scenario.workload.columns import Bools, Int8s, Int32s, Int64s, places
 from imsim.scenario.workload.online_periods import OnlinePeriods
 
@@ -33,6 +36,41 @@ class PlannedConversation:
             return self.name
         one, other = self.members
         return user_name(other if sender == one else one)
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A message that was sent during a test and is not in its plan, for example by a task of a custom user.
+
+    intent: its number. It is unique among the extras of a test and not smaller than the length of the plan.
+    at: the intended time, ns from the start of the run.
+    sender: the user index; it may be beyond the users of the plan.
+    device: which of the sender's devices sends.
+    name: the name of the group or chatroom; empty in a p2p conversation.
+    members: user indexes in ascending order, as at the time of sending, with the sender.
+    """
+
+    intent: int
+    at: int
+    sender: int
+    device: int
+    scene: Scene
+    name: str
+    members: tuple[int, ...]
+    type: str
+    size: int
+
+    def line(self) -> str:
+        """Return the extra as a line of JSON, without the line feed. `read` is the inverse."""
+        return json.dumps(
+            [self.intent, self.at, self.sender, self.device, self.scene, self.name, self.members, self.type, self.size]
+        )
+
+    @classmethod
+    def read(cls, line: str | bytes) -> Extra:
+        """Return the extra of a line. Raises: ValueError if the line is not complete."""
+        intent, at, sender, device, scene, name, members, type, size = json.loads(line)
+        return cls(intent, at, sender, device, Scene(scene), name, tuple(members), type, size)
 
 
 class Action(NamedTuple):
@@ -66,6 +104,9 @@ class Plan:
 
     The columns are sorted by (at, sender). `conversations` has first all groups, then all chatrooms, then the p2p
     conversations in the order of their first message. So the list of a shorter plan is a prefix. `actions` are sorted.
+
+    A plan that is `extended` has the additional messages after all others, and sorted among themselves. Additional
+    conversations, users and types are also at the end of their lists.
     """
 
     at: Int64s  # intended time, ns from the start of the run
@@ -84,6 +125,50 @@ class Plan:
 
     def __len__(self) -> int:
         return len(self.at)
+
+    def extended(self, extras: Iterable[Extra]) -> Plan:
+        """Return the plan with these messages after its own.
+
+        Their intents are len(plan), len(plan) + 1 ... in the order (at, sender, intent of the extra). A group that
+        changed its members is a further conversation with the same id. Users beyond the plan's are always online.
+        """
+        numbers = {_key(one.scene, one.name, one.members): nth for nth, one in enumerate(self.conversations)}
+        conversations = list(self.conversations)
+        types = {name: nth for nth, name in enumerate(self.types)}
+        last_user = len(self.users) - 1
+        intent, at, sender, size = array("q"), array("q"), array("i"), array("i")
+        device, conversation, type = array("b"), array("i"), array("b")
+        for extra in extras:
+            key = _key(extra.scene, extra.name, extra.members)
+            if key not in numbers:
+                numbers[key] = len(conversations)
+                conversations.append(conversation_of(extra.scene, extra.name, extra.members))
+                last_user = max(last_user, extra.sender, *extra.members)
+            intent.append(extra.intent)
+            at.append(extra.at)
+            sender.append(extra.sender)
+            device.append(extra.device)
+            conversation.append(numbers[key])
+            type.append(types.setdefault(extra.type, len(types)))
+            size.append(extra.size)
+        if not intent:
+            return self
+        order = np.lexsort((np.array(intent), np.array(sender), np.array(at)))
+        users = [*self.users, *(user_name(user) for user in range(len(self.users), last_user + 1))]
+        online_periods = self.online_periods
+        return replace(
+            self,
+            at=np.concatenate((self.at, np.array(at, np.int64)[order])),
+            sender=np.concatenate((self.sender, np.array(sender, np.int32)[order])),
+            device=np.concatenate((self.device, np.array(device, np.int8)[order])),
+            conversation=np.concatenate((self.conversation, np.array(conversation, np.int32)[order])),
+            type=np.concatenate((self.type, np.array(type, np.int8)[order])),
+            size=np.concatenate((self.size, np.array(size, np.int32)[order])),
+            users=users,
+            types=list(types),
+            conversations=conversations,
+            online_periods=online_periods and online_periods.extended(len(users) * len(self.devices)),
+        )
 
     def device_index(self, user: int, device: int) -> int:
         """Return the number of a user's device among all devices."""
@@ -146,6 +231,18 @@ class Plan:
         other = device != (self.sender * per_user + self.device)[intent]
         intent, device, user = intent[other], device[other], user[other]
         return Entitled(intent, device, user == self.sender[intent])
+
+
+def conversation_of(scene: Scene, name: str, members: tuple[int, ...]) -> PlannedConversation:
+    """Return the conversation with its id. `name` is empty for p2p; `members` are in ascending order."""
+    if scene is Scene.P2P:
+        one, other = members
+        return PlannedConversation(p2p_id(user_name(one), user_name(other)), scene, "", members)
+    return PlannedConversation(f"{scene}:{name}", scene, name, members)
+
+
+def _key(scene: Scene, name: str, members: tuple[int, ...]) -> tuple[Scene, str, tuple[int, ...]]:
+    return scene, "" if scene is Scene.P2P else name, members
 
 
 def user_name(index: int) -> str:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imsim.core.model import Scene, p2p_id
+from imsim.core.model import Scene
 from imsim.scenario.distributions import Distribution
 from imsim.scenario.draws import Draws
 from imsim.scenario.model import Scenario
 from imsim.scenario.workload.columns import Floats, Int64s, places, starts
-from imsim.scenario.workload.planned import PlannedConversation, user_name
+from imsim.scenario.workload.planned import PlannedConversation, conversation_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Groups:
     def conversations(self, scene: Scene, prefix: str) -> list[PlannedConversation]:
         members, first = self.members.tolist(), self.first.tolist()
         return [
-            PlannedConversation(f"{scene}:{prefix}{g}", scene, f"{prefix}{g}", tuple(members[first[g] : first[g + 1]]))
+            conversation_of(scene, f"{prefix}{g}", tuple(members[first[g] : first[g + 1]]))
             for g in range(len(first) - 1)
         ]
 
@@ -91,10 +91,6 @@ def numbered_pairs(sender: Int64s, partner: Int64s) -> tuple[Int64s, Iterator[tu
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     return rank[place], zip(one[first[order]].tolist(), other[first[order]].tolist(), strict=True)
-
-
-def p2p(one: int, other: int) -> PlannedConversation:
-    return PlannedConversation(p2p_id(user_name(one), user_name(other)), Scene.P2P, "", (one, other))
 
 
 def chosen(draws: Draws, rows: Int64s, sizes: Int64s, populations: Int64s) -> Int64s:

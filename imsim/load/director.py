@@ -1,0 +1,313 @@
+"""The connection between Locust and a run: options, start, stop and end.
+
+`-u/--users` sets the count of devices; it must be a multiple of the scenario's devices per user, and defaults to the
+scenario's population. `-H/--host` is the server's url (ws://...). `-t/--run-time` is how long messages are sent,
+instead of the scenario's duration. The other options start with `--imsim-`. `_add_options` and the web page list them;
+Locust's --help does not, because Locust prints it before it reads a locustfile.
+
+Importing this module imports Locust, which monkey-patches the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import secrets
+import shutil
+import signal
+import tempfile
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gevent
+import locust
+from gevent.event import Event
+from locust.env import Environment
+
+from imsim import disk
+from imsim.core.exceptions import ImsimError, UsageError
+from imsim.core.model import check_name
+from imsim.keys import DEFAULT_KEY, VARIABLE, check_key
+from imsim.load.adapters.find import options_of
+from imsim.load.collect import collect, cut, read_status, write, write_status
+from imsim.load.coordinator import Coordinator
+from imsim.load.job import Job
+from imsim.load.player import Player
+from imsim.load.recording import Report
+from imsim.scenario import Scenario
+
+# Locust has no types for the arguments of its events and its parser.
+events: Any = locust.events
+
+logger = logging.getLogger("imsim.load")
+
+_SPAWN_RATE = 100  # users per second; Locust warns about a higher rate
+_HURRY = 1.0  # seconds that the end of an interrupted test may take
+_LONGEST_NAMESPACE = 32  # characters; it leaves room for the name of the user or group itself
+
+
+class Director:
+    """The director of a Locust environment: it starts a run for each test, and writes it at the test's end.
+
+    default: the scenario of the locustfile, which an option may replace. host: the url, likewise.
+    """
+
+    _of: ClassVar[weakref.WeakKeyDictionary[Environment, Director]] = weakref.WeakKeyDictionary()
+
+    def __init__(self, environment: Environment, default: str | Scenario, host: str | None) -> None:
+        self._test: Test | None = None  # the current one
+        self._writing: list[Test] = []  # tests that have ended, whose runs are being written
+        self._environment = environment
+        self._default = default
+        self._host = host
+        self._of[environment] = self
+        options = self._options
+        # These defaults depend on another option, so they cannot be defaults of the parser.
+        if options.num_users is None or options.spawn_rate is None:
+            population = self._scenario().population
+            options.num_users = options.num_users or population.users * population.devices
+            options.spawn_rate = options.spawn_rate or _SPAWN_RATE
+        self._run_time: float | None = options.run_time
+        if options.headless or options.autostart:
+            options.run_time = None  # Locust's own timer would include the logins
+        events.test_start.add_listener(self._start)
+        events.test_stopping.add_listener(self._stopping)
+        events.test_stop.add_listener(self._stopped)
+        events.quitting.add_listener(self._quitting)
+        self._sigint = gevent.signal_handler(signal.SIGINT, self._interrupt)
+
+    @classmethod
+    def of(cls, environment: Environment) -> Director:
+        """Return the director of this environment."""
+        return cls._of[environment]
+
+    @property
+    def player(self) -> Player | None:
+        """The player of the current test; None if there is no test, or if it could not begin."""
+        return None if self._test is None else self._test.player
+
+    @property
+    def _options(self) -> Any:
+        return self._environment.parsed_options
+
+    @property
+    def _runner(self) -> Any:
+        return self._environment.runner
+
+    def _scenario(self) -> Scenario:
+        chosen = self._options.imsim_scenario or self._default
+        return chosen if isinstance(chosen, Scenario) else Scenario.load(chosen)
+
+    # --- the start of a test ----------------------------------------------------------------------------------------
+
+    def _start(self, environment: Environment, **_: Any) -> None:
+        self._test = None
+        try:
+            self._begin(self._job())
+        except ImsimError as error:
+            if self._options.imsim_folder:  # for the parent process
+                ended = {"reason": str(error), "phase": "login"}
+                write_status(Path(self._options.imsim_folder), {"phase": "login", "ended": ended})
+            self._fail(str(error))
+            gevent.spawn(self._stop_test)
+
+    def _job(self) -> Job:
+        options = self._options
+        scenario = self._scenario()
+        changes: dict[str, object] = {}
+        devices, count = scenario.population.devices, self._runner.target_user_count
+        if count != scenario.population.users * devices:
+            users, rest = divmod(count, devices)
+            if rest:
+                raise UsageError(f"-u: must be a multiple of {devices}, the devices per user (got {count})")
+            changes["population.users"] = users
+        if options.imsim_seed not in (None, ""):
+            try:
+                changes["seed"] = int(options.imsim_seed)
+            except ValueError:
+                raise UsageError(f"--imsim-seed: must be an integer (got {options.imsim_seed!r})") from None
+        scenario = scenario.replace(changes)
+        if run_time := self._run_time or options.run_time:
+            scenario = cut(scenario, float(run_time))
+
+        namespace = options.imsim_run or f"r{secrets.token_hex(4)}"
+        if len(check_name("--imsim-run", namespace)) > _LONGEST_NAMESPACE:
+            raise UsageError(f"--imsim-run: must have at most {_LONGEST_NAMESPACE} characters (got {namespace!r})")
+        key = check_key(options.imsim_key, f"--imsim-key or {VARIABLE}")
+        url = self._environment.host or self._host or ""
+        given = options.imsim_option or []  # the web page gives one text
+        adapter_options = options_of(given.split() if isinstance(given, str) else given, "--imsim-option")
+        return Job(scenario, url, namespace, key, options.imsim_adapter, adapter_options)
+
+    def _begin(self, job: Job) -> None:
+        job.probe()
+        spawning = self._runner.target_user_count / self._options.spawn_rate
+        self._test = Test(job, self._options.imsim_folder, self._options.imsim_out, spawning, self._stop_test, _report)
+        if (web := self._environment.web_ui) is not None:
+            web._cancel_run_time_timer()  # type: ignore[no-untyped-call]  # Locust's own timer would include the logins
+
+    # --- the end of a test ------------------------------------------------------------------------------------------
+
+    def _stop_test(self) -> None:
+        if self._options.headless:
+            self._runner.quit()
+        else:
+            self._runner.stop()
+
+    def _stopping(self, environment: Environment, **_: Any) -> None:
+        if self._test is not None:
+            is_shape = self._environment.shape_class is not None and gevent.getcurrent() is self._runner.shape_greenlet
+            reason = "the load shape ended the test" if is_shape else "the test was stopped"
+            self._test.end(reason, is_complete=is_shape)
+
+    def _stopped(self, environment: Environment, **_: Any) -> None:
+        test, self._test = self._test, None
+        if test is not None:
+            self._write(test)
+
+    def _quitting(self, environment: Environment, **_: Any) -> None:
+        # Locust quits in the middle of a test after SIGTERM, or while another greenlet still ends the test.
+        if (test := self._test) is not None:
+            test.end("the test was terminated", patience=_HURRY)
+            self._stopped(environment)
+        for test in list(self._writing):
+            test.written.wait()
+
+    def _interrupt(self) -> None:
+        """End the test and Locust, because of Ctrl-C. A second Ctrl-C ends Locust at once."""
+        self._sigint.cancel()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._test is not None:
+            self._test.end("the test was interrupted", patience=_HURRY)
+        self._runner.quit()
+        if self._environment.web_ui is not None:
+            self._environment.web_ui.stop()  # type: ignore[no-untyped-call]  # Locust has no types for it
+
+    def _write(self, test: Test) -> None:
+        self._writing.append(test)
+        try:
+            path = test.write()
+            if path is not None:
+                logger.info("run: %s", path)
+                print(f"run: {path}", flush=True)
+        except ImsimError as error:
+            self._fail(str(error))
+        finally:
+            self._writing.remove(test)
+        if test.failure is not None:
+            self._fail(test.failure)
+
+    def _fail(self, reason: str) -> None:
+        """Show the reason in the log and on the web page, and make Locust exit with 1."""
+        logger.error(reason)
+        self._runner.log_exception("imsim", reason, reason)
+        if self._options.headless:
+            self._environment.process_exit_code = 1
+
+
+class Test:
+    """A run in this process, from its start until its folder is written.
+
+    shared: the folder of the parent process, which then makes the run; None: `write` makes it in `out`.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        shared: str | None,
+        out: str,
+        spawning: float,
+        finished: Callable[[], None],
+        report: Report,
+    ) -> None:
+        self.written = Event()
+        self._shared = shared
+        self._out = out
+        with disk.errors("make a folder in", tempfile.gettempdir(), note=disk.TMPDIR):
+            self._folder = Path(shared or tempfile.mkdtemp(prefix="imsim-load-"))
+        try:
+            self.player = Player(job, 0, 1, self._folder, self._to_coordinator, report)
+            manifest = {"locust": locust.__version__}
+            self._coordinator = Coordinator(job, self._to_player, 1, self._folder, finished, manifest, spawning)
+        except BaseException:
+            self._remove_folder()
+            raise
+        self._coordinator.start()
+
+    @property
+    def failure(self) -> str | None:
+        """Why the run ended early or is incomplete; None if it is complete."""
+        return self._coordinator.failure
+
+    def end(self, reason: str, *, is_complete: bool = False, patience: float = math.inf) -> None:
+        """See `Coordinator.end`."""
+        self._coordinator.end(reason, is_complete=is_complete, patience=patience)
+
+    def write(self) -> Path | None:
+        """Make the run, and return the path of its folder; None if there is no run, or if the parent makes it."""
+        try:
+            if self._shared is not None or "started" not in read_status(self._folder):
+                return None
+            return write(collect(self._folder, self._coordinator.job.scenario), self._out)
+        finally:
+            self._remove_folder()
+            self.written.set()
+
+    def _remove_folder(self) -> None:
+        if self._shared is None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _to_player(self, index: int, kind: str, **values: Any) -> None:
+        self.player.handle(kind, **values)
+
+    def _to_coordinator(self, kind: str, **values: Any) -> None:
+        self._coordinator.handle(0, kind, **values)
+
+
+def _report(name: str, ms: float | None, size: int, error: str | None) -> None:
+    events.request.fire(
+        request_type="WS",
+        name=name,
+        response_time=ms,
+        response_length=size,
+        exception=None if error is None else UndeliveredError(error),
+        context={},
+    )
+
+
+class UndeliveredError(Exception):
+    """A message was not acknowledged or not delivered, or a login failed. Locust lists it in its table of failures."""
+
+
+def _add_options(parser: Any) -> None:
+    add = parser.add_argument
+    add("--imsim-scenario", metavar="NAME|FILE", help="a preset or a TOML file, instead of the locustfile's scenario")
+    add("--imsim-seed", metavar="N", help="the seed, instead of the scenario's; the same seed gives the same messages")
+    add("--imsim-adapter", metavar="NAME", default="imsim", help="the kind of server: imsim, mqtt, xmpp ... or a path")
+    add("--imsim-option", metavar="NAME=VALUE", action="append", help="an option of the adapter; repeatable")
+    add("--imsim-key", env_var="IMSIM_KEY", default=DEFAULT_KEY, is_secret=True, help="the server's key, for tokens")
+    add("--imsim-run", metavar="NAME", help="prefix of this run's users, groups and messages (default: random)")
+    add("--imsim-out", metavar="DIR", default="results", help="parent of the run's folder (default: results)")
+    add("--imsim-folder", help=argparse.SUPPRESS, include_in_web_ui=False)  # for imsim.load.launch
+    # Messages that the server refuses or loses are results of the test, not a failure of this process.
+    parser.set_defaults(exit_code_on_error=0)
+    _refuse_distributed(parser)
+
+
+def _refuse_distributed(parser: Any) -> None:
+    # Locust fires no event after it has read its options and before it forks or connects to a master.
+    parse = parser.parse_args
+
+    def parse_args(*args: Any, **kwargs: Any) -> Any:
+        options = parse(*args, **kwargs)
+        if options.master or options.worker or options.processes:
+            parser.error("imsim supports only one Locust process; leave out --master, --worker and --processes")
+        return options
+
+    parser.parse_args = parse_args
+
+
+events.init_command_line_parser.add_listener(_add_options)

@@ -1,0 +1,407 @@
+"""The player of a Locust process: it holds the process's devices, and plays their share of the plan.
+
+The coordinator (`imsim.load.coordinator`) tells it what to do and when. They exchange small messages: a kind and plain
+values. In a single Locust process both run side by side, otherwise the coordinator is on the master.
+"""
+
+from __future__ import annotations
+
+import gc
+import heapq
+import json
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gevent
+import numpy as np
+from gevent.event import AsyncResult, Event
+from gevent.lock import BoundedSemaphore
+
+from imsim.core import events
+from imsim.core.exceptions import ImsimError
+from imsim.core.model import Scene
+from imsim.load.adapters import Closed, Conversation, Feature, Joined, Message, NotJoined, Offline, Out, Ready, Sent
+from imsim.load.adapters.interface import Event as AdapterEvent
+from imsim.load.collect import spool_name
+from imsim.load.device import Device, now
+from imsim.load.job import Job
+from imsim.load.recording import Recording, Report, summarize_lateness
+from imsim.scenario import actor, plan
+from imsim.scenario.workload import PlannedConversation
+
+logger = logging.getLogger("imsim.load")
+
+_LOGINS_AT_ONCE = 32  # more logins would only wait in the server, until they time out
+_JOINS_AT_ONCE = 200  # groups and chatrooms that a process creates or joins at the same time
+_WAKE_EARLY = 0.0012  # seconds; the event loop's timers have a precision of only a millisecond
+_SHORTEST_SLEEP = 1e-6  # seconds; it lets other greenlets run; with 0 the event loop would not check for input
+_REPORT_SECONDS = 0.02  # between two reports of what is in flight
+_SENT_KINDS = (Sent, events.Sent)
+
+Send = Callable[..., None]
+"""Sends a message to the coordinator: `send(kind, **values)`."""
+
+
+class Player:
+    """The devices of one Locust process.
+
+    index, count: the number of this process among the processes of the run, and their count.
+    folder: the folder for the facts of this process.
+    send: sends a message to the coordinator.
+    report: feeds Locust's statistics.
+
+    Raises: UsageError if the adapter cannot be used.
+    """
+
+    def __init__(self, job: Job, index: int, count: int, folder: Path, send: Send, report: Report) -> None:
+        self.job = job
+        self.devices: dict[int, Device] = {}
+        """The devices whose users Locust runs in this process, by number."""
+        self._send = send
+        self._report = report
+        self._plan = plan(job.scenario)
+        self._adapter = job.make_adapter()
+        job.check(self._plan, self._adapter)
+        first_sync = job.scenario.core_policies().first_sync
+        self.recording = Recording(self._plan, job.prefix, folder / spool_name(index), report, first_sync)
+        self._login_timeout = job.scenario.core_policies().login_timeout
+        self._gate = BoundedSemaphore(_LOGINS_AT_ONCE)
+        self._answered: dict[int, Event] = {}  # devices whose first login has no answer so far
+        self._leases: deque[AsyncResult[int | None]] = deque()  # users that wait for the number of their device
+        self._online: set[int] = set()
+        self._joins: set[tuple[int, Conversation]] = set()  # those without an answer
+        self._joined = Event()
+        self._is_provisioned = False
+        self._t0 = math.inf
+        self._cpu = 0.0  # CPU seconds of this process at t = 0
+        self._stopped = math.inf  # the time at which the load was stopped; messages due later are not sent
+        self._due: list[tuple[int, int, int]] = []  # a heap: (intended time, device, position in its messages)
+        self._due_changed = Event()
+        self._first, self._intents = self._messages_by_device()
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
+
+    def handle(self, kind: str, **values: Any) -> None:
+        """Handle a message of the coordinator."""
+        getattr(self, f"_{kind}")(**values)
+
+    # --- for the Locust users ---------------------------------------------------------------------------------------
+
+    def admit(self) -> Device | None:
+        """Return the next device of the population, for `log_in`; None if there is no further device."""
+        lease: AsyncResult[int | None] = AsyncResult()
+        self._leases.append(lease)
+        self._send("want")
+        number = lease.get()
+        if number is None:
+            return None
+        user, device = divmod(number, len(self._plan.devices))
+        names = self.job.named(self._plan.users[user]), self._plan.devices[device]
+        admitted = Device(number, *names, self._adapter, self._event, self._crashed)
+        self.devices[number] = admitted
+        self._answered[number] = Event()
+        if self._t0 < math.inf:
+            self.recording.returned(number, now() - self._t0)
+            self._schedule(number, now())
+        return admitted
+
+    def log_in(self, device: Device) -> None:
+        """Start the device, and wait until the server has answered its login, or until `policies.login_timeout`.
+
+        Only a limited count of devices log in at the same time. The device continues to retry after the timeout.
+        """
+        with self._gate:
+            answered = self._answered.get(device.number)
+            if answered is not None and self._stopped == math.inf:
+                device.start()
+                answered.wait(timeout=self._login_timeout)
+
+    def release(self, device: Device) -> None:
+        """Take the device out of the run, because its Locust user stops. It goes offline."""
+        self.devices.pop(device.number, None)
+        self._answered.pop(device.number, None)
+        self._online.discard(device.number)
+        if self._t0 < math.inf and self._stopped == math.inf:
+            self.recording.withdrawn(device.number, now() - self._t0)
+        self._send("release", number=device.number)
+        device.stop()
+
+    # --- the devices' events ----------------------------------------------------------------------------------------
+
+    def _event(self, device: Device, event: AdapterEvent, at: float) -> None:
+        self.recording.event(device.number, event, at)
+        kind = type(event)
+        e: Any = event
+        if kind is Ready:
+            self._came_online(device, at)
+        elif kind is Joined:
+            self._answer_join(device.number, e.conversation)
+        elif kind is Offline:
+            self._went_offline(device, e.reason, False)
+            device.since = at
+        elif kind is NotJoined:
+            scene, name = e.conversation
+            self._send("failed", reason=f"the server did not let a device into the {scene} {name}: {e.reason}")
+        elif kind is Closed:
+            self._went_offline(device, e.reason, True)
+
+    def _came_online(self, device: Device, at: float) -> None:
+        self._online.add(device.number)
+        self._report("login", (at - device.since) * 1e3, 0, None)
+        if answered := self._answered.pop(device.number, None):
+            answered.set()
+            if self._is_provisioned:  # it came late: its groups exist, but it is not in them
+                for conversation in self._conversations_of(device):
+                    self._join(device, conversation, creates=False)
+        self._send("online", number=device.number)
+
+    def _went_offline(self, device: Device, reason: str, is_final: bool) -> None:
+        self._online.discard(device.number)
+        self._report("login", None, 0, reason)
+        if is_final and (answered := self._answered.pop(device.number, None)):
+            answered.set()
+        if device.number in self.devices:
+            self._send("offline", number=device.number, reason=reason, is_final=is_final)
+
+    def _crashed(self, error: BaseException | None) -> None:
+        # For example, the spool has no space left.
+        text = str(error) if isinstance(error, ImsimError) else f"internal error in imsim: {error!r}"
+        if not isinstance(error, ImsimError):
+            logger.error("a device failed", exc_info=error)
+        self._send("failed", reason=text)
+
+    # --- messages of the coordinator: preparation -------------------------------------------------------------------
+
+    def _lease(self, number: int | None) -> None:
+        self._leases.popleft().set(number)
+
+    def _provision(self, creates: bool, online: bytes) -> None:
+        """Create the groups and chatrooms, or join those that other devices have created."""
+        self._spawn(self._provide, creates, np.unpackbits(np.frombuffer(online, np.uint8)))
+
+    def _provide(self, creates: bool, is_online: Any) -> None:
+        for conversation in self._used():
+            present = [number for number in self._devices_of(conversation.members) if is_online[number]]
+            for number in present[:1] if creates else present[1:]:
+                if number in self.devices:
+                    while len(self._joins) >= _JOINS_AT_ONCE:
+                        self._joined.clear()
+                        self._joined.wait()
+                    self._join(self.devices[number], conversation, creates)
+        while self._joins:
+            self._joined.clear()
+            self._joined.wait()
+        self._is_provisioned = not creates
+        self._send("provisioned")
+
+    def _join(self, device: Device, conversation: PlannedConversation, creates: bool) -> None:
+        place = Conversation(conversation.scene, self.job.named(conversation.name))
+        members = [self.job.named(self._plan.users[user]) for user in conversation.members]
+        self._joins.add((device.number, place))
+        device.do(lambda now: device.session.join(place, members, creates, now))
+
+    def _answer_join(self, number: int, place: Conversation) -> None:
+        self._joins.discard((number, place))
+        self._joined.set()
+
+    def _used(self) -> list[PlannedConversation]:
+        """Return the groups in which the plan sends or changes something, and all chatrooms."""
+        plan = self._plan
+        used = set(plan.conversation.tolist()) | {action.conversation for action in plan.actions}
+        return [
+            conversation
+            for number, conversation in enumerate(plan.conversations)
+            if conversation.scene is Scene.CHATROOM or (conversation.scene is Scene.GROUP and number in used)
+        ]
+
+    def _conversations_of(self, device: Device) -> list[PlannedConversation]:
+        user = device.number // len(self._plan.devices)
+        return [conversation for conversation in self._used() if user in conversation.members]
+
+    def _devices_of(self, users: Iterable[int]) -> list[int]:
+        """Return the numbers of the devices of these users, in the order of the users."""
+        per_user = len(self._plan.devices)
+        return [user * per_user + device for user in users for device in range(per_user)]
+
+    # --- messages of the coordinator: the plan ----------------------------------------------------------------------
+
+    def _play(self, t0: float) -> None:
+        """Play the plan, which starts at `t0`."""
+        self._log_out_absent_devices()
+        gc.collect()
+        gc.freeze()  # all present objects live until the end: the collector must not pause the run to scan them again
+        self._cpu = time.process_time()
+        self._t0 = t0
+        self.recording.begin(t0)
+        for number in self.devices:
+            self._schedule(number, t0)
+        for step in (self._send_messages, self._play_actions, self._play_online_periods, self._report_state):
+            self._spawn(step)
+
+    def _messages_by_device(self) -> tuple[list[int], Any]:
+        """Return the messages of each device: the start of its part in the second list, which has the intents."""
+        plan = self._plan
+        numbers = plan.sender.astype(np.int64) * len(plan.devices) + plan.device
+        order = np.argsort(numbers, kind="stable")
+        counts = np.bincount(numbers, minlength=len(plan.users) * len(plan.devices))
+        return [0, *np.cumsum(counts).tolist()], order
+
+    def _schedule(self, number: int, since: float) -> None:
+        """Schedule the messages of a device that are due after this time."""
+        first, last = self._first[number], self._first[number + 1]
+        at = self._plan.at[self._intents[first:last]]
+        self._push(number, first + int(np.searchsorted(at, round((since - self._t0) * 1e9))))
+        self._due_changed.set()
+
+    def _push(self, number: int, position: int) -> None:
+        if position < self._first[number + 1]:
+            heapq.heappush(self._due, (int(self._plan.at[self._intents[position]]), number, position))
+
+    def _send_messages(self) -> None:
+        """Send each message at its intended time, or as soon as possible if this process is late.
+
+        Messages that are late by more than the rest of the duration and `drain` are left out.
+        """
+        t0, give_up = self._t0, self._t0 + self.job.scenario.duration + self.job.scenario.drain
+        while True:
+            if not self._due:
+                self._due_changed.clear()
+                self._due_changed.wait()
+                continue
+            at, number, position = self._due[0]
+            due = t0 + at / 1e9
+            if not _sleep_until(due, self._due_changed):
+                continue  # another message may be due earlier
+            if due >= self._stopped or now() > give_up:
+                return
+            heapq.heappop(self._due)
+            device = self.devices.get(number)
+            if device is not None:
+                self._push(number, position + 1)
+                self._send_message(device, int(self._intents[position]), due)
+
+    def _send_message(self, device: Device, intent: int, due: float) -> None:
+        scene, to, content, type, file, custom = actor.compose(self._plan, intent, self.job.named)
+        if type != "text" and Feature.TYPES not in self._adapter.features:
+            content, type, file, custom = custom or json.dumps(file), "text", None, None
+        id = actor.IdClient(intent, self.job.prefix)
+        message = Message(id, Conversation(scene, to), content, type, file, custom)
+        at = now()
+        self.recording.asked(intent, at - due)
+        device.do(lambda now: self._with_sent(device.session.send(message, now), id))
+
+    @staticmethod
+    def _with_sent(outs: list[Out], id: str) -> list[Out]:
+        """Add the event `Sent` if the session has sent the message without reporting it."""
+        kinds = [type(out) for out in outs]
+        if bytes in kinds and not any(kind in _SENT_KINDS for kind in kinds):
+            return [Sent(id), *outs]
+        return outs
+
+    def _play_actions(self) -> None:
+        """Play the actions of the plan, such as recalls and edits.
+
+        They may be a millisecond late, because no latency is measured from them.
+        """
+        if Feature.ACTIONS not in self._adapter.features:
+            return
+        plan, seq_of = self._plan, self.recording.seqs.get
+        for number, action in enumerate(plan.actions):
+            gevent.sleep(max(0.0, self._t0 + action.at / 1e9 - now()))
+            device = self.devices.get(plan.device_index(action.user, 0))
+            if device is not None:
+                session: Any = device.session
+                id_client = actor.action_id(number, self.job.prefix)
+                step = partial(_act, plan, action, seq_of, self.job.named, id_client)
+                device.do(partial(session.act, step))
+
+    def _log_out_absent_devices(self) -> None:
+        """Log out the devices that the plan has offline at its start."""
+        if self._plan.online_periods is not None:
+            for device in list(self.devices.values()):
+                if not self._plan.online_periods.is_online_first[device.number]:
+                    self._leave(device)
+                    gevent.sleep(0)
+
+    def _play_online_periods(self) -> None:
+        """Log devices in and out at the times of the plan."""
+        for ns, number, comes in self._plan.online_periods.changes() if self._plan.online_periods is not None else ():
+            gevent.sleep(max(0.0, self._t0 + ns / 1e9 - now()))
+            device = self.devices.get(number)
+            if device is not None:
+                device.start() if comes else self._leave(device)
+
+    def _leave(self, device: Device) -> None:
+        self._online.discard(device.number)
+        device.leave()
+        self._send("offline", number=device.number, reason="", is_final=False)
+
+    def _report_state(self) -> None:
+        while True:
+            self._send("state", in_flight=self.recording.in_flight, is_behind=self._is_behind())
+            gevent.sleep(_REPORT_SECONDS)
+
+    def _is_behind(self) -> bool:
+        """Return whether a message is not sent so far that was due before now and before the stop."""
+        return bool(self._due) and self._t0 + self._due[0][0] / 1e9 < min(self._stopped, now())
+
+    # --- messages of the coordinator: the end -----------------------------------------------------------------------
+
+    def _stop(self, at: float) -> None:
+        """Send nothing that is due at `at` or later."""
+        self._stopped = at
+        while self._leases:
+            self._leases.popleft().set(None)
+
+    def _finish(self) -> None:
+        """Close the spool, and report what the coordinator needs for the manifest."""
+        gevent.killall([greenlet for greenlet in self._greenlets if greenlet is not gevent.getcurrent()])
+        gc.unfreeze()
+        unsent = sum(self._first[number + 1] - position for _, number, position in self._due if number in self.devices)
+        failure = None
+        try:
+            self.recording.close()
+        except ImsimError as error:
+            failure = str(error)
+        self._send(
+            "finished",
+            failure=failure,
+            unsent=unsent,
+            lateness_ms=summarize_lateness(self.recording.lateness),
+            foreign=self.recording.foreign,
+            missing_in_rooms=self.recording.missing_in_rooms(),
+            cpu=round((time.process_time() - self._cpu) / max(now() - self._t0, 1e-9), 3),
+        )
+
+    def _spawn(self, step: Callable[..., None], *arguments: Any) -> None:
+        greenlet = gevent.spawn(step, *arguments)
+        greenlet.link_exception(lambda failed: self._crashed(failed.exception))
+        self._greenlets.append(greenlet)
+
+
+def _act(plan: Any, action: Any, seq_of: Any, named: Any, id_client: str, client: Any, now: float) -> None:
+    actor.act(client, plan, action, seq_of, named, id_client, now)
+
+
+def _sleep_until(due: float, wake: Event) -> bool:
+    """Sleep until this time, and return true; return false if `wake` was set earlier.
+
+    Timers wake up to a millisecond late, and this delay would count as latency of the server. So the last moment is
+    spent in the event loop, in which the other greenlets run as usual.
+    """
+    if now() >= due:
+        gevent.sleep(_SHORTEST_SLEEP)  # the sender is late, but the greenlets that receive must run, too
+        return True
+    while (left := due - now()) > 0:
+        if left > _WAKE_EARLY:
+            if wake.wait(left - _WAKE_EARLY):
+                wake.clear()
+                return False
+        else:
+            gevent.sleep(_SHORTEST_SLEEP)
+    return True
