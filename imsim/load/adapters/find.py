@@ -66,6 +66,12 @@ def find(name: str) -> type[Adapter]:
     return found
 
 
+def absolute(name: str) -> str:
+    """Return a name that means the same adapter in any working directory: a path of a file becomes absolute."""
+    path, colon, wanted = name.partition(":")
+    return f"{Path(path).resolve()}{colon}{wanted}" if path.endswith(".py") else name
+
+
 def options_of(texts: Iterable[str], option: str) -> dict[str, str]:
     """Return the options of an adapter by name, from texts such as `qos=1`. `option` names their source in errors.
 

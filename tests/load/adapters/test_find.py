@@ -10,7 +10,7 @@ from load.chat import ChatAdapter
 
 from imsim.core.exceptions import UsageError
 from imsim.load.adapters import NAMES, find
-from imsim.load.adapters.find import GROUP, names
+from imsim.load.adapters.find import GROUP, absolute, names
 
 SOURCE = """
 from dataclasses import dataclass
@@ -65,6 +65,14 @@ def test_entry_point_is_found_and_listed(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry] if group == GROUP else [])
     assert find("chat") is ChatAdapter
     assert names() == sorted([*NAMES, "chat"])
+
+
+def test_absolute_name_works_in_any_folder(file, tmp_path, monkeypatch):
+    names = [absolute(file), absolute(f"./{file}:Mine")]
+    monkeypatch.chdir("/")
+    assert names == [f"{tmp_path / file}", f"{tmp_path / file}:Mine"]
+    assert {find(name).__name__ for name in names} == {"Mine"}
+    assert [absolute(name) for name in ("mqtt", "load.chat:ChatAdapter")] == ["mqtt", "load.chat:ChatAdapter"]
 
 
 def test_unknown_name_shows_near_name():
