@@ -290,7 +290,8 @@ class Adapter(ABC):
     Raises: UsageError, from its constructor, for a url or an option that it cannot use.
     """
 
-    features: ClassVar[frozenset[Feature]] = frozenset()
+    features: frozenset[Feature] = frozenset()
+    """The features of the server. An object may have fewer than its class, if that depends on its options."""
     binary: ClassVar[bool] = False
     """Whether frames are binary WebSocket messages; otherwise they are text, in UTF-8."""
     options: ClassVar[Mapping[str, str]] = {}
