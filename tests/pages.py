@@ -6,8 +6,8 @@ The kind of a code block decides how it is run:
   a notebook.
 - `pycon`: a doctest. Its input may use the names of earlier `python` blocks, and its output must match.
 - `toml`: a scenario. It is loaded, and its first seconds are simulated.
-- `sh`: each line is a command and must succeed. `imsim serve` runs in the background until the end of the page, on a
-  free port, which later blocks use instead of 8765.
+- `sh`: each line is a command and must succeed. `imsim serve`, and a line that ends in `&`, run in the background until
+  the end of the page, on a free port, which later blocks use instead of 8765. Such a command prints `listening on URL`.
 - `console`: lines that start with `$ ` are commands; the lines below them are their output, which must match.
 - `json`: valid JSON.
 - `text`, `mermaid` and blocks without a kind are not examples. `tests/test_protocol.py` runs `im`.
@@ -130,6 +130,7 @@ class Examples:
             "json": lambda block: json.loads(block.text),
         }
         with self._servers:
+            self._servers.enter_context(_importable(Path.cwd()))
             for block in blocks(self.page.read_text(encoding="utf-8")):
                 if block.file is not None:
                     Path(block.file).write_text(block.text, encoding="utf-8")
@@ -196,7 +197,11 @@ class Examples:
             return None
         program, *arguments = shlex.split(self._here(line), comments=True)
         if program == "imsim" and arguments[0] == "serve":
-            self._serve(arguments)
+            port = [] if any(argument.startswith("--port") for argument in arguments) else ["--port", "0"]
+            self._serve(["-m", "imsim", *arguments, *port])
+            return None
+        if program == "python" and arguments[-1] == "&":
+            self._serve(arguments[:-1])
             return None
         if program == "imsim":
             result = self.command(*_shortened(arguments))
@@ -211,18 +216,30 @@ class Examples:
             result = _process(["curl", "-sS", "--fail", "--max-time", "10", *arguments])
         else:
             raise AssertionError(f"no rule to run {line!r}: see NOT_RUN and _execute in tests/pages.py")
-        assert result.returncode == exit_code, f"{line}: exit code {result.returncode}\n{result.stderr}"
+        assert result.returncode == exit_code, f"{line}: exit code {result.returncode}\n{result.stdout}{result.stderr}"
         return result
 
     def _serve(self, arguments: list[str]) -> None:
-        """Start a server on a free port, and stop it at the end of the page."""
-        command = [sys.executable, "-u", "-m", "imsim", *(_free(argument) for argument in arguments)]
-        if not any(argument.startswith("--port") for argument in arguments):
-            command += ["--port", "0"]
+        """Run Python with these arguments: a server on a free port, which is stopped at the end of the page."""
+        command = [sys.executable, "-u", *map(_free, arguments)]
         process = self._servers.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         self._servers.callback(process.terminate)
         assert process.stdout is not None
         self.url = next(line.split()[2] for line in process.stdout if line.startswith("listening on "))
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let imports find the files of a folder, as Python does for a script in it. Forget them at the end."""
+    path = sys.path.copy()
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None) or "").startswith(str(folder)):
+                del sys.modules[name]
 
 
 def _shortened(arguments: list[str]) -> list[str]:

@@ -14,7 +14,19 @@ from click.testing import CliRunner
 import imsim
 from imsim.cli import cli
 
-COMMANDS = sorted(cli.commands)
+
+def _leaves(group: click.Group, name: str = "") -> dict[str, click.Command]:
+    """All commands that do something, by name: "load", or "adapter check" for a command in a group."""
+    found: dict[str, click.Command] = {}
+    for one, command in group.commands.items():
+        inside = isinstance(command, click.Group)
+        found |= _leaves(command, f"{name}{one} ") if inside else {f"{name}{one}": command}
+    return found
+
+
+LEAVES = _leaves(cli)
+COMMANDS = sorted(LEAVES)
+GROUPS = sorted({name.split()[0] for name in COMMANDS} - set(COMMANDS))
 
 #: The options that several commands share.
 SHARED = {
@@ -42,7 +54,7 @@ def examples_of(*command: str) -> list[str]:
     return [line.strip() for line in lines[lines.index("  Examples:") + 1 :]]
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=" ".join)
+@pytest.mark.parametrize("command", [(), *(tuple(name.split()) for name in [*COMMANDS, *GROUPS])], ids=" ".join)
 def test_help_fits_one_screen_and_ends_with_two_examples(command):
     lines = help_of(*command)
     assert len(lines) <= 40
@@ -52,11 +64,13 @@ def test_help_fits_one_screen_and_ends_with_two_examples(command):
     assert all(example.startswith(" ".join(("imsim", *command))) for example in examples)
 
 
-@pytest.mark.parametrize("line", [line for name in COMMANDS for line in examples_of(name)])
+@pytest.mark.parametrize("line", [line for name in [*COMMANDS, *GROUPS] for line in examples_of(*name.split())])
 def test_examples_are_valid_command_lines(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, name, *arguments = shlex.split(line.partition(" > ")[0])
-    command = cli.commands[name]
+    if name in GROUPS:
+        name, *arguments = f"{name} {arguments[0]}", *arguments[1:]
+    command = LEAVES[name]
     parameters = command.make_context(name, arguments, parent=click.Context(cli)).params
     if scenario := parameters.get("scenario"):
         imsim.Scenario.load(scenario, parameters.get("overrides", ()))
@@ -66,7 +80,7 @@ def test_examples_are_valid_command_lines(line, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("option", SHARED)
 def test_commands_share_options(option):
-    have = {name: next((one for one in cli.commands[name].params if option in one.opts), None) for name in COMMANDS}
+    have = {name: next((one for one in LEAVES[name].params if option in one.opts), None) for name in COMMANDS}
     assert {name for name, found in have.items() if found} == set(SHARED[option])
     assert len({found.help for found in have.values() if found and option != "--out"}) == 1, "the same words"
 
@@ -92,6 +106,8 @@ JSON = {
     "faultsearch --replay": ("faultsearch", "--replay", "1"),
     "schema": ("schema",),
     "schema --out": ("schema", "--out", "wire.json"),
+    "adapter list": ("adapter", "list"),
+    "adapter check": ("adapter", "check", "load.chat:ChatAdapter", "--url=ws://127.0.0.1:1", "--patience=0.1"),
     "scenarios": ("scenarios",),
     "scenarios NAME": ("scenarios", "office"),
 }
@@ -125,7 +141,8 @@ def test_json_of_server_load_and_demo_is_one_object(command):
 
 
 def test_every_command_with_json_is_tried():
-    tried = {name.split()[0] for name in JSON} | {"serve", "load", "demo"}
+    tried = {name for name in COMMANDS for one in JSON if f"{one} ".startswith(f"{name} ")}
+    tried |= {"serve", "load", "demo"}
     assert tried == set(COMMANDS)
 
 

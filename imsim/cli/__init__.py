@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TextIO, cast
 import click
 
 from imsim import disk
+from imsim.cli.adapters import adapter
 from imsim.cli.experiments import capacity, compare, replicate, simulate, sweep
 from imsim.cli.faultsearch import faultsearch
 from imsim.cli.options import JSON, examples
@@ -191,6 +192,6 @@ def scenarios(name: str | None, as_json: bool) -> None:
 
 
 for command in (
-    demo, simulate, replicate, compare, sweep, capacity, serve, load, faultsearch, schema, scenarios,
+    demo, simulate, replicate, compare, sweep, capacity, serve, load, adapter, faultsearch, schema, scenarios,
 ):  # fmt: skip
     cli.add_command(command)

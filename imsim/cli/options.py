@@ -77,14 +77,14 @@ _ADAPTER = click.option(
     metavar="NAME",
     help="The kind of server, or the path of an adapter.",
 )
-_ADAPTER_OPTION = click.option(
+ADAPTER_OPTION = click.option(
     "--option", "adapter_options", multiple=True, metavar="NAME=VALUE", help="Set an option of the adapter."
 )
 
 
 def ADAPTER(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options for the kind of server: --adapter and --option."""
-    return _ADAPTER(_ADAPTER_OPTION(command))
+    return _ADAPTER(ADAPTER_OPTION(command))
 
 
 def KEY(command: Callable[..., Any]) -> Callable[..., Any]:

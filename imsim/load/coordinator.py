@@ -68,7 +68,7 @@ class Coordinator:
         self._manifest = manifest | {
             "url": job.url,
             "namespace": job.namespace,
-            "adapter": job.adapter,
+            "adapter": Path(job.adapter).name,
             "features": sorted(adapter.features),
         }
         self._plan = plan(job.scenario)

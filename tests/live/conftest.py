@@ -1,12 +1,8 @@
-"""Fixtures for tests of the live world. Each `async def` test runs in a new event loop.
-
-`World` is a server and its clients in that loop.
-"""
+"""Fixtures for tests of the live world. `World` is a server and its clients in the event loop of a test."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -21,16 +17,6 @@ from imsim.live import Device, MemoryStore, Server, Store, run_until_idle
 from imsim.testing import ManualClock
 
 KEY = "a key of the tests"
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    names = pyfuncitem._fixtureinfo.argnames
-    test = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
-    asyncio.run(asyncio.wait_for(test, 20))
-    return True
 
 
 class Phone(Device):

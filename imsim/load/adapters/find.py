@@ -27,6 +27,11 @@ GROUP = "imsim.adapters"
 """The group of entry points in which packages register their adapters."""
 
 
+def names() -> list[str]:
+    """Return the names of the adapters of imsim and of installed packages, sorted."""
+    return sorted(_registered())
+
+
 def find(name: str) -> type[Adapter]:
     """Return the class of an adapter.
 
@@ -35,7 +40,7 @@ def find(name: str) -> type[Adapter]:
 
     Raises: UsageError if it cannot be found or imported, or is not an adapter.
     """
-    registered = NAMES | {entry.name: entry.value for entry in importlib.metadata.entry_points(group=GROUP)}
+    registered = _registered()
     path, _, wanted = registered.get(name, name).partition(":")
     if name not in registered and not wanted and "." not in path and not path.endswith(".py"):
         near = difflib.get_close_matches(name, registered, n=1)
@@ -61,6 +66,12 @@ def find(name: str) -> type[Adapter]:
     return found
 
 
+def absolute(name: str) -> str:
+    """Return a name that means the same adapter in any working directory: a path of a file becomes absolute."""
+    path, colon, wanted = name.partition(":")
+    return f"{Path(path).resolve()}{colon}{wanted}" if path.endswith(".py") else name
+
+
 def options_of(texts: Iterable[str], option: str) -> dict[str, str]:
     """Return the options of an adapter by name, from texts such as `qos=1`. `option` names their source in errors.
 
@@ -75,11 +86,17 @@ def options_of(texts: Iterable[str], option: str) -> dict[str, str]:
     return found
 
 
+def _registered() -> dict[str, str]:
+    return NAMES | {entry.name: entry.value for entry in importlib.metadata.entry_points(group=GROUP)}
+
+
 def _module(path: str) -> ModuleType:
     try:
         if not path.endswith(".py"):
             return importlib.import_module(path)
         file = Path(path).resolve()
+        if str(file.parent) not in sys.path:
+            sys.path.append(str(file.parent))  # so that the file can import its neighbours
         spec = importlib.util.spec_from_file_location(f"imsim_adapter_{file.stem}", file)
         assert spec is not None
         assert spec.loader is not None
@@ -89,5 +106,7 @@ def _module(path: str) -> ModuleType:
         return module
     except FileNotFoundError:
         raise UsageError(f"adapter: there is no file {path}") from None
+    except UsageError:
+        raise  # the adapter says what is missing
     except Exception as error:
         raise UsageError(f"adapter: cannot import {path}: {type(error).__name__}: {error}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from imsim.core import events, frames
@@ -43,7 +43,7 @@ _TOKEN = "token"
 class ImsimAdapter(Adapter):
     """The adapter of a server that speaks imsim's protocol. `Target.key` is the server's key, for tokens."""
 
-    features: ClassVar[frozenset[Feature]] = frozenset(Feature)
+    features = frozenset(Feature)
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)

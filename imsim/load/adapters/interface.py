@@ -20,12 +20,13 @@ from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple
 
 from imsim.core.events import ClientEvent
+from imsim.core.exceptions import UsageError
 from imsim.core.model import Scene
 from imsim.core.policies import Policies
 
 
 class Feature(StrEnum):
-    """What a kind of server offers. The rows have nulls for what it does not offer."""
+    """A feature that a kind of server can offer. The rows have nulls for what it does not offer."""
 
     ACK = "ack"  # the sender learns that the server has the message
     GROUPS = "groups"  # messages to groups, with `join`
@@ -292,7 +293,8 @@ class Adapter(ABC):
     Raises: UsageError, from its constructor, for a url or an option that it cannot use.
     """
 
-    features: ClassVar[frozenset[Feature]] = frozenset()
+    features: frozenset[Feature] = frozenset()
+    """The features of the server. An object may have fewer than its class, if that depends on its options."""
     binary: ClassVar[bool] = False
     """Whether frames are binary WebSocket messages; otherwise they are text, in UTF-8."""
     options: ClassVar[Mapping[str, str]] = {}
@@ -302,6 +304,10 @@ class Adapter(ABC):
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        unknown = next((name for name in target.options if name not in self.options), None)
+        if unknown is not None:
+            known = ", ".join(sorted(self.options)) or "none"
+            raise UsageError(f"option {unknown}: unknown name; {type(self).__name__} has these options: {known}")
 
     @abstractmethod
     def session(self, number: int, user: str, device: str) -> Session:
