@@ -1,4 +1,4 @@
-"""The office on an MQTT broker with WebSockets, such as Mosquitto."""
+"""The office on an MQTT 5 broker with WebSockets, such as Mosquitto: each message is acknowledged (QoS 1)."""
 
 from imsim.load.users import IMUser
 
@@ -6,4 +6,3 @@ from imsim.load.users import IMUser
 class Office(IMUser):
     scenario = "office"
     adapter = "mqtt"
-    adapter_options = {"qos": "1"}
