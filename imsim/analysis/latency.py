@@ -325,6 +325,10 @@ def to_json_dict(run: RunData) -> dict[str, Any]:
     return {
         "run": run.id if run.path is None else str(run.path),
         "world": run.world,
+        "server": run.server,
+        "valid": run.valid,
+        "invalid_because": run.invalid_because,
+        "partial": run.partial,
         "scenario": run.scenario.name,
         "seed": run.seed,
         "digest": run.digest,
@@ -393,7 +397,8 @@ def totals(run: RunData) -> str:
 def run_table(runs: Sequence[RunData]) -> pd.DataFrame:
     """Return a row for each run: counts, then latencies in ms, to the microsecond; NaN if undefined.
 
-    The index has the labels of the runs. The columns `absent`, `recalled`, `shed`, `shed_share` and `received_lost`
+    The index has the labels of the runs. The columns `valid` and `partial` exist if a run is invalid or partial. The
+    columns `absent`, `recalled`, `shed`, `shed_share` and `received_lost`
     exist if some run has a value other than 0; the columns `last.*` if messages went to groups or chatrooms; the
     columns `confirmed.*` if senders got `received` before messages were stored.
     """
@@ -404,6 +409,8 @@ def run_table(runs: Sequence[RunData]) -> pd.DataFrame:
         summary = summarize(run)
         counts = summary.counts
         row: dict[str, float] = {
+            "valid": run.valid,
+            "partial": run.partial,
             "messages": counts.messages,
             "delivered": counts.delivered,
             "lost": counts.lost,
@@ -417,6 +424,8 @@ def run_table(runs: Sequence[RunData]) -> pd.DataFrame:
         rows.append(row)
     table = pd.DataFrame(rows, index=pd.Index(run_labels(runs), name="run"))
     unused = [name for name in _APART if not table[name].any()]
+    if not any(run.status for run in runs):
+        unused += ["valid", "partial"]
     if not any(map(has_groups, runs)):
         unused += [name for name in rows[0] if name.startswith("last.")]
     if not any(map(has_early_acks, runs)):
@@ -426,9 +435,15 @@ def run_table(runs: Sequence[RunData]) -> pd.DataFrame:
 
 def table_text(table: pd.DataFrame) -> str:
     """Return what `run_table` returns as a text with a column for each run, "-" for an undefined value."""
-    cells = table.map(lambda value: "-" if value != value else f"{value:,.10g}")
+    cells = table.map(_cell_text)
     text: str = cells.T.rename_axis(columns=None).to_string()
     return text
+
+
+def _cell_text(value: float | bool) -> str:
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return "-" if value != value else f"{value:,.10g}"
 
 
 def _shed_of_recipients(run: RunData) -> int:

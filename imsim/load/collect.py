@@ -81,17 +81,17 @@ def collect(
 
     The status has these entries:
 
+    phase: login, provision, play or drain; done if the test reached the end that the tester planned.
     started: the wall time of t = 0 (ISO 8601, with a time zone). Before that time, the entry is missing.
     played: the seconds of the plan that were played. If it is missing, the run ends with the last fact.
-    ended: {"reason": why the test ended, "phase": login, provision, play, drain, or done after a complete drain}.
+    ended: {"reason": why the test ended, "phase": in which phase}.
     undecided_since: only if the tester ended the drain early: the time in the plan (seconds) from which on messages may
         have been in flight. Their missing deliveries are absent, and their missing answers do not count.
     manifest: entries for the manifest of the run, such as `features`, `workers`, `invalid_because` and `warnings`.
 
     A run that was stopped early becomes the run of a shorter scenario, because the shorter plan is a prefix of the
     longer one. If the shorter scenario cannot have a message, the run has no rows of the plan, and the scenario keeps
-    its duration. The run is partial if it did not play the scenario to its end, with the drain. It is valid unless the
-    manifest has `invalid_because`.
+    its duration. The run is partial unless the phase is "done". It is valid unless the manifest has `invalid_because`.
 
     Raises: UsageError if a file cannot be read; RunError with the reason if the test ended before its clock started.
     """
@@ -109,7 +109,7 @@ def collect(
         played = min(_last(SpooledFacts(spools)) / 1e9, scenario.duration)
     undecided = status.get("undecided_since")
 
-    is_partial = ended["phase"] != "done" or played < scenario.duration
+    is_partial = status.get("phase") != "done"
     manifest |= {"ended": ended, "partial": is_partial, "played": played, "valid": "invalid_because" not in manifest}
     manifest |= {} if shed is None else {"shed": shed}
     manifest |= {} if undecided is None else {"undecided_since": undecided}

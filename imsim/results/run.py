@@ -187,16 +187,31 @@ class RunData:
         return self._rows.tables() if isinstance(self._rows, RowFiles) else self._rows
 
     def has(self, table: str) -> bool:
-        """Return whether the run has this table: messages, deliveries, spans, nodes or withdrawals."""
+        """Return whether the run has a table.
+
+        Args:
+            table: messages, deliveries, spans, nodes or withdrawals.
+        """
         return self._rows.has(table)
 
     def integers(self, table: str, column: str, missing: int = 0) -> NDArray[np.int64]:
-        """Return a column of numbers of a table, with `missing` for null. Only this column is read."""
+        """Return a column of numbers. Only this column is read from the run's folder.
+
+        Args:
+            table: the name of the table.
+            column: the name of the column.
+            missing: the value for null.
+        """
         values, _ = integers(self._rows.column(table, column), missing)
         return values
 
     def words(self, table: str, column: str) -> Words:
-        """Return a column of texts of a table. Only this column is read."""
+        """Return a column of texts. Only this column is read from the run's folder.
+
+        Args:
+            table: the name of the table.
+            column: the name of the column.
+        """
         return Words(self._rows.column(table, column))
 
     @property
@@ -221,6 +236,22 @@ class RunData:
         return None if self.valid else str(self.manifest.get("invalid_because", "it is marked as invalid"))
 
     @property
+    def server(self) -> str | None:
+        """The kind or name of the server of a live run; None if it is imsim's own or the run is simulated."""
+        server, adapter = self.manifest.get("server"), self.manifest.get("adapter", "imsim")
+        name = server.get("name") if isinstance(server, Mapping) else None
+        return str(name) if name else None if adapter == "imsim" else str(adapter)
+
+    @property
+    def status(self) -> list[str]:
+        """The facts without which no number of the run must be read: it is invalid, or it is partial."""
+        lines = [] if self.valid else [f"INVALID: {self.invalid_because}"]
+        if self.partial:
+            reason = self.manifest.get("ended", {}).get("reason") or "it did not reach its end"
+            lines.append(f"partial: ended after {self.manifest.get('played', self.scenario.duration):.4g} s: {reason}")
+        return lines
+
+    @property
     def id(self) -> str:
         """The name of the run and of its folder: `<utc time>-<world>-<scenario>-<random>`."""
         return str(self.manifest["run"])
@@ -237,9 +268,9 @@ class RunData:
 
     @property
     def warnings(self) -> list[str]:
-        """Reasons to doubt the results, one line each: problems of a live run; for a simulated run, odd fields of its
-        scenario and nodes that dropped operations."""
-        warnings: list[str] = list(self.manifest.get("warnings", ()))
+        """Reasons to doubt the results, one line each: that a live run is invalid or partial, and its problems; for a
+        simulated run, odd fields of its scenario and nodes that dropped operations."""
+        warnings: list[str] = [*self.status, *self.manifest.get("warnings", ())]
         if self.world == World.SIM:
             warnings += self.scenario.oddities()
         for node, of_node in self.manifest.get("utilisation", {}).items():

@@ -33,7 +33,7 @@ _Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """What a server offers and what the recorder learns of it, as far as rows depend on it.
+    """The features of a server, and of its recorder, on which the meaning of rows depends.
 
     pushes: the pushes of the server are recorded. Otherwise the `attempts` of a delivery are null instead of 0.
     acks: the sender learns that the server has a message. Otherwise `acked_at` is null.

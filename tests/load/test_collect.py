@@ -52,13 +52,12 @@ def test_collect_makes_a_run_of_a_folder(made, tiny):
 DONE = {"reason": "the plan was played", "phase": "done"}
 STOPPED = {"reason": "Ctrl-C", "phase": "play"}
 STARTED = "2026-01-02T03:04:05+00:00"
+DONE_STATUS = {"phase": "done", "started": STARTED, "ended": DONE}
 
 
 def test_run_that_was_played_to_its_end_is_not_partial(made, tiny):
     made.recording.close()
-    write_status(
-        made.folder, {"started": STARTED, "played": tiny.duration, "ended": DONE, "manifest": {"url": "ws://h"}}
-    )
+    write_status(made.folder, DONE_STATUS | {"played": tiny.duration, "manifest": {"url": "ws://h"}})
     run = collect(made.folder, tiny, shed=3, warnings=["one"])
     assert run.scenario == tiny
     entries = ("partial", "ended", "valid", "played", "extras", "shed", "warnings", "url")
@@ -96,8 +95,15 @@ def test_run_that_was_stopped_before_its_first_message_is_partial_and_has_no_row
     assert run.manifest["partial"]
     assert run.to_json_dict()["messages"] == 0
     opened = Run.open(write(run, tmp_path / "out"), verify=True)
-    assert str(opened).startswith("0 messages, 0 deliveries")
+    assert str(opened).startswith(f"partial: ended after {played:.4g} s: Ctrl-C\n0 messages, 0 deliveries")
     assert "<td>delivery</td><td>0</td>" in opened._repr_html_()
+
+
+def test_run_that_ended_early_as_planned_is_not_partial(made, tiny):
+    made.recording.close()
+    status = {"phase": "done", "started": STARTED, "played": 0.5, "ended": {"reason": "the shape", "phase": "play"}}
+    write_status(made.folder, status)
+    assert collect(made.folder, tiny).partial is False
 
 
 def test_replayed_moments_after_the_stop_are_left_out(made, tiny):
@@ -135,7 +141,7 @@ def test_process_that_was_killed_leaves_a_partial_run_until_its_last_fact(made, 
 def test_run_is_invalid_for_the_reason_of_the_status(made, tiny):
     made.recording.close()
     manifest = {"invalid_because": "the generator was late"}
-    write_status(made.folder, {"started": STARTED, "played": tiny.duration, "ended": DONE, "manifest": manifest})
+    write_status(made.folder, DONE_STATUS | {"played": tiny.duration, "manifest": manifest})
     assert collect(made.folder, tiny).manifest["valid"] is False
 
 
@@ -159,7 +165,7 @@ def split(made, tiny, workers: int, **status) -> list[Path]:
                 if device % workers == worker:
                     recorder.delivered(intent, device, made.plan.at[intent] / 1e9 + 0.005, Route.PUSH)
         folders.append(folder)
-    write_status(folders[0], {"started": STARTED, "played": tiny.duration, "ended": DONE} | status)
+    write_status(folders[0], DONE_STATUS | {"played": tiny.duration} | status)
     return folders
 
 
@@ -237,7 +243,7 @@ def test_withdrawn_devices_are_in_the_manifest_and_in_a_table(made, tiny, tmp_pa
     made.recording.withdrawn(4, 0.5)
     made.recording.returned(4, 0.75)
     made.recording.close()
-    write_status(made.folder, {"started": STARTED, "played": tiny.duration, "ended": DONE})
+    write_status(made.folder, DONE_STATUS | {"played": tiny.duration})
     run = collect(made.folder, tiny)
     assert run.manifest["withdrawn"]["devices"] == 2
     assert run.withdrawals.until.isna().tolist() == [True, False]
@@ -251,7 +257,7 @@ def test_features_determine_what_missing_rows_mean(made, tiny, features):
         made.recording.acked(intent, 1.0)
     made.recording.close()
     manifest = {"features": features}
-    write_status(made.folder, {"started": STARTED, "played": tiny.duration, "ended": DONE, "manifest": manifest})
+    write_status(made.folder, DONE_STATUS | {"played": tiny.duration, "manifest": manifest})
     run = collect(made.folder, tiny)
     assert run.messages.acked_at.isna().all() == ("ack" not in features)
     own = run.deliveries[run.deliveries.role == "own"]
