@@ -25,7 +25,7 @@ _OF_DELIVERIES = (Kind.PUSHED, Kind.DELIVERED, Kind.DUPLICATE, Kind.READ, Kind.S
 _NO_PROOFS = (Kind.SENT, Kind.RECEIVED, Kind.FAILED)  # facts that do not prove that the message is stored
 _PAIR = ["intent", "device"]
 _UNANSWERED = [CODES.index(code) for code in (Code.TIMEOUT, Code.UNAVAILABLE)]
-_PART = 400_000  # messages and deliveries that are assembled at once
+_PART = 200_000  # messages and deliveries that are assembled at once
 
 _Ints = NDArray[np.integer]
 _Bools = NDArray[np.bool_]

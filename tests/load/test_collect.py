@@ -97,6 +97,7 @@ def test_run_that_was_stopped_before_its_first_message_is_partial_and_has_no_row
     opened = Run.open(write(run, tmp_path / "out"), verify=True)
     assert str(opened).startswith(f"partial: ended after {played:.4g} s: Ctrl-C\n0 messages, 0 deliveries")
     assert "<td>delivery</td><td>0</td>" in opened._repr_html_()
+    assert opened.save_plot(tmp_path / "empty.svg").exists()
 
 
 def test_run_that_ended_early_as_planned_is_not_partial(made, tiny):

@@ -1,4 +1,6 @@
+import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imsim.core.model import Code, Route, Scene
-from imsim.results import DELIVERIES, MESSAGES, Assembly, Kind, Offers, Recorder, Tables, assemble, digest
+from imsim.results import DELIVERIES, MESSAGES, Assembly, Kind, Offers, Recorder, SpooledFacts, Tables, assemble, digest
 from imsim.results.tables import Withdrawn
 from imsim.scenario import Action, Scenario
 from imsim.scenario import plan as plan_of
@@ -349,6 +351,31 @@ def test_plan_without_messages_has_tables_without_rows(many):
     assert (tables.messages.num_rows, tables.deliveries.num_rows) == (0, 0)
     assert tables.messages.schema == MESSAGES
     assert tables.deliveries.schema == DELIVERIES
+
+
+def peak_of_parts(duration: float, folder: Path) -> tuple[int, int]:
+    """Return the peak of the memory (bytes) that the parts of a run take, and the number of its rows."""
+    planned = plan_of(Scenario(duration=duration).replace({"population.users": 200, "workload.rate": 10}))
+    rows = planned.entitled()
+    facts = np.zeros(len(rows.intent), Recorder().facts().dtype)
+    facts["kind"], facts["intent"], facts["device"] = Kind.DELIVERED, rows.intent, rows.device
+    facts["at"] = planned.at[rows.intent] + 5_000_000
+    spool = folder / f"{duration}.spool"
+    facts.tofile(spool)
+    del rows, facts
+    tracemalloc.start()
+    count = sum(deliveries.num_rows for _, deliveries in Assembly(planned, SpooledFacts([(spool, 0)])).parts())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak, count
+
+
+def test_assembly_takes_few_bytes_for_each_further_delivery(monkeypatch, tmp_path):
+    """The ranges of intents take 24 bytes for each message. All rows at once would take about 260."""
+    monkeypatch.setattr("imsim.results.tables._PART", 10_000)
+    monkeypatch.setattr("imsim.results.pieces._PIECE", 5_000)
+    (small, few), (large, many) = (peak_of_parts(duration, tmp_path) for duration in (10.0, 60.0))
+    assert (large - small) / (many - few) < 40
 
 
 # --- withdrawn devices -----------------------------------------------------------------------------------------------
