@@ -83,6 +83,7 @@ class Recorder:
         self._path = None if spool is None else Path(spool)
         self._file: BinaryIO | None = None
         self._flush_at = _SPOOL_SECONDS
+        self._flushed = 0  # bytes
         if self._path is not None:
             # "x" creates a new file. Facts behind the truncated last fact of another process would be unreadable.
             with disk.errors("create the spool", self._path):
@@ -169,6 +170,11 @@ class Recorder:
         """Record that the tester brought a withdrawn device back: it begins to log in."""
         self._add(_RETURNED, _NO_INTENT, device, at, 0)
 
+    @property
+    def recorded(self) -> int:
+        """The count of facts so far; without a spool, since the last call of `facts`."""
+        return (self._flushed + len(self._buffer)) // _FACT.size
+
     def facts(self) -> Facts:
         """Return all facts so far. With a spool, they are read from the file."""
         if self._path is not None:
@@ -186,7 +192,9 @@ class Recorder:
             assert self._path is not None
             with disk.errors("write", self._path):
                 while self._buffer:
-                    del self._buffer[: self._file.write(self._buffer)]
+                    written = self._file.write(self._buffer)
+                    del self._buffer[:written]
+                    self._flushed += written
 
     def close(self) -> None:
         """Flush and close the spool. Without a spool, do nothing. The facts stay readable."""
