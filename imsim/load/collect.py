@@ -12,6 +12,7 @@ This module imports neither Locust nor gevent.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -24,8 +25,10 @@ from numpy.typing import NDArray
 
 from imsim import disk
 from imsim.analysis import Run, make_run
+from imsim.analysis.latency import delivery_latencies, quantile
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.load.adapters.interface import Feature
+from imsim.load.health import Delays, Health, judge
 from imsim.results import Assembly, Facts, Offers, RowFiles, SpooledFacts, Tables, write_parts
 from imsim.scenario import Extra, Plan, Scenario, plan
 
@@ -118,7 +121,29 @@ def collect(
     del planned  # the digest needs memory, too
     manifest["warnings"] = [*warnings, *manifest["warnings"]]
     started = datetime.fromisoformat(status["started"])
-    return make_run(found, scenario, world="live", seed=scenario.seed, started=started, extra=manifest)
+    run = make_run(found, scenario, world="live", seed=scenario.seed, started=started, extra=manifest)
+    _judge(run)
+    return run
+
+
+def _judge(run: Run) -> None:
+    """Add to the manifest how late the generator was, and whether the latencies are those of the server."""
+    manifest = run.manifest
+    workers = [Health.from_json_dict(worker["health"]) for worker in manifest.get("workers", ()) if "health" in worker]
+    if not workers:
+        return
+    for name, parts in (
+        ("lateness_ms", [worker.lateness for worker in workers]),
+        ("receiving_ms", [worker.receiving for worker in workers]),
+    ):
+        found = Delays.merged(parts).to_json_dict()
+        manifest[name] = {key: found[key] for key in ("p50", "p99", "max")} if found["count"] else {}
+    latencies = delivery_latencies(run)
+    percentiles = {f"p{n}": quantile(latencies, n) if len(latencies) else math.nan for n in (50, 95, 99)}
+    judgement = judge(workers, percentiles)
+    manifest["warnings"] += judgement.warnings
+    if not judgement.valid and manifest["valid"]:
+        manifest |= {"valid": False, "invalid_because": judgement.reason}
 
 
 def _assembled(

@@ -33,6 +33,7 @@ from imsim.load.device import Device, now
 from imsim.load.extras import Extras, Pending
 from imsim.load.job import Job
 from imsim.load.recording import Recording, Report, summarize_lateness
+from imsim.load.sampler import Sampler
 from imsim.scenario import actor, plan
 from imsim.scenario.workload import Extra, PlannedConversation, conversation_of
 
@@ -85,6 +86,7 @@ class Player:
         self.recording = Recording(
             self.plan, job.prefix, folder / spool_name(index), report, self._extras, self._seen_elsewhere, first_sync
         )
+        self._sampler = Sampler(lambda: self.recording.recorded)
         self._login_timeout = job.scenario.core_policies().login_timeout
         self._gate = BoundedSemaphore(_LOGINS_AT_ONCE)
         self._answered: dict[int, Event] = {}  # devices whose first login has no answer so far
@@ -367,6 +369,7 @@ class Player:
         self._cpu = time.process_time()
         self._t0 = t0
         self.recording.begin(t0)
+        self._sampler.begin(t0, self.job.scenario.warmup)
         for number in absent:
             self.recording.withdrawn(number, 0.0)
         for number in self.devices:
@@ -495,6 +498,8 @@ class Player:
         gevent.killall([greenlet for greenlet in self._greenlets if greenlet is not gevent.getcurrent()])
         gc.unfreeze()
         unsent = sum(self._first[number + 1] - position for _, number, position in self._due if number in self.devices)
+        health = self._sampler.report(*self.recording.sendings(self.job.scenario.warmup))
+        self._sampler.stop()
         failure = None
         try:
             self.recording.close()
@@ -505,6 +510,7 @@ class Player:
             failure=failure,
             unsent=unsent,
             lateness_ms=summarize_lateness(self.recording.lateness),
+            health=health.to_json_dict(),
             foreign=self.recording.foreign,
             from_tasks=len(self._extras.pending),
             missing_in_rooms=self.recording.missing_in_rooms(),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imsim.core.model import Code, Route
 from imsim.load.adapters.interface import Acked, Delivered, Event, Failed, Read, Received, Sent
@@ -88,6 +89,7 @@ class Recording(Recorder):
         self.in_flight = 0
         """The count of acknowledgements and deliveries that may still arrive, less those that messages of other
         processes caused here. So the sum over all processes counts what may still arrive anywhere."""
+        self._due = array("d")  # the intended times of the messages of `lateness`, in seconds
         self.lateness = array("d")
         """Seconds from the intended time of each message to the request to its device to send it."""
 
@@ -120,7 +122,13 @@ class Recording(Recorder):
         The device may have to connect first.
         """
         self.lateness.append(late)
+        self._due.append(self._intended[intent])
         self._move(intent, _ASKED)
+
+    def sendings(self, since: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the lateness and the intended time, in seconds, of the messages that were sent, from `since` on."""
+        late, due = np.array(self.lateness), np.array(self._due)
+        return late[due >= since], due[due >= since]
 
     def asked_extra(self, pending: Pending) -> None:
         """Record that a device was requested to send a message beyond the plan."""
