@@ -170,7 +170,13 @@ def _assembled(
             found = write_parts(assembly, rows)
     manifest["extras"] = len(extended.extras)
     if assembly.withdrawn is not None:
-        manifest["withdrawn"] = asdict(assembly.withdrawn)
+        manifest["withdrawn"] = taken = asdict(assembly.withdrawn)
+        manifest["warnings"] = [
+            *manifest["warnings"],
+            f"{taken['devices']} devices were offline for a time, because fewer users ran than the scenario has or a task"
+            f" logged them out: {taken['messages']} messages were not sent, and {taken['deliveries']} deliveries are"
+            " absent",
+        ]
     if translation.unknown:
         manifest["warnings"] = [
             *manifest["warnings"],

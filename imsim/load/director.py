@@ -1,9 +1,10 @@
 """The connection between Locust and a run: options, start, stop and end.
 
 `-u/--users` sets the count of devices; it must be a multiple of the scenario's devices per user, and defaults to the
-scenario's population. `-H/--host` is the server's url (ws://...). `-t/--run-time` is how long messages are sent,
-instead of the scenario's duration. The other options start with `--imsim-`. `_add_options` and the web page list them;
-Locust's --help does not, because Locust prints it before it reads a locustfile.
+scenario's population. With a load shape, it is the largest count of the shape. `-H/--host` is the server's url
+(ws://...). `-t/--run-time` is how long messages are sent, instead of the scenario's duration. The other options start
+with `--imsim-`. `_add_options` and the web page list them; Locust's --help does not, because Locust prints it before it
+reads a locustfile.
 
 Importing this module imports Locust, which monkey-patches the process.
 """
@@ -78,6 +79,7 @@ class Director:
         self._has_tasks = has_tasks
         self._of[environment] = self
         options = self._options
+        self._most_users: int | None = options.num_users  # of a shape, if given
         # These defaults depend on another option, so they cannot be defaults of the parser.
         if options.num_users is None or options.spawn_rate is None:
             population = self._scenario().population
@@ -145,7 +147,8 @@ class Director:
         changes: dict[str, object] = {}
         devices, count = scenario.population.devices, self._count_of_devices()
         if self._environment.shape_class is not None:
-            count = scenario.population.users * devices  # not all of them need to take part at once
+            # Not all of them need to take part at once.
+            count = self._most_users or scenario.population.users * devices
         if count != scenario.population.users * devices:
             users, rest = divmod(count, devices)
             if rest:
