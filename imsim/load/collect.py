@@ -173,8 +173,8 @@ def _assembled(
         manifest["withdrawn"] = taken = asdict(assembly.withdrawn)
         manifest["warnings"] = [
             *manifest["warnings"],
-            f"{taken['devices']} devices were offline for a time, because fewer users ran than the scenario has or a task"
-            f" logged them out: {taken['messages']} messages were not sent, and {taken['deliveries']} deliveries are"
+            f"{taken['devices']} devices were offline for a time, because fewer users ran than the scenario has, or a"
+            f" task logged them out: {taken['messages']} messages were not sent, and {taken['deliveries']} deliveries are"
             " absent",
         ]
     if translation.unknown:

@@ -55,7 +55,14 @@ def test_option_scenario_sets_the_count_of_devices(locust, url, tiny_file, tmp_p
 
 @pytest.mark.parametrize(
     ("file", "seconds", "users"),
-    [("hot_group", 3, 60), ("mobile", 3, 20), ("chatroom", 4, 200), ("storm", 5, 1), ("soak", 3, 1), ("custom", 3, 12)],
+    [
+        ("hot_group", 3, 60),
+        ("mobile", 3, 20),
+        ("chatroom", 4, 200),
+        ("storm", 5, 100),
+        ("soak", 3, 100),
+        ("custom", 3, 12),
+    ],
 )
 def test_locustfile_makes_a_run(locust, url, tmp_path, file, seconds, users):
     arguments = ["-f", f"locustfiles/{file}.py", "-H", url, "--headless", "--only-summary", "-t", f"{seconds}s"]
