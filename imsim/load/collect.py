@@ -174,7 +174,7 @@ def _assembled(
         manifest["warnings"] = [
             *manifest["warnings"],
             f"{taken['devices']} devices were offline for a time, because fewer users ran than the scenario has, or a"
-            f" task logged them out: {taken['messages']} messages were not sent, and {taken['deliveries']} deliveries are"
+            f" task logged them out: {taken['messages']} messages were not sent, {taken['deliveries']} deliveries are"
             " absent",
         ]
     if translation.unknown:

@@ -58,7 +58,7 @@ def test_option_scenario_sets_the_count_of_devices(locust, url, tiny_file, tmp_p
     [
         ("hot_group", 3, 60),
         ("mobile", 3, 20),
-        ("chatroom", 4, 200),
+        ("chatroom", 3, 60),
         ("storm", 5, 100),
         ("soak", 3, 100),
         ("custom", 3, 12),
