@@ -30,7 +30,7 @@ from imsim.load.adapters import (
 from imsim.load.adapters.imsim import ImsimAdapter
 from imsim.load.conformance import CHECKS, Outcome, Report, Result, check, checked
 
-QUICK = Policies(login_timeout=0.3, send_timeout=0.2, reconnect_min=0.02, reconnect_max=0.1)
+QUICK = Policies(login_timeout=0.3, send_timeout=0.1, send_attempts=1, reconnect_min=0.02, reconnect_max=0.1)
 PATIENCE = 0.25
 
 
@@ -473,7 +473,24 @@ async def test_duplicates_finds_session_that_closes():
         def got_message(self, frame, now):
             return self.broken("a repetition") if frame["n"] <= self.since else super().got_message(frame, now)
 
-    assert "has closed: a repetition" in await failure_of(Closing, "duplicates")
+    assert "has ended the session: a repetition" in await failure_of(Closing, "duplicates")
+
+
+async def test_duplicates_finds_lost_ack():
+    class Choosy(ChatSession):
+        """Two acks of the same message contradict each other."""
+
+        def got_ack(self, frame, now):
+            return [] if frame["id"] not in self.waiting else [Offline("?"), *super().got_ack(frame, now)]
+
+    class Late(ChatSession):
+        def got_ack(self, frame, now):
+            known = getattr(self, "last", "")
+            self.last = frame["id"]
+            return super().got_ack(frame, now) if known != frame["id"] and known.endswith("0") else []
+
+    assert "has ended the session" in await failure_of(Choosy, "duplicates")
+    assert "Acked(" in await failure_of(Late, "duplicates")
 
 
 async def test_duplicates_finds_both_dropped():
@@ -618,8 +635,9 @@ async def test_session_that_cannot_be_copied_passes():
             super().__init__(*arguments)
             self.lock = threading.Lock()
 
-    report = await report_of(Locked, "echo", "garbage")
+    report = await report_of(Locked, "echo", "duplicates", "garbage")
     assert report.passed, str(report)
+    assert report["duplicates"].detail.startswith("3 of 3")
     assert "cannot be copied" in report["garbage"].detail
 
 
