@@ -143,7 +143,7 @@ def utilisation(run: RunData) -> pd.DataFrame:
     table = pd.DataFrame.from_dict(run.manifest["utilisation"], orient="index").rename_axis("node")
     table = table.astype({"jobs": int, "drops": int}).rename(columns={"waited": "waited_seconds"})
     table.insert(0, "tier", table.index.str.rstrip("0123456789"))
-    if run.tables.nodes is not None:
+    if run.has("nodes"):
         table["peak"] = run.nodes.groupby("node")["busy"].max()
     return table
 

@@ -125,7 +125,7 @@ class Budget:
     def fails(self, subject: RunData | Replicated) -> str | None:
         """Return a line that says by how much the budget is broken, or None if it is kept.
 
-        For replications, None also means that their interval does not decide.
+        An invalid run keeps no budget. For replications, None also means that their interval does not decide.
 
         Args:
             subject: a run, or replications.
@@ -145,6 +145,8 @@ class Budget:
             if self.judge(values, found) != "breaks":
                 return None
             return f"{self.text}: it is {found}{kind.suffix} over {len(values)} replications"
+        if not subject.valid:
+            return f"{self.text}: it is unknown: the run is invalid: {subject.invalid_because}"
         value = value_of(subject, self.metric)
         if self.is_kept_by(value):
             return None

@@ -6,8 +6,9 @@ A design is named after the fields in which it differs, a picture after the scen
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
-from imsim.results import RunData
+from imsim.results import RunData, World
 from imsim.scenario import LIVE_IGNORES, Scenario
 from imsim.scenario.differences import differences
 from imsim.scenario.differences import text_of as text_of  # for the pictures, which import no scenario
@@ -61,23 +62,50 @@ def design_labels(scenarios: Sequence[Scenario]) -> list[str]:
 def run_labels(runs: Sequence[RunData]) -> list[str]:
     """Return a label for each run.
 
-    It consists of the world, the scenario's name, the differing fields and the seed. Parts that all runs have in common
-    are left out.
+    It consists of the world or the server, the scenario's name, the differing fields and the seed. Parts that all runs
+    have in common are left out. The address of the server is part of the label if nothing else distinguishes two runs.
     """
     if len(runs) == 1:
-        return [runs[0].world]
+        return [runs[0].server or runs[0].world]
     worlds = [run.world for run in runs]
     names = [run.scenario.name for run in runs]
     fields = {path: texts for path, (_, texts) in differences([run.scenario for run in runs]).items() if path != "seed"}
     skipped = (*_LENGTHS, *(LIVE_IGNORES if len(set(worlds)) > 1 else ()))
     minor = {path: texts for path, texts in fields.items() if path.partition(".")[0] in skipped}
     major = {path: texts for path, texts in fields.items() if path not in minor}
-    columns = [worlds, names]
+    columns = [_places(runs), names]
     if not _are_distinct(names):
         columns += _columns(major)
     columns.append([f"seed {run.seed}" for run in runs])
     labels = _joined(columns)
-    return labels if _are_distinct(labels) else _numbered(_joined([*columns, *_columns(minor)]), "run")
+    for more in ([[_address(run) for run in runs]], _columns(minor)):
+        if not _are_distinct(labels):
+            columns += more
+            labels = _joined(columns)
+    return _numbered(labels, "run")
+
+
+def status_lines(runs: Sequence[RunData]) -> list[str]:
+    """Return which runs are invalid or partial, and why: the lines that a picture of these runs must have."""
+    if len(runs) == 1:
+        return runs[0].status
+    return [f"{label}: {line}" for label, run in zip(run_labels(runs), runs, strict=True) for line in run.status]
+
+
+def status_mark(run: RunData) -> str:
+    """Return "INVALID" or "partial", or an empty text: what follows the label of the run in a legend."""
+    return "" if run.valid and not run.partial else "partial" if run.valid else "INVALID"
+
+
+def _places(runs: Sequence[RunData]) -> list[str]:
+    """Return where each run took place: sim, live, or the kind of server if it is not imsim's own."""
+    servers = {run.server for run in runs if run.world == World.LIVE}
+    own = "live" if len(servers) == 1 else "imsim"
+    return [run.world if run.world == World.SIM else run.server or own for run in runs]
+
+
+def _address(run: RunData) -> str:
+    return urlsplit(str(run.manifest.get("url", ""))).netloc
 
 
 def short(path: str) -> str:
@@ -104,7 +132,7 @@ def _columns(fields: Mapping[str, list[str]]) -> list[list[str]]:
 def _joined(columns: Sequence[Sequence[str]]) -> list[str]:
     """Return one label for each design, joined from the columns that have more than one value."""
     said = [column for column in columns if len(set(column)) > 1 or column[0] == "..."]
-    return [", ".join(parts) for parts in zip(*said, strict=True)] if said else [""] * len(columns[0])
+    return [", ".join(filter(None, parts)) for parts in zip(*said, strict=True)] if said else [""] * len(columns[0])
 
 
 def _numbered(labels: Sequence[str], what: str) -> list[str]:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imsim.analysis.availability import waits_since, was_offline_at_end
+from imsim.analysis.availability import NEVER, is_excused, waits_since
 from imsim.analysis.labels import run_labels
 from imsim.core.model import Route, Scene
 from imsim.results import DeliveryOutcome, Outcome, Role, RunData
@@ -100,20 +100,8 @@ class Summary:
 
 def summarize(run: RunData) -> Summary:
     """Return the counts of all rows, and the latencies (see `LATENCIES`) after the warm-up."""
-    messages, deliveries = run.messages, run.deliveries
     return Summary(
-        Counts(
-            messages=len(messages),
-            stored=int((messages["outcome"] == Outcome.STORED).sum()),
-            deliveries=len(deliveries),
-            delivered=int((deliveries["outcome"] == DeliveryOutcome.DELIVERED).sum()),
-            lost=int((deliveries["outcome"] == DeliveryOutcome.LOST).sum()),
-            duplicates=int(deliveries["duplicates"].sum()),
-            absent=int((deliveries["outcome"] == DeliveryOutcome.ABSENT).sum()),
-            recalled=int((deliveries["outcome"] == DeliveryOutcome.RECALLED).sum()),
-            received_lost=int((messages["received_at"].notna() & (messages["outcome"] != Outcome.STORED)).sum()),
-            shed=int((deliveries["outcome"] == DeliveryOutcome.SHED).sum()),
-        ),
+        counts_of(run),
         Latency.of(delivery_latencies(run)),
         Latency.of(ack_latencies(run)),
         Latency.of(confirmed_latencies(run)),
@@ -121,23 +109,74 @@ def summarize(run: RunData) -> Summary:
     )
 
 
+def counts_of(run: RunData) -> Counts:
+    """Return the counts of all rows."""
+    message, delivery = run.words("messages", "outcome"), run.words("deliveries", "outcome")
+    is_received = run.integers("messages", "received_at", NEVER) != NEVER
+    return Counts(
+        messages=len(message),
+        stored=message.count(Outcome.STORED),
+        deliveries=len(delivery),
+        delivered=delivery.count(DeliveryOutcome.DELIVERED),
+        lost=delivery.count(DeliveryOutcome.LOST),
+        duplicates=int(run.integers("deliveries", "duplicates").sum()),
+        absent=delivery.count(DeliveryOutcome.ABSENT),
+        recalled=delivery.count(DeliveryOutcome.RECALLED),
+        received_lost=int((is_received & ~message.equal(Outcome.STORED)).sum()),
+        shed=delivery.count(DeliveryOutcome.SHED),
+    )
+
+
+@dataclass(frozen=True)
+class Waits:
+    """The deliveries that have a latency. Times are in ns from the run's start.
+
+    row: the positions in `deliveries`. since: when the device began to wait. delivered_at: NEVER if it never arrived.
+    """
+
+    row: NDArray[np.int64]
+    intent: NDArray[np.int64]
+    intended: NDArray[np.int64]
+    since: NDArray[np.int64]
+    delivered_at: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, run: RunData, since: int | None = None, until: int | None = None) -> Waits:
+        """Return the deliveries of messages that were intended after the warm-up and not rejected, to each device of
+        each other member. Deliveries that are absent, recalled or shed are left out.
+
+        since, until: bounds of the intended time in ns, instead of the end of the warm-up and the end of the run.
+        """
+        is_due = run.words("deliveries", "outcome").equal(DeliveryOutcome.DELIVERED, DeliveryOutcome.LOST)
+        row = np.flatnonzero(is_due & run.words("deliveries", "role").equal(Role.RECIPIENT))
+        intent = run.integers("deliveries", "intent")[row]
+        intended = intended_at(run, intent)
+        if not (counts := _counts(run, intended, since, until)).all():
+            row, intent, intended = row[counts], intent[counts], intended[counts]
+        delivered_at = run.integers("deliveries", "delivered_at", NEVER)[row]
+        return cls(row, intent, intended, waits_since(run, row, delivered_at, intended), delivered_at)
+
+    @property
+    def ms(self) -> NDArray[np.float64]:
+        """The latencies in ms; inf for messages that never arrived."""
+        return _ms_between(self.since, self.delivered_at)
+
+
 def counted_deliveries(run: RunData, *, since: int | None = None, until: int | None = None) -> pd.DataFrame:
-    """Return the rows of `run.deliveries` that have a latency.
+    """Return the rows of `run.deliveries` that have a latency: those of `Waits`.
 
     Two more columns are in ns from the run's start: the message's `intended_at`, and `since`, when the device began to
-    wait for it. The rows cover each message that was intended after the warm-up and not rejected, and each device of
-    each other member. A device that was offline at the intended time waits from its return on. Deliveries that are
-    absent, recalled or shed are left out.
-
-    since, until: bounds of the intended time in ns, instead of the end of the warm-up and the end of the run.
+    wait for it. A device that was offline at the intended time waits from its return on.
     """
-    intents = run.messages["intent"].to_numpy(np.int64)
-    intended = run.messages["intended_at"].to_numpy(np.int64)
-    waited_for = run.deliveries["outcome"].isin([DeliveryOutcome.DELIVERED, DeliveryOutcome.LOST])
-    rows = run.deliveries[(run.deliveries["role"] == Role.RECIPIENT) & waited_for]
-    intended = intended[np.searchsorted(intents, rows["intent"].to_numpy(np.int64))]
-    waited = waits_since(run, rows, intended)
-    return rows.assign(intended_at=intended, since=waited)[_counts(run, intended, since, until)]
+    waits = Waits.of(run, since, until)
+    return run.deliveries.iloc[waits.row].assign(intended_at=waits.intended, since=waits.since)
+
+
+def intended_at(run: RunData, intent: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the intended time in ns of each of these messages."""
+    intents, at = run.integers("messages", "intent"), run.integers("messages", "intended_at")
+    is_numbered = np.array_equal(intents, np.arange(len(intents)))
+    return at[intent if is_numbered else np.searchsorted(intents, intent)]
 
 
 def delivery_latencies(
@@ -147,37 +186,38 @@ def delivery_latencies(
 
     A latency lasts from the time at which the device began to wait until the device shows the message.
 
-    route: only deliveries by push, or by sync. since, until: as for `counted_deliveries`.
+    route: only deliveries by push, or by sync. since, until: as for `Waits.of`.
     """
-    rows = counted_deliveries(run, since=since, until=until)
-    if route is not None:
-        rows = rows[(rows["route"] == route).fillna(False)]
-    return _latencies(rows["since"].to_numpy(np.int64), rows["delivered_at"])
+    waits = Waits.of(run, since, until)
+    ms = waits.ms
+    return np.sort(ms if route is None else ms[run.words("deliveries", "route").equal(route)[waits.row]])
 
 
 def last_latencies(run: RunData, *, since: int | None = None, until: int | None = None) -> NDArray[np.float64]:
     """Return the longest latency of each message to a group or a chatroom: until the last recipient has it.
 
     In ms, ascending; inf if a delivery never arrived. Devices that were offline by plan at the intended time do not
-    count. since, until: as for `counted_deliveries`.
+    count. since, until: as for `Waits.of`.
     """
-    rows = counted_deliveries(run, since=since, until=until)
-    to_many = run.messages["intent"][run.messages["scene"] != Scene.P2P]
-    rows = rows[(rows["since"] == rows["intended_at"]) & rows["intent"].isin(to_many)]
-    latencies = (rows["delivered_at"] - rows["since"]).to_numpy(np.float64, na_value=np.inf) / _NS_PER_MS
-    longest = rows.assign(latency=latencies).groupby("intent")["latency"].max()
-    return np.sort(longest.to_numpy(np.float64))
+    waits = Waits.of(run, since, until)
+    to_many = run.integers("messages", "intent")[~run.words("messages", "scene").equal(Scene.P2P)]
+    counts = (waits.since == waits.intended) & np.isin(waits.intent, to_many)
+    intent, ms = waits.intent[counts], waits.ms[counts]
+    order = np.argsort(intent, kind="stable")
+    starts = np.flatnonzero(np.diff(intent[order], prepend=-1))
+    return np.sort(np.maximum.reduceat(ms[order], starts)) if len(starts) else ms
 
 
 def ack_latencies(run: RunData, *, since: int | None = None, until: int | None = None) -> NDArray[np.float64]:
     """Return the times from the intended time to the stored-ack at the sender, in ms, ascending.
 
     They cover each message that was intended after the warm-up, sent or not; inf if no ack arrived. Rejected messages
-    do not count, because they were answered. Neither do messages without an answer whose sender was offline at the end.
+    do not count, because they were answered. Neither do messages without an answer that the server is not to blame for,
+    for example if the sender was offline at the end. There are no latencies if the server sends no acks.
 
-    since, until: as for `counted_deliveries`.
+    since, until: as for `Waits.of`.
     """
-    return _answer_latencies(run, run.messages["acked_at"], since, until)
+    return _answer_latencies(run, run.integers("messages", "acked_at", NEVER), since, until)
 
 
 def confirmed_latencies(run: RunData, *, since: int | None = None, until: int | None = None) -> NDArray[np.float64]:
@@ -186,24 +226,33 @@ def confirmed_latencies(run: RunData, *, since: int | None = None, until: int | 
     Success is the stored-ack or, under the policy `after_receive`, the frame `received` if it arrives first. So these
     latencies can be compared across ack policies. Otherwise they are as `ack_latencies`.
     """
-    first = run.messages[["received_at", "acked_at"]].min(axis=1)
-    return _answer_latencies(run, first, since, until)
+    first = (run.integers("messages", name, NEVER) for name in ("received_at", "acked_at"))
+    return _answer_latencies(run, np.minimum(*first), since, until)
 
 
 def _answer_latencies(
-    run: RunData, answered_at: pd.Series[int], since: int | None, until: int | None
+    run: RunData, answered_at: NDArray[np.int64], since: int | None, until: int | None
 ) -> NDArray[np.float64]:
-    rows = run.messages.assign(answered_at=answered_at)
-    rows = rows[rows["outcome"] != Outcome.REJECTED]
-    rows = rows[rows["answered_at"].notna() | ~was_offline_at_end(run, rows)]
-    meant = rows["intended_at"].to_numpy(np.int64)
-    counts = _counts(run, meant, since, until)
-    return _latencies(meant[counts], rows["answered_at"][counts])
+    if not run.has_acks:
+        return np.empty(0)
+    intended = run.integers("messages", "intended_at")
+    row = np.flatnonzero(
+        _counts(run, intended, since, until) & ~run.words("messages", "outcome").equal(Outcome.REJECTED)
+    )
+    intended, answered_at = intended[row], answered_at[row]
+    is_left_out = answered_at == NEVER
+    is_left_out[is_left_out] = is_excused(run, row[is_left_out], intended[is_left_out])
+    return np.sort(_ms_between(intended, answered_at)[~is_left_out])
 
 
 def has_early_acks(run: RunData) -> bool:
     """Return whether senders got `received` for messages; if not, `confirmed` equals `ack`."""
-    return bool(run.messages["received_at"].notna().any())
+    return bool((run.integers("messages", "received_at", NEVER) != NEVER).any())
+
+
+def has_groups(run: RunData) -> bool:
+    """Return whether messages went to groups or chatrooms."""
+    return not run.words("messages", "scene").equal(Scene.P2P).all()
 
 
 #: The kinds of latency by name. `last` has no values if all messages are p2p.
@@ -236,22 +285,21 @@ ROWS: dict[str, Callable[[RunData], NDArray[np.float64]]] = {
 
 
 def rows_of(run: RunData) -> list[str]:
-    """Return the names of the rows that a summary of this run has.
+    """Return the names of the rows that a summary of this run has. A server that sends no acks has no row `ack`.
 
     Push and sync have separate rows if devices go offline by plan, or if each carried at least one delivery in a
     hundred, as after broken connections.
     """
     names = ["delivery"]
-    routes = run.deliveries["route"].value_counts()
-    if run.scenario.population.sessions is not None or min(routes.get(route, 0) for route in Route) * 100 >= max(
-        len(run.deliveries), 1
-    ):
+    routes = run.words("deliveries", "route")
+    fewest = min(routes.count(route) for route in Route)
+    if run.scenario.population.sessions is not None or fewest * 100 >= max(len(routes), 1):
         names += [f"delivery_{route}" for route in Route]
-    if (run.messages["scene"] != Scene.P2P).any():
+    if has_groups(run):
         names.append("last")
     if has_early_acks(run):
         names.append("confirmed")
-    return [*names, "ack"]
+    return [*names, "ack"] if run.has_acks else names
 
 
 def percentile(values: NDArray[np.float64], percent: int) -> float | None:
@@ -277,6 +325,10 @@ def to_json_dict(run: RunData) -> dict[str, Any]:
     return {
         "run": run.id if run.path is None else str(run.path),
         "world": run.world,
+        "server": run.server,
+        "valid": run.valid,
+        "invalid_because": run.invalid_because,
+        "partial": run.partial,
         "scenario": run.scenario.name,
         "seed": run.seed,
         "digest": run.digest,
@@ -331,7 +383,7 @@ def summary_table(run: RunData) -> pd.DataFrame:
 
 def totals(run: RunData) -> str:
     """Return the counts of a run in one line."""
-    counts = summarize(run).counts
+    counts = counts_of(run)
     return (
         f"{counts.messages:,} messages, {counts.deliveries:,} deliveries: {counts.delivered:,} delivered, "
         f"{counts.lost:,} lost, {f'{counts.absent:,} absent, ' if counts.absent else ''}"
@@ -345,7 +397,8 @@ def totals(run: RunData) -> str:
 def run_table(runs: Sequence[RunData]) -> pd.DataFrame:
     """Return a row for each run: counts, then latencies in ms, to the microsecond; NaN if undefined.
 
-    The index has the labels of the runs. The columns `absent`, `recalled`, `shed`, `shed_share` and `received_lost`
+    The index has the labels of the runs. The columns `valid` and `partial` exist if a run is invalid or partial. The
+    columns `absent`, `recalled`, `shed`, `shed_share` and `received_lost`
     exist if some run has a value other than 0; the columns `last.*` if messages went to groups or chatrooms; the
     columns `confirmed.*` if senders got `received` before messages were stored.
     """
@@ -356,6 +409,8 @@ def run_table(runs: Sequence[RunData]) -> pd.DataFrame:
         summary = summarize(run)
         counts = summary.counts
         row: dict[str, float] = {
+            "valid": run.valid,
+            "partial": run.partial,
             "messages": counts.messages,
             "delivered": counts.delivered,
             "lost": counts.lost,
@@ -369,7 +424,9 @@ def run_table(runs: Sequence[RunData]) -> pd.DataFrame:
         rows.append(row)
     table = pd.DataFrame(rows, index=pd.Index(run_labels(runs), name="run"))
     unused = [name for name in _APART if not table[name].any()]
-    if not any((run.messages["scene"] != Scene.P2P).any() for run in runs):
+    if not any(run.status for run in runs):
+        unused += ["valid", "partial"]
+    if not any(map(has_groups, runs)):
         unused += [name for name in rows[0] if name.startswith("last.")]
     if not any(map(has_early_acks, runs)):
         unused += [name for name in rows[0] if name.startswith("confirmed.")]
@@ -378,17 +435,23 @@ def run_table(runs: Sequence[RunData]) -> pd.DataFrame:
 
 def table_text(table: pd.DataFrame) -> str:
     """Return what `run_table` returns as a text with a column for each run, "-" for an undefined value."""
-    cells = table.map(lambda value: "-" if value != value else f"{value:,.10g}")
+    cells = table.map(_cell_text)
     text: str = cells.T.rename_axis(columns=None).to_string()
     return text
 
 
+def _cell_text(value: float | bool) -> str:
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return "-" if value != value else f"{value:,.10g}"
+
+
 def _shed_of_recipients(run: RunData) -> int:
     """Return the number of deliveries to recipients that were shed after the warm-up."""
-    rows = run.deliveries[run.deliveries["outcome"] == DeliveryOutcome.SHED]
-    rows = rows[rows["role"] == Role.RECIPIENT]
-    intended = run.messages.set_index("intent")["intended_at"]
-    return int(_counts(run, intended.loc[rows["intent"]].to_numpy(np.int64), None, None).sum())
+    is_shed = run.words("deliveries", "outcome").equal(DeliveryOutcome.SHED)
+    is_shed &= run.words("deliveries", "role").equal(Role.RECIPIENT)
+    intended = intended_at(run, run.integers("deliveries", "intent")[is_shed])
+    return int(_counts(run, intended, None, None).sum())
 
 
 def _counts(run: RunData, meant: NDArray[np.int64], since: int | None, until: int | None) -> NDArray[np.bool_]:
@@ -396,9 +459,9 @@ def _counts(run: RunData, meant: NDArray[np.int64], since: int | None, until: in
     return counts if until is None else counts & (meant < until)
 
 
-def _latencies(since: NDArray[np.int64], until: pd.Series[int]) -> NDArray[np.float64]:
-    """Return until - since in ms, ascending; inf if `until` is null. The difference is taken between integers."""
-    return np.sort((until - since).to_numpy(np.float64, na_value=np.inf) / _NS_PER_MS)
+def _ms_between(since: NDArray[np.int64], until: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return until - since in ms; inf if `until` is NEVER. The difference is taken between integers."""
+    return np.where(until == NEVER, np.inf, (until - since).astype(np.float64) / _NS_PER_MS)
 
 
 def _finite(value: float) -> float | None:

@@ -19,7 +19,7 @@ import numpy as np
 from imsim.analysis.breakdown import tier_utilisation, tier_wait
 from imsim.analysis.cost import cost_of
 from imsim.analysis.kinds import KINDS, RECOVERY, SHARE, kind_of
-from imsim.analysis.latency import LATENCIES, STATISTIC, is_latency, quantile, summarize
+from imsim.analysis.latency import LATENCIES, STATISTIC, counts_of, is_latency, quantile
 from imsim.analysis.recovery import recovery_time
 from imsim.analysis.run import Run
 from imsim.core.exceptions import ImsimError, UsageError
@@ -193,7 +193,7 @@ class _Numbers:
         if what == "wait":
             return tier_wait(self._run, statistic)
         if not self._counts:
-            self._counts = vars(summarize(self._run).counts)
+            self._counts = vars(counts_of(self._run))
         return float(self._counts[name])
 
 

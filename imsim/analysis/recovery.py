@@ -280,7 +280,7 @@ def _why(
     """
     if until <= recovered <= until + limit / 1000:
         return THE_FAULT, {}
-    if run.tables.spans is None:
+    if not run.has("spans"):
         return None, {}
     since = at if recovered <= until else until
     spans, _ = breakdown.counted_spans(run)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from imsim.analysis import breakdown, latency, recovery, timeline, warmup
 from imsim.analysis.cost import Cost, Storage, cost_of, storage_of
-from imsim.analysis.labels import heading, run_labels, title_of_all
+from imsim.analysis.labels import heading, run_labels, status_lines, status_mark, title_of_all
 from imsim.core.exceptions import UsageError
 from imsim.results import RunData
 
@@ -33,10 +33,14 @@ class Run(RunData):
         path: the run's folder; None if the run is in memory only.
         digest: a hash of the rows: runs with equal digests have equal rows.
         manifest: where the rows come from: versions, machine, times.
+        valid: whether the measurement can be trusted; if not, `invalid_because` has the reason.
+        partial: whether the run ended early, so that its rows cover only a part of the scenario.
+        server: the kind or name of the server of a live run, if it is not imsim's own.
         messages: a DataFrame with one row for each intended message.
         deliveries: a DataFrame with one row for each message and receiving device.
         spans: a DataFrame of where the time went; only with `spans=True`.
         nodes: a DataFrame of how busy the nodes were; only with `spans=True`.
+        withdrawals: a DataFrame of the periods in which the tester had taken devices out of a live run.
         plot: the pictures of the run, such as `run.plot.cdf()`.
 
     Example:
@@ -49,9 +53,9 @@ class Run(RunData):
 
     def __dir__(self) -> list[str]:
         return [
-            "breakdown", "cost", "deliveries", "digest", "id", "manifest", "messages", "nodes", "path", "plot",
-            "recovery", "save_plot", "scenario", "seed", "spans", "storage", "summary", "to_json_dict", "utilisation",
-            "warnings", "world", "write",
+            "breakdown", "cost", "deliveries", "digest", "id", "invalid_because", "manifest", "messages", "nodes",
+            "partial", "path", "plot", "recovery", "save_plot", "scenario", "seed", "server", "spans", "storage",
+            "summary", "to_json_dict", "utilisation", "valid", "warnings", "withdrawals", "world", "write",
         ]  # fmt: skip
 
     @property
@@ -72,11 +76,11 @@ class Run(RunData):
         """Return the latencies after the warm-up: a row for each kind, in ms.
 
         Returns:
-            A frame with the rows `delivery` and `ack`; `delivery_push` and `delivery_sync` if devices go offline by
-            plan; `last` (until the last recipient has the message) if messages went to groups or chatrooms; `confirmed`
-            if senders got `received` before messages were stored. Columns: `count`, `lost`, `mean`, `p50`, `p95`,
-            `p99`, `max`; also `shed` and `shed_share` if deliveries were shed. A statistic that falls among messages
-            that never arrived is NaN.
+            A frame with the rows `delivery` and `ack` (if the server sends acks); `delivery_push` and `delivery_sync`
+            if devices go offline by plan; `last` (until the last recipient has the message) if messages went to groups
+            or chatrooms; `confirmed` if senders got `received` before messages were stored. Columns: `count`, `lost`,
+            `mean`, `p50`, `p95`, `p99`, `max`; also `shed` and `shed_share` if deliveries were shed. A statistic that
+            falls among messages that never arrived is NaN.
         """
         return latency.summary_table(self)
 
@@ -137,10 +141,10 @@ class Run(RunData):
         return recovery.frame(recovery.recoveries(self, window=window, factor=factor, faults=faults))
 
     def __str__(self) -> str:
-        """Return what `imsim simulate` prints: the counts, the summary, and the recovery from each fault."""
+        """Return what `imsim simulate` prints: whether the run is invalid or partial, counts, summary, recoveries."""
         table = self.summary().round(3).astype(object)
         text = table.where(table.notna(), "-").rename_axis("ms after warm-up").reset_index().to_string(index=False)
-        return "\n".join([latency.totals(self), "", text, *map(str, recovery.recoveries(self))])
+        return "\n".join([*self.status, latency.totals(self), "", text, *map(str, recovery.recoveries(self))])
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return the object that `imsim simulate --json` prints."""
@@ -173,7 +177,7 @@ class Run(RunData):
         from imsim.analysis import plots
 
         rows = [(self.plot.cdf, self.plot.timeline)]
-        if self.tables.spans is not None:
+        if self.has("spans"):
             rows.append((self.plot.breakdown, self.plot.nodes))
         return plots.save_rows(rows, path)
 
@@ -183,16 +187,17 @@ class Run(RunData):
         return Plots(self)
 
     def _repr_html_(self) -> str:
-        title = f"<b>{escape(self.world)}</b> · {escape(heading(self.scenario))} · seed {self.seed}"
+        place = f"{self.world} · {self.server}" if self.server else self.world
+        title = f"<b>{escape(place)}</b> · {escape(heading(self.scenario))} · seed {self.seed}"
         summary = self.summary()
         rows = [_row("th", ["ms after warm-up", *summary.columns])]
         for name, row in summary.iterrows():
             rows.append(_row("td", [str(name), *(_cell(str(column), value) for column, value in row.items())]))
         return (
-            f"<div>{title}<br>{latency.totals(self)}"
+            f"<div>{title}{''.join(f'<p><b>{escape(line)}</b></p>' for line in self.status)}<br>{latency.totals(self)}"
             f"<table>{''.join(rows)}</table>"
             f"{''.join(f'<p>{escape(str(one))}</p>' for one in recovery.recoveries(self))}"
-            f"{''.join(f'<p>{escape(warning)}</p>' for warning in self.warnings)}"
+            f"{''.join(f'<p>{escape(warning)}</p>' for warning in self.warnings[len(self.status) :])}"
             f"<small>digest <code>{escape(self.digest[:16])}</code> · run <code>{escape(self.id)}</code></small></div>"
         )
 
@@ -236,7 +241,8 @@ class Plots:
         return plots.nodes(self._run.nodes, time, axes, title=self._title("How busy the nodes are"))
 
     def _title(self, text: str) -> str:
-        return title_of_all(text, [self._run.scenario], f"seed {self._run.seed}")
+        title = title_of_all(text, [self._run.scenario], f"seed {self._run.seed}")
+        return "\n".join([title, *self._run.status])
 
 
 def listed_runs(runs: Run | Iterable[Run], function: str) -> list[Run]:
@@ -273,13 +279,14 @@ def plot_cdf(runs: Run | Iterable[Run], *, ax: Axes | None = None) -> Axes:
     runs = listed_runs(runs, "plot_cdf")
     several = ["delivery", *(["confirmed"] if any(map(latency.has_early_acks, runs)) else []), "ack"]
     kinds = latency.rows_of(runs[0]) if len(runs) == 1 else several
-    latencies = {
-        label: {kind: latency.ROWS[kind](run) for kind in kinds}
-        for label, run in zip(run_labels(runs), runs, strict=True)
-    }
+    latencies = {}
+    for label, run in zip(run_labels(runs), runs, strict=True):
+        mark = status_mark(run)
+        offered = [kind for kind in kinds if run.has_acks or kind not in ("confirmed", "ack")]
+        latencies[f"{label} ({mark})" if mark else label] = {kind: latency.ROWS[kind](run) for kind in offered}
     seeds = {run.seed for run in runs}
     seed = f"seed {runs[0].seed}" if len(seeds) == 1 else ""
-    title = title_of_all("Latency", [run.scenario for run in runs], seed)
+    title = "\n".join([title_of_all("Latency", [run.scenario for run in runs], seed), *status_lines(runs)])
     comes_back = any(run.scenario.population.sessions is not None for run in runs)
     since = "the intended time, or the device's return" if comes_back else "the intended time"
     return plots.cdf(latencies, ax, title=title, since=since)

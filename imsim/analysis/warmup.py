@@ -30,8 +30,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imsim.analysis.availability import waits_since
+from imsim.analysis.availability import NEVER, waits_since
 from imsim.analysis.intervals import estimate
+from imsim.analysis.latency import intended_at
 from imsim.analysis.recovery import faults_of
 from imsim.analysis.run_length import has_even_load
 from imsim.results import DeliveryOutcome, Role, RunData
@@ -249,17 +250,19 @@ def _mean_pair(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 def _latencies(run: RunData) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the intended time (s) and the latency (ms) of each delivery to a recipient that arrived."""
-    rows = run.deliveries[(run.deliveries["role"] == Role.RECIPIENT) & run.deliveries["delivered_at"].notna()]
-    intended = run.messages["intended_at"].to_numpy(np.int64)[rows["intent"].to_numpy(np.int64)]
-    waited = rows["delivered_at"].to_numpy(np.int64) - waits_since(run, rows, intended)
+    delivered_at = run.integers("deliveries", "delivered_at", NEVER)
+    row = np.flatnonzero(run.words("deliveries", "role").equal(Role.RECIPIENT) & (delivered_at != NEVER))
+    intended, delivered_at = intended_at(run, run.integers("deliveries", "intent")[row]), delivered_at[row]
+    waited = delivered_at - waits_since(run, row, delivered_at, intended)
     return np.asarray(intended / 1e9, np.float64), np.asarray(waited / 1e6, np.float64)
 
 
 def _lost(run: RunData) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return the intended time (s) of each delivery to a recipient, and whether it was lost."""
-    rows = run.deliveries[run.deliveries["role"] == Role.RECIPIENT]
-    intended = run.messages["intended_at"].to_numpy(np.int64)[rows["intent"].to_numpy(np.int64)]
-    return np.asarray(intended / 1e9, np.float64), (rows["outcome"] == DeliveryOutcome.LOST).to_numpy(bool)
+    row = run.words("deliveries", "role").equal(Role.RECIPIENT)
+    intended = intended_at(run, run.integers("deliveries", "intent")[row])
+    is_lost = run.words("deliveries", "outcome").equal(DeliveryOutcome.LOST)[row]
+    return np.asarray(intended / 1e9, np.float64), is_lost
 
 
 def mser5(values: NDArray[np.float64]) -> int | None:

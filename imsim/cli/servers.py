@@ -22,6 +22,9 @@ _ANY_WORKLOAD = ("conversations.group_size=1", "conversations.room_size=1", "wor
 #: The exit codes of a program that Ctrl-C or SIGTERM has ended.
 _INTERRUPTED, _TERMINATED = 130, 143
 
+#: The exit code of a run whose numbers cannot be trusted.
+_INVALID = 5
+
 #: The network of the live run, to simulate it: the loopback interface takes tens of microseconds and loses nothing. So
 #: do the threads of the server's process, which stand for the links of the backend.
 _LOOPBACK = {"network.client": {"latency": "50us"}, "network.backend": {"latency": "50us"}}
@@ -198,7 +201,9 @@ def load(
         show(partial, as_json)
         sys.exit(_INTERRUPTED if isinstance(interrupt.__cause__, KeyboardInterrupt) else _TERMINATED)
     show(run, as_json)
-    if run.manifest.get("partial"):
+    if not run.valid:
+        sys.exit(_INVALID)
+    if run.partial:
         sys.exit(1)
 
 

@@ -13,18 +13,24 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from imsim import disk
 from imsim.analysis import Run, make_run
 from imsim.core.exceptions import ImsimError, RunError, UsageError
-from imsim.results import assemble, read_facts
-from imsim.scenario import Scenario, plan
+from imsim.load.adapters.interface import Feature
+from imsim.results import Assembly, Facts, Offers, RowFiles, SpooledFacts, Tables, write_parts
+from imsim.scenario import Extra, Plan, Scenario, plan
 
 _STATUS = "status.json"
+_UNKNOWN_END = "its process ended without a reason"
 
 
 def spool_name(worker: int) -> str:
@@ -68,34 +74,163 @@ def collect(
         folders: the folder of the process that directed the test, which has the status, then those of other processes.
         scenario: the scenario that was to be played.
         clocks: ns to add to the times of a worker, by its number. A worker that is left out needs no correction.
-        rows: a folder for the files of the rows; it must exist as long as the run is used. It keeps the memory small.
-            None keeps the rows in memory.
+        rows: an existing folder for the files of the rows, which must exist as long as the run is used: the memory that
+            this function needs then hardly depends on the length of the run. None keeps the rows in memory.
         shed: the number of deliveries in chatrooms that the server shed during the run; None: unknown.
         warnings: warnings for the manifest, in addition to those of the status.
 
     The status has these entries:
 
-    phase: login, provision, play, drain or done.
-    started: the wall time of t = 0 (ISO 8601, with a time zone). Before that, the entry is missing.
-    played: the seconds of the plan that were played. If it is missing, the last fact is the end.
+    phase: login, provision, play or drain; done if the test reached the end that the tester planned.
+    started: the wall time of t = 0 (ISO 8601, with a time zone). Before that time, the entry is missing.
+    played: the seconds of the plan that were played. If it is missing, the run ends with the last fact.
     ended: {"reason": why the test ended, "phase": in which phase}.
-    manifest: entries for the manifest of the run, such as `features`, `workers` and `invalid_because`.
+    undecided_since: only if the tester ended the drain early: the time in the plan (seconds) from which on messages may
+        have been in flight. Their missing deliveries are absent, and their missing answers do not count.
+    manifest: entries for the manifest of the run, such as `features`, `workers`, `invalid_because` and `warnings`.
 
     A run that was stopped early becomes the run of a shorter scenario, because the shorter plan is a prefix of the
-    longer one. If the shorter scenario has no message, the run has no rows of the plan. The run is partial if the test
-    did not end in the phase "done".
+    longer one. If the shorter scenario cannot have a message, the run has no rows of the plan, and the scenario keeps
+    its duration. The run is partial unless the phase is "done". It is valid unless the manifest has `invalid_because`.
 
     Raises: UsageError if a file cannot be read; RunError with the reason if the test ended before its clock started.
     """
-    [folder] = folders if isinstance(folders, Sequence) else [folders]
-    status = read_status(folder)
-    scenario = cut(scenario, status["played"])
-    tables = assemble(plan(scenario), read_facts([folder / spool_name(0)]), knows_server=False)
-    manifest = {**status["manifest"], "warnings": [*warnings, *status["manifest"].get("warnings", ())]}
-    if shed is not None:
-        manifest["shed"] = shed
+    folders = [folders] if isinstance(folders, Path) else folders
+    status = read_status(folders[0])
+    ended = status.get("ended") or {"reason": _UNKNOWN_END, "phase": status.get("phase", "login")}
+    if "started" not in status:
+        raise RunError(f"the test ended before messages were sent: {ended['reason']}")
+    manifest = {"warnings": [], **status.get("manifest", {})}
+    clocks = clocks or {}
+    spools = [(path, clocks.get(worker, 0)) for worker, path in _files(folders, "facts-*.spool")]
+    extras = [(path, clocks.get(worker, 0)) for worker, path in _files(folders, "extras-*.jsonl")]
+    played = status.get("played")
+    if played is None:
+        played = min(_last(SpooledFacts(spools)) / 1e9, scenario.duration)
+    undecided = status.get("undecided_since")
+
+    is_partial = status.get("phase") != "done"
+    manifest |= {"ended": ended, "partial": is_partial, "played": played, "valid": "invalid_because" not in manifest}
+    manifest |= {} if shed is None else {"shed": shed}
+    manifest |= {} if undecided is None else {"undecided_since": undecided}
+    scenario, planned, whole = _played(scenario, played)
+    found = _assembled(planned, whole, spools, extras, undecided, rows, manifest)
+    del planned  # the digest needs memory, too
+    manifest["warnings"] = [*warnings, *manifest["warnings"]]
     started = datetime.fromisoformat(status["started"])
-    return make_run(tables, scenario, world="live", seed=scenario.seed, started=started, extra=manifest)
+    return make_run(found, scenario, world="live", seed=scenario.seed, started=started, extra=manifest)
+
+
+def _assembled(
+    planned: Plan,
+    whole: int,
+    spools: Sequence[tuple[Path, int]],
+    extras: Sequence[tuple[Path, int]],
+    undecided: float | None,
+    rows: Path | None,
+    manifest: dict[str, Any],
+) -> Tables | RowFiles:
+    """Return the rows of these files (path, ns to add to its times), and add to the manifest what it says of them."""
+    extended = planned.extended(extra for path, ns in extras for extra in _read(path, ns))
+    assert extended.extras is not None
+    translation = _Translation(len(planned), whole, extended.extras)
+    since = None if undecided is None else round(undecided * 1e9)
+    offers = _offers(manifest.get("features"))
+    assembly = Assembly(extended, SpooledFacts(spools, translation), offers, undecided_since=since)
+    found: Tables | RowFiles
+    if rows is None:
+        found = assembly.tables()
+    else:
+        with disk.errors("write the rows in", rows, note=disk.TMPDIR):
+            found = write_parts(assembly, rows)
+    manifest["extras"] = len(extended.extras)
+    if assembly.withdrawn is not None:
+        manifest["withdrawn"] = asdict(assembly.withdrawn)
+    if translation.unknown:
+        manifest["warnings"] = [
+            *manifest["warnings"],
+            f"{len(translation.unknown)} messages are not in the rows: devices received them, but no worker's file has"
+            " them; their sender's process probably ended before it wrote them",
+        ]
+    return found
+
+
+def _files(folders: Sequence[Path], pattern: str) -> list[tuple[int, Path]]:
+    """Return the files of the workers, by their numbers."""
+    found = [(int(path.stem.partition("-")[2]), path) for folder in folders for path in folder.glob(pattern)]
+    if not found and pattern.startswith("facts"):
+        raise UsageError(f"{folders[0]}: there is no spool of a worker ({pattern})")
+    return sorted(found)
+
+
+def _last(facts: Sequence[Facts]) -> int:
+    """Return the time of the last fact in ns, or 0 if there is none."""
+    return max((int(piece["at"].max(initial=0)) for piece in facts), default=0)
+
+
+def _played(scenario: Scenario, seconds: float) -> tuple[Scenario, Plan, int]:
+    """Return the scenario and the plan that were played, and the number of messages in the whole plan."""
+    if seconds >= scenario.duration:
+        planned = plan(scenario)
+        return scenario, planned, len(planned)
+    whole = plan(scenario)
+    try:
+        shorter = cut(scenario, seconds)
+    except RunError:
+        return scenario, whole.part(0, int(np.searchsorted(whole.at, round(seconds * 1e9)))), len(whole)
+    return shorter, plan(shorter), len(whole)
+
+
+def _read(path: Path, ns: int) -> Iterator[Extra]:
+    """Yield the extras of a file, `ns` later. An incomplete last line is ignored, because a killed process leaves it.
+
+    Raises: UsageError if the file cannot be read.
+    """
+    with disk.errors("read", path), path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                extra = Extra.read(line)
+                yield replace(extra, at=extra.at + ns) if ns else extra
+
+
+def _offers(features: Collection[str] | None) -> Offers:
+    """Return what the server offers. Without a list of features, it is imsim's own server, which offers everything."""
+    if features is None:
+        return Offers(pushes=False)
+    return Offers(
+        pushes=False,
+        acks=Feature.ACK in features,
+        resume=Feature.RESUME in features,
+        own_devices=Feature.OWN_DEVICES in features,
+    )
+
+
+class _Translation:
+    """The translation of the intents of facts, from those that workers gave to those of the rows.
+
+    planned: the number of messages of the plan that was played; whole: that of the plan that was to be played. Messages
+    between them were sent by a worker that stopped a moment later than the others. They are left out.
+    extras: the intents that the workers gave to the extras, in the order of the rows.
+    """
+
+    def __init__(self, planned: int, whole: int, extras: NDArray[np.int64]) -> None:
+        self._planned, self._whole = planned, whole
+        order = np.argsort(extras)
+        self._given = extras[order]
+        self._intent = planned + order
+        self.unknown: set[int] = set()
+        """The given intents of messages that are not among the extras."""
+
+    def __call__(self, facts: Facts) -> Facts:
+        intent = facts["intent"].astype(np.int64)
+        is_extra = intent >= self._whole
+        place = np.searchsorted(self._given, intent)
+        is_found = is_extra & (place < len(self._given))
+        is_found[is_found] = self._given[place[is_found]] == intent[is_found]
+        facts["intent"][is_found] = self._intent[place[is_found]]
+        self.unknown.update(intent[is_extra & ~is_found].tolist())
+        is_kept = is_found | (intent < self._planned)
+        return facts if is_kept.all() else facts[is_kept]
 
 
 def write(run: Run, out: Path | str) -> Path:

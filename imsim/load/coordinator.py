@@ -75,9 +75,13 @@ class Coordinator:
         job.check(self._plan, adapter)
         self._expected = len(self._plan.users) * len(self._plan.devices)
         self._spawning = spawning
+        self._has_spawned = False
         self._free = list(range(self._expected - 1, -1, -1))  # numbers of devices without a user, the lowest last
+        self._away: set[int] = set()  # devices that the plan or a task has logged out
+        self._refused = 0  # count of users for whom there was no device
         self._online: set[int] = set()
         self._provisioned = 0  # count of players that have done the current step of provisioning
+        self._opened: dict[str, list[int]] = {}  # of each group of a task: the player, and how many have joined it
         self._states: dict[int, dict[str, Any]] = {}  # the latest report of each player
         self._ends: dict[int, dict[str, Any]] = {}  # the last report of each player
         self._changed = Event()  # set when one of these has changed
@@ -94,6 +98,11 @@ class Coordinator:
         self._ended = Event()
         self._update_status()
 
+    @property
+    def elapsed(self) -> float:
+        """The seconds since the plan began; 0 before that."""
+        return 0.0 if self._t0 is None else max(0.0, now() - self._t0)
+
     def start(self) -> None:
         """Begin the run, in a greenlet of its own."""
         self._director = gevent.spawn(self._direct)
@@ -106,6 +115,7 @@ class Coordinator:
     # --- messages of the players ------------------------------------------------------------------------------------
 
     def _on_want(self, index: int) -> None:
+        self._refused += not self._free
         is_over = self._ending or not self._free
         self._send(index, "lease", number=None if is_over else self._free.pop())
 
@@ -116,15 +126,31 @@ class Coordinator:
 
     def _on_online(self, index: int, number: int) -> None:
         self._online.add(number)
+        self._away.discard(number)
 
     def _on_offline(self, index: int, number: int, reason: str, is_final: bool) -> None:
         self._online.discard(number)
+        if not reason:  # the plan or a task has logged it out
+            self._away.add(number)
         self._trouble = reason or self._trouble
         if is_final and self._t0 is None:
             self._fail(reason)
 
     def _on_provisioned(self, index: int) -> None:
         self._provisioned += 1
+
+    def _on_seen(self, index: int, owner: int, **values: Any) -> None:
+        self._send(owner, "seen", **values)
+
+    def _on_opened(self, index: int, name: str, members: list[int], creator: int) -> None:
+        self._opened[name] = [index, 0]
+        self._tell_all("opened", name=name, members=members, creator=creator)
+
+    def _on_entered(self, index: int, name: str) -> None:
+        opened = self._opened[name]
+        opened[1] += 1
+        if opened[1] == self._count:
+            self._send(opened[0], "ready", name=name)
 
     def _on_state(self, index: int, **state: Any) -> None:
         self._states[index] = state
@@ -156,12 +182,21 @@ class Coordinator:
 
     def _wait_for_logins(self) -> None:
         timeout = setup_timeout(self._expected) + self._spawning
-        if not self._wait(lambda: len(self._online) >= self._expected, timeout):
-            count = f"{len(self._online)} of {self._expected} devices were online after {timeout:.0f} s"
+        if not self._wait(lambda: len(self._online) >= self._awaited(), timeout):
+            count = f"{len(self._online)} of {self._awaited()} devices were online after {timeout:.0f} s"
             text = f"{count} ({self._trouble or 'Locust did not start more users'})"
             if not self._online:
                 raise RunError(text)
             self._warn(text)
+
+    def _awaited(self) -> int:
+        """Return the count of devices that must be online before the plan begins."""
+        return self._expected - len(self._free) if self._has_spawned else self._expected
+
+    def spawned(self) -> None:
+        """Do not wait for more users: Locust has started as many as it will start before the plan begins."""
+        self._has_spawned = True
+        self._changed.set()
 
     def _provision(self, creates: bool) -> None:
         """Let the first online member of each group and chatroom create it, or all others join it."""
@@ -179,7 +214,8 @@ class Coordinator:
         self._started = datetime.fromtimestamp(datetime.now(UTC).timestamp() + _HEAD_START, UTC).isoformat()
         self._seen = now()
         self._enter("play")
-        self._tell_all("play", t0=t0)
+        for index in range(self._count):
+            self._send(index, "play", t0=t0, absent=list(self._free) if index == 0 else [])
         end = t0 + self.job.scenario.duration
         while (left := end - now()) > 0:
             gevent.sleep(min(left, _WATCH_SECONDS))
@@ -192,7 +228,7 @@ class Coordinator:
         Raises: RunError if no device was online for a long time.
         """
         leased = self._expected - len(self._free)
-        if self._online or not leased or self._plan.online_periods is not None:
+        if self._online or self._away or not leased:
             self._seen = now()
         elif now() - self._seen > _GONE_SECONDS:
             raise RunError(
@@ -254,13 +290,8 @@ class Coordinator:
         self._enter("drain")
         self._states.clear()
         self._wait(lambda: self._has_states() and self._in_flight() <= 0, self.job.scenario.drain, raises=False)
-        online_periods, numbers = self._plan.online_periods, np.arange(self._expected)
         leased = self._expected - len(self._free)
-        expected = leased
-        if online_periods is not None:
-            is_online = online_periods.is_online(numbers, round(self._played() * 1e9))
-            is_online[self._free] = False
-            expected = int(is_online.sum())
+        expected = leased - len(self._away.difference(self._free))
         if not self._online and expected:
             self._fail(f"the server went away: all {leased} devices are offline ({self._trouble})")
         elif len(self._online) < expected:
@@ -285,6 +316,17 @@ class Coordinator:
             self._fail("the load was stopped before sending began")
         if self.failure is not None:
             ended = {"reason": self.failure, "phase": ended["phase"] if ended["phase"] != "done" else self._phase}
+        if count := sum(end["from_tasks"] for end in ends):
+            self._warn(
+                f"{count} messages come from tasks, which are a closed model: a task waits for the server before it"
+                " sends the next message, so a slow server gets less load, and these latencies look better than they"
+                " are"
+            )
+        if self._refused:
+            self._warn(
+                f"{self._refused} users of Locust took no part, because the scenario has only {self._expected} devices;"
+                " raise population.users, or start the test with the largest number of users"
+            )
         if missing := sum(end["missing_in_rooms"] for end in ends):
             self._warn(
                 f"{missing} deliveries of chatroom messages never arrived: they were lost, or shed by the server"

@@ -18,14 +18,15 @@ import shutil
 import signal
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import gevent
 import locust
 from gevent.event import Event
 from locust.env import Environment
+from locust.runners import WorkerNode
 
 from imsim import disk
 from imsim.core.exceptions import ImsimError, UsageError
@@ -45,24 +46,36 @@ events: Any = locust.events
 logger = logging.getLogger("imsim.load")
 
 _SPAWN_RATE = 100  # users per second; Locust warns about a higher rate
+_NO_MESSAGES = {"workload.rate": 1e-9, "workload.arrivals": "poisson"}  # in any time that a test lasts
 _HURRY = 1.0  # seconds that the end of an interrupted test may take
 _LONGEST_NAMESPACE = 32  # characters; it leaves room for the name of the user or group itself
+
+
+class UserClass(Protocol):
+    """The attributes of a class of users that describe the run."""
+
+    host: str | None
+    scenario: ClassVar[str | Scenario]
+    plays_plan: ClassVar[bool]
+    adapter: ClassVar[str]
+    adapter_options: ClassVar[Mapping[str, str]]
 
 
 class Director:
     """The director of a Locust environment: it starts a run for each test, and writes it at the test's end.
 
-    default: the scenario of the locustfile, which an option may replace. host: the url, likewise.
+    users: the class of the locustfile's users, or the first of several. Options may replace its attributes.
+    has_tasks: whether the users have tasks.
     """
 
     _of: ClassVar[weakref.WeakKeyDictionary[Environment, Director]] = weakref.WeakKeyDictionary()
 
-    def __init__(self, environment: Environment, default: str | Scenario, host: str | None) -> None:
+    def __init__(self, environment: Environment, users: type[UserClass], has_tasks: bool) -> None:
         self._test: Test | None = None  # the current one
         self._writing: list[Test] = []  # tests that have ended, whose runs are being written
         self._environment = environment
-        self._default = default
-        self._host = host
+        self._users = users
+        self._has_tasks = has_tasks
         self._of[environment] = self
         options = self._options
         # These defaults depend on another option, so they cannot be defaults of the parser.
@@ -74,6 +87,7 @@ class Director:
         if options.headless or options.autostart:
             options.run_time = None  # Locust's own timer would include the logins
         events.test_start.add_listener(self._start)
+        events.spawning_complete.add_listener(self._spawned)
         events.test_stopping.add_listener(self._stopping)
         events.test_stop.add_listener(self._stopped)
         events.quitting.add_listener(self._quitting)
@@ -90,6 +104,16 @@ class Director:
         return None if self._test is None else self._test.player
 
     @property
+    def elapsed(self) -> float:
+        """The seconds since the current test's plan began; 0 before that, or without a test."""
+        return 0.0 if self._test is None else self._test.elapsed
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario of the current test, or of the next one."""
+        return self._scenario() if self._test is None else self._test.scenario
+
+    @property
     def _options(self) -> Any:
         return self._environment.parsed_options
 
@@ -98,8 +122,9 @@ class Director:
         return self._environment.runner
 
     def _scenario(self) -> Scenario:
-        chosen = self._options.imsim_scenario or self._default
-        return chosen if isinstance(chosen, Scenario) else Scenario.load(chosen)
+        chosen = self._options.imsim_scenario or self._users.scenario
+        scenario = chosen if isinstance(chosen, Scenario) else Scenario.load(chosen)
+        return scenario if self._users.plays_plan else scenario.replace(_NO_MESSAGES)
 
     # --- the start of a test ----------------------------------------------------------------------------------------
 
@@ -118,7 +143,9 @@ class Director:
         options = self._options
         scenario = self._scenario()
         changes: dict[str, object] = {}
-        devices, count = scenario.population.devices, self._runner.target_user_count
+        devices, count = scenario.population.devices, self._count_of_devices()
+        if self._environment.shape_class is not None:
+            count = scenario.population.users * devices  # not all of them need to take part at once
         if count != scenario.population.users * devices:
             users, rest = divmod(count, devices)
             if rest:
@@ -137,10 +164,22 @@ class Director:
         if len(check_name("--imsim-run", namespace)) > _LONGEST_NAMESPACE:
             raise UsageError(f"--imsim-run: must have at most {_LONGEST_NAMESPACE} characters (got {namespace!r})")
         key = check_key(options.imsim_key, f"--imsim-key or {VARIABLE}")
-        url = self._environment.host or self._host or ""
+        url = self._environment.host or self._users.host or ""
         given = options.imsim_option or []  # the web page gives one text
         adapter_options = options_of(given.split() if isinstance(given, str) else given, "--imsim-option")
-        return Job(scenario, url, namespace, key, options.imsim_adapter, adapter_options)
+        adapter = options.imsim_adapter or self._users.adapter
+        return Job(
+            scenario, url, namespace, key, adapter, {**self._users.adapter_options, **adapter_options}, self._has_tasks
+        )
+
+    def _count_of_devices(self) -> int:
+        """Return how many of the users that Locust will start are devices. It also starts users of other classes."""
+        count = self._runner.target_user_count
+        dispatcher = self._environment.dispatcher_class([WorkerNode("any")], self._environment.user_classes)
+        dispatcher.new_dispatch(count, max(count, 1))
+        names = {user.__name__ for user in self._environment.user_classes if hasattr(user, "plays_plan")}
+        *_, final = dispatcher
+        return sum(number for name, number in final["any"].items() if name in names)
 
     def _begin(self, job: Job) -> None:
         job.probe()
@@ -148,6 +187,10 @@ class Director:
         self._test = Test(job, self._options.imsim_folder, self._options.imsim_out, spawning, self._stop_test, _report)
         if (web := self._environment.web_ui) is not None:
             web._cancel_run_time_timer()  # type: ignore[no-untyped-call]  # Locust's own timer would include the logins
+
+    def _spawned(self, **_: Any) -> None:
+        if self._test is not None:
+            gevent.spawn(self._test.spawned)  # after the new users have asked for their devices
 
     # --- the end of a test ------------------------------------------------------------------------------------------
 
@@ -242,6 +285,20 @@ class Test:
         """Why the run ended early or is incomplete; None if it is complete."""
         return self._coordinator.failure
 
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario that is played."""
+        return self._coordinator.job.scenario
+
+    @property
+    def elapsed(self) -> float:
+        """The seconds since the plan began; 0 before that."""
+        return self._coordinator.elapsed
+
+    def spawned(self) -> None:
+        """See `Coordinator.spawned`."""
+        self._coordinator.spawned()
+
     def end(self, reason: str, *, is_complete: bool = False, patience: float = math.inf) -> None:
         """See `Coordinator.end`."""
         self._coordinator.end(reason, is_complete=is_complete, patience=patience)
@@ -286,7 +343,7 @@ def _add_options(parser: Any) -> None:
     add = parser.add_argument
     add("--imsim-scenario", metavar="NAME|FILE", help="a preset or a TOML file, instead of the locustfile's scenario")
     add("--imsim-seed", metavar="N", help="the seed, instead of the scenario's; the same seed gives the same messages")
-    add("--imsim-adapter", metavar="NAME", default="imsim", help="the kind of server: imsim, mqtt, xmpp ... or a path")
+    add("--imsim-adapter", metavar="NAME", help="the kind of server (imsim, mqtt, xmpp ...) or the path of an adapter")
     add("--imsim-option", metavar="NAME=VALUE", action="append", help="an option of the adapter; repeatable")
     add("--imsim-key", env_var="IMSIM_KEY", default=DEFAULT_KEY, is_secret=True, help="the server's key, for tokens")
     add("--imsim-run", metavar="NAME", help="prefix of this run's users, groups and messages (default: random)")

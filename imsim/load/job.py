@@ -23,6 +23,7 @@ class Job:
     adapter: the name of the adapter, as `imsim.load.adapters.find` takes it.
     namespace: the prefix of the names of users, groups and messages. Otherwise, in a second run on the same server,
         every message would be a duplicate.
+    has_tasks: whether users have tasks, which may send to any group, also to those in which the plan sends nothing.
     """
 
     scenario: Scenario
@@ -31,6 +32,7 @@ class Job:
     key: str = ""
     adapter: str = "imsim"
     options: Mapping[str, str] = field(default_factory=dict)
+    has_tasks: bool = False
 
     @property
     def prefix(self) -> str:
@@ -40,6 +42,10 @@ class Job:
     def named(self, name: str) -> str:
         """Return the name of a user, group or chatroom within the namespace."""
         return f"{self.namespace}.{name}"
+
+    def plain(self, name: str) -> str:
+        """Return the name without the namespace, the inverse of `named`."""
+        return name.removeprefix(f"{self.namespace}.")
 
     def make_adapter(self) -> Adapter:
         """Create the adapter.
@@ -68,10 +74,15 @@ class Job:
         return {} if request is None else adapter.probed(exchange(request))
 
     def check(self, plan: Plan, adapter: Adapter) -> None:
-        """Check that the kind of server offers what the plan needs.
+        """Check that there is something to do, and that the kind of server offers what the plan needs.
 
-        Raises: UsageError if it does not.
+        Raises: UsageError if not.
         """
+        if not len(plan) and not self.has_tasks:
+            raise UsageError(
+                f"duration: the plan has no message within {self.scenario.duration:g} s; raise the duration (-t) or"
+                " workload.rate"
+            )
         for scene in {plan.conversations[number].scene for number in set(plan.conversation.tolist())}:
             feature = _NEEDED.get(scene)
             if feature is not None and feature not in adapter.features:
@@ -89,6 +100,7 @@ class Job:
             "key": self.key,
             "adapter": self.adapter,
             "options": dict(self.options),
+            "has_tasks": self.has_tasks,
         }
 
     @classmethod

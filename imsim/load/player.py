@@ -24,16 +24,17 @@ from gevent.event import AsyncResult, Event
 from gevent.lock import BoundedSemaphore
 
 from imsim.core import events
-from imsim.core.exceptions import ImsimError
+from imsim.core.exceptions import ImsimError, UsageError
 from imsim.core.model import Scene
 from imsim.load.adapters import Closed, Conversation, Feature, Joined, Message, NotJoined, Offline, Out, Ready, Sent
 from imsim.load.adapters.interface import Event as AdapterEvent
-from imsim.load.collect import spool_name
+from imsim.load.collect import extras_name, spool_name
 from imsim.load.device import Device, now
+from imsim.load.extras import Extras, Pending
 from imsim.load.job import Job
 from imsim.load.recording import Recording, Report, summarize_lateness
 from imsim.scenario import actor, plan
-from imsim.scenario.workload import PlannedConversation
+from imsim.scenario.workload import Extra, PlannedConversation, conversation_of
 
 logger = logging.getLogger("imsim.load")
 
@@ -46,6 +47,10 @@ _SENT_KINDS = (Sent, events.Sent)
 
 Send = Callable[..., None]
 """Sends a message to the coordinator: `send(kind, **values)`."""
+
+
+class StoppedError(Exception):
+    """A task wanted to send a message before the plan began or after the load was stopped."""
 
 
 class Player:
@@ -65,11 +70,21 @@ class Player:
         """The devices whose users Locust runs in this process, by number."""
         self._send = send
         self._report = report
-        self._plan = plan(job.scenario)
+        self.plan = plan(job.scenario)
+        self.groups = {one.name: one for one in self.plan.conversations if one.scene is Scene.GROUP}
+        """The groups of the plan and those that tasks have opened, by name."""
+        self.listeners: dict[int, Callable[[AdapterEvent], None]] = {}
+        """Called with each event of the device with this number."""
+        self.begun = Event()
+        """Set when the plan begins."""
         self._adapter = job.make_adapter()
-        job.check(self._plan, self._adapter)
+        job.check(self.plan, self._adapter)
         first_sync = job.scenario.core_policies().first_sync
-        self.recording = Recording(self._plan, job.prefix, folder / spool_name(index), report, first_sync)
+        self._extras = Extras(len(self.plan), index, count, folder / extras_name(index))
+        self._index, self._count = index, count
+        self.recording = Recording(
+            self.plan, job.prefix, folder / spool_name(index), report, self._extras, self._seen_elsewhere, first_sync
+        )
         self._login_timeout = job.scenario.core_policies().login_timeout
         self._gate = BoundedSemaphore(_LOGINS_AT_ONCE)
         self._answered: dict[int, Event] = {}  # devices whose first login has no answer so far
@@ -78,6 +93,9 @@ class Player:
         self._joins: set[tuple[int, Conversation]] = set()  # those without an answer
         self._joined = Event()
         self._is_provisioned = False
+        self._returning: set[int] = set()  # devices that come back during the run, or for the first time
+        self._opening: dict[str, Event] = {}  # groups that tasks open, and whose members are not all in them
+        self._opening_members: dict[str, list[int]] = {}  # of those that the server has not created yet
         self._t0 = math.inf
         self._cpu = 0.0  # CPU seconds of this process at t = 0
         self._stopped = math.inf  # the time at which the load was stopped; messages due later are not sent
@@ -97,18 +115,29 @@ class Player:
         lease: AsyncResult[int | None] = AsyncResult()
         self._leases.append(lease)
         self._send("want")
-        number = lease.get()
+        try:
+            number = lease.get()
+        except BaseException:  # Locust stops the user
+            self._abandon(lease)
+            raise
         if number is None:
             return None
-        user, device = divmod(number, len(self._plan.devices))
-        names = self.job.named(self._plan.users[user]), self._plan.devices[device]
+        user, device = divmod(number, len(self.plan.devices))
+        names = self.job.named(self.plan.users[user]), self.plan.devices[device]
         admitted = Device(number, *names, self._adapter, self._event, self._crashed)
         self.devices[number] = admitted
         self._answered[number] = Event()
         if self._t0 < math.inf:
-            self.recording.returned(number, now() - self._t0)
+            self._returning.add(number)
             self._schedule(number, now())
         return admitted
+
+    def _abandon(self, lease: AsyncResult[int | None]) -> None:
+        if lease.ready():
+            if lease.value is not None:
+                self._send("release", number=lease.value)
+        else:
+            lease.rawlink(self._abandon)
 
     def log_in(self, device: Device) -> None:
         """Start the device, and wait until the server has answered its login, or until `policies.login_timeout`.
@@ -125,16 +154,108 @@ class Player:
         """Take the device out of the run, because its Locust user stops. It goes offline."""
         self.devices.pop(device.number, None)
         self._answered.pop(device.number, None)
+        self.listeners.pop(device.number, None)
+        self._withdraw(device)
+        self._send("release", number=device.number)
+        device.stop()
+
+    def _withdraw(self, device: Device) -> None:
         self._online.discard(device.number)
         if self._t0 < math.inf and self._stopped == math.inf:
             self.recording.withdrawn(device.number, now() - self._t0)
-        self._send("release", number=device.number)
-        device.stop()
+
+    # --- for the tasks of custom users ------------------------------------------------------------------------------
+
+    def id_of(self, intent: int) -> str:
+        """Return the id of a message."""
+        return f"{self.job.prefix}{intent}"
+
+    def p2p(self, user: int, other: int) -> PlannedConversation:
+        """Return the conversation of two users."""
+        return conversation_of(Scene.P2P, "", (min(user, other), max(user, other)))
+
+    def send_extra(self, device: Device, conversation: PlannedConversation, text: str) -> Pending:
+        """Send a message beyond the plan, now.
+
+        Raises: StoppedError if the load was stopped.
+        """
+        at = now()
+        if not self._t0 <= at < self._stopped:
+            raise StoppedError
+        user, nth = divmod(device.number, len(self.plan.devices))
+        scene, name, members = conversation.scene, conversation.name, conversation.members
+        ns, size = round((at - self._t0) * 1e9), len(text.encode())
+        pending = self._extras.add(
+            lambda intent: Extra(intent, ns, user, nth, scene, name, members, "text", size),
+            (number for number in self._devices_of(members) if number != device.number),
+        )
+        self.recording.asked_extra(pending)
+        id = self.id_of(pending.extra.intent)
+        message = Message(id, Conversation(scene, self.job.named(conversation.to(user))), text)
+        device.do(lambda now: self._with_sent(device.session.send(message, now), id))
+        return pending
+
+    def go_offline(self, device: Device) -> None:
+        """Log the device out until `come_online`."""
+        self._withdraw(device)
+        self._leave(device)
+
+    def come_online(self, device: Device, timeout: float) -> bool:
+        """Log the device in, and return whether it was online within `timeout` seconds."""
+        self._returning.add(device.number)
+        answered = self._answered[device.number] = Event()
+        device.start()
+        answered.wait(timeout)
+        return device.number in self._online
+
+    def open_group(self, device: Device, name: str | None, members: tuple[int, ...], timeout: float) -> str:
+        """Create a group, and return its name once every device of its members is in it.
+
+        Raises: TimeoutError if that takes longer than `timeout` seconds.
+        """
+        name = name or f"c{device.number}-{len(self.groups)}"
+        if name in self.groups:
+            raise UsageError(f"group: there is already a group {name}")
+        opened = self._opening[name] = Event()
+        self._opening_members[name] = list(members)
+        self._join(device, conversation_of(Scene.GROUP, name, members), creates=True)
+        if not opened.wait(timeout):
+            raise TimeoutError(f"the group {name} was not ready within {timeout:g} s")
+        return name
+
+    def _opened(self, name: str, members: list[int], creator: int) -> None:
+        """Let the devices of the members join a group that a task has opened."""
+        group = self.groups[name] = conversation_of(Scene.GROUP, name, tuple(members))
+        self._spawn(self._enter_opened, group, creator)
+
+    def _enter_opened(self, group: PlannedConversation, creator: int) -> None:
+        place = Conversation(group.scene, self.job.named(group.name))
+        for number in self._devices_of(group.members):
+            if number in self._online and number != creator:
+                self._join(self.devices[number], group, creates=False)
+        while any(pending == place for _, pending in self._joins):
+            self._joined.clear()
+            self._joined.wait()
+        self._send("entered", name=group.name)
+
+    def _ready(self, name: str) -> None:
+        if (opened := self._opening.pop(name, None)) is not None:
+            opened.set()
+
+    def _seen_elsewhere(self, intent: int, device: int, at: float) -> None:
+        owner = (intent - len(self.plan)) % self._count
+        if owner != self._index:
+            self._send("seen", owner=owner, intent=intent, device=device, at=at)
+
+    def _seen(self, intent: int, device: int, at: float) -> None:
+        self.recording.delivered_extra(intent, device, at)
 
     # --- the devices' events ----------------------------------------------------------------------------------------
 
     def _event(self, device: Device, event: AdapterEvent, at: float) -> None:
         self.recording.event(device.number, event, at)
+        if (listener := self.listeners.get(device.number)) is not None:
+            listener(event)
         kind = type(event)
         e: Any = event
         if kind is Ready:
@@ -152,6 +273,9 @@ class Player:
 
     def _came_online(self, device: Device, at: float) -> None:
         self._online.add(device.number)
+        if device.number in self._returning:
+            self._returning.discard(device.number)
+            self.recording.returned(device.number, at - self._t0)
         self._report("login", (at - device.since) * 1e3, 0, None)
         if answered := self._answered.pop(device.number, None):
             answered.set()
@@ -201,51 +325,59 @@ class Player:
 
     def _join(self, device: Device, conversation: PlannedConversation, creates: bool) -> None:
         place = Conversation(conversation.scene, self.job.named(conversation.name))
-        members = [self.job.named(self._plan.users[user]) for user in conversation.members]
+        members = [self.job.named(self.plan.users[user]) for user in conversation.members]
         self._joins.add((device.number, place))
         device.do(lambda now: device.session.join(place, members, creates, now))
 
     def _answer_join(self, number: int, place: Conversation) -> None:
         self._joins.discard((number, place))
         self._joined.set()
+        name = self.job.plain(place.name)
+        if name in self._opening and name not in self.groups:
+            members = self._opening_members.pop(name)
+            self._send("opened", name=name, members=members, creator=number)
 
     def _used(self) -> list[PlannedConversation]:
-        """Return the groups in which the plan sends or changes something, and all chatrooms."""
-        plan = self._plan
+        """Return all chatrooms, and the groups in which the plan sends or changes something, or a task may."""
+        plan = self.plan
         used = set(plan.conversation.tolist()) | {action.conversation for action in plan.actions}
         return [
             conversation
             for number, conversation in enumerate(plan.conversations)
-            if conversation.scene is Scene.CHATROOM or (conversation.scene is Scene.GROUP and number in used)
+            if conversation.scene is Scene.CHATROOM
+            or (conversation.scene is Scene.GROUP and (number in used or self.job.has_tasks))
         ]
 
     def _conversations_of(self, device: Device) -> list[PlannedConversation]:
-        user = device.number // len(self._plan.devices)
+        user = device.number // len(self.plan.devices)
         return [conversation for conversation in self._used() if user in conversation.members]
 
     def _devices_of(self, users: Iterable[int]) -> list[int]:
         """Return the numbers of the devices of these users, in the order of the users."""
-        per_user = len(self._plan.devices)
+        per_user = len(self.plan.devices)
         return [user * per_user + device for user in users for device in range(per_user)]
 
     # --- messages of the coordinator: the plan ----------------------------------------------------------------------
 
-    def _play(self, t0: float) -> None:
-        """Play the plan, which starts at `t0`."""
+    def _play(self, t0: float, absent: list[int]) -> None:
+        """Play the plan, which starts at `t0`. `absent`: devices without a user, to be recorded by this process."""
         self._log_out_absent_devices()
         gc.collect()
         gc.freeze()  # all present objects live until the end: the collector must not pause the run to scan them again
         self._cpu = time.process_time()
         self._t0 = t0
         self.recording.begin(t0)
+        for number in absent:
+            self.recording.withdrawn(number, 0.0)
         for number in self.devices:
             self._schedule(number, t0)
         for step in (self._send_messages, self._play_actions, self._play_online_periods, self._report_state):
             self._spawn(step)
+        gevent.spawn_later(max(0.0, t0 - now()), self.begun.set)
 
     def _messages_by_device(self) -> tuple[list[int], Any]:
         """Return the messages of each device: the start of its part in the second list, which has the intents."""
-        plan = self._plan
+        plan = self.plan
         numbers = plan.sender.astype(np.int64) * len(plan.devices) + plan.device
         order = np.argsort(numbers, kind="stable")
         counts = np.bincount(numbers, minlength=len(plan.users) * len(plan.devices))
@@ -254,13 +386,13 @@ class Player:
     def _schedule(self, number: int, since: float) -> None:
         """Schedule the messages of a device that are due after this time."""
         first, last = self._first[number], self._first[number + 1]
-        at = self._plan.at[self._intents[first:last]]
+        at = self.plan.at[self._intents[first:last]]
         self._push(number, first + int(np.searchsorted(at, round((since - self._t0) * 1e9))))
         self._due_changed.set()
 
     def _push(self, number: int, position: int) -> None:
         if position < self._first[number + 1]:
-            heapq.heappush(self._due, (int(self._plan.at[self._intents[position]]), number, position))
+            heapq.heappush(self._due, (int(self.plan.at[self._intents[position]]), number, position))
 
     def _send_messages(self) -> None:
         """Send each message at its intended time, or as soon as possible if this process is late.
@@ -286,7 +418,7 @@ class Player:
                 self._send_message(device, int(self._intents[position]), due)
 
     def _send_message(self, device: Device, intent: int, due: float) -> None:
-        scene, to, content, type, file, custom = actor.compose(self._plan, intent, self.job.named)
+        scene, to, content, type, file, custom = actor.compose(self.plan, intent, self.job.named)
         if type != "text" and Feature.TYPES not in self._adapter.features:
             content, type, file, custom = custom or json.dumps(file), "text", None, None
         id = actor.IdClient(intent, self.job.prefix)
@@ -310,7 +442,7 @@ class Player:
         """
         if Feature.ACTIONS not in self._adapter.features:
             return
-        plan, seq_of = self._plan, self.recording.seqs.get
+        plan, seq_of = self.plan, self.recording.seqs.get
         for number, action in enumerate(plan.actions):
             gevent.sleep(max(0.0, self._t0 + action.at / 1e9 - now()))
             device = self.devices.get(plan.device_index(action.user, 0))
@@ -322,15 +454,15 @@ class Player:
 
     def _log_out_absent_devices(self) -> None:
         """Log out the devices that the plan has offline at its start."""
-        if self._plan.online_periods is not None:
+        if self.plan.online_periods is not None:
             for device in list(self.devices.values()):
-                if not self._plan.online_periods.is_online_first[device.number]:
+                if not self.plan.online_periods.is_online_first[device.number]:
                     self._leave(device)
                     gevent.sleep(0)
 
     def _play_online_periods(self) -> None:
         """Log devices in and out at the times of the plan."""
-        for ns, number, comes in self._plan.online_periods.changes() if self._plan.online_periods is not None else ():
+        for ns, number, comes in self.plan.online_periods.changes() if self.plan.online_periods is not None else ():
             gevent.sleep(max(0.0, self._t0 + ns / 1e9 - now()))
             device = self.devices.get(number)
             if device is not None:
@@ -374,6 +506,7 @@ class Player:
             unsent=unsent,
             lateness_ms=summarize_lateness(self.recording.lateness),
             foreign=self.recording.foreign,
+            from_tasks=len(self._extras.pending),
             missing_in_rooms=self.recording.missing_in_rooms(),
             cpu=round((time.process_time() - self._cpu) / max(now() - self._t0, 1e-9), 3),
         )

@@ -14,6 +14,7 @@ import numpy as np
 
 from imsim.core.model import Code, Route
 from imsim.load.adapters.interface import Acked, Delivered, Event, Failed, Read, Received, Sent
+from imsim.load.extras import Extras, Pending
 from imsim.results import Observer, Recorder
 from imsim.scenario import Plan
 
@@ -23,6 +24,9 @@ Report = Callable[[str, float | None, int, str | None], None]
 Its arguments are a name, the latency in ms from the intended time (None: never delivered), the size in bytes, and the
 error, if any.
 """
+
+Forward = Callable[[int, int, float], None]
+"""The callback for deliveries of messages beyond the plan that another process has sent: (intent, device, seconds)."""
 
 _CODES = frozenset(Code)
 
@@ -40,8 +44,20 @@ class Recording(Recorder):
     sender's lateness.
     """
 
-    def __init__(self, plan: Plan, prefix: str, spool: Path, report: Report, first_sync: int = 0) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        prefix: str,
+        spool: Path,
+        report: Report,
+        extras: Extras,
+        forward: Forward,
+        first_sync: int = 0,
+    ) -> None:
         super().__init__(spool)
+        self._extras = extras
+        self._forward = forward
+        self._planned = len(plan)
         self._observer = Observer(plan, self, prefix, first_sync)
         self._intent = self._observer.intent
         self._translate: dict[type, Callable[[int, Any, float], None]] = {
@@ -106,6 +122,20 @@ class Recording(Recorder):
         self.lateness.append(late)
         self._move(intent, _ASKED)
 
+    def asked_extra(self, pending: Pending) -> None:
+        """Record that a device was requested to send a message beyond the plan."""
+        self.in_flight += 1 + len(pending.missing)
+
+    def flush(self) -> None:
+        super().flush()
+        self._extras.flush()
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self._extras.close()
+
     def missing_in_rooms(self) -> int:
         """Return the count of deliveries in chatrooms that have not arrived in this process."""
         return sum(self._missing[intent] for intent in np.flatnonzero(self._to_room) if self._state[intent] == _STORED)
@@ -143,18 +173,25 @@ class Recording(Recorder):
 
     def acked(self, intent: int, at: float) -> None:
         super().acked(intent, at)
-        if self._state[intent] not in (_STORED, _RECALLED):
+        if intent >= self._planned:
+            self._answered_extra(intent, at, None)
+        elif self._state[intent] not in (_STORED, _RECALLED):
             self._move(intent, _STORED)
             self._report("send -> stored", self._ms(intent, at), self._size[intent], None)
 
     def failed(self, intent: int, at: float, code: Code, text: str = "") -> None:
         super().failed(intent, at, code)
+        if intent >= self._planned:
+            self._answered_extra(intent, at, f"{code}: {text}")
+            return
         self._move(intent, _FAILED)
         self._report("send -> stored", self._ms(intent, at), self._size[intent], f"{code}: {text}")
 
     def delivered(self, intent: int, device: int, at: float, route: Route) -> None:
         super().delivered(intent, device, at, route)
-        if self._is_awaited(intent, device):
+        if intent >= self._planned:
+            self.delivered_extra(intent, device, at)
+        elif self._is_awaited(intent, device):
             self._missing[intent] -= 1
             if self._state[intent] not in (_FAILED, _RECALLED):
                 self.in_flight -= 1
@@ -162,7 +199,30 @@ class Recording(Recorder):
 
     def recalled(self, intent: int, at: float) -> None:
         super().recalled(intent, at)
-        self._move(intent, _RECALLED)  # a device that has not shown the message so far will never show it
+        if intent < self._planned:
+            self._move(intent, _RECALLED)  # a device that has not shown the message so far will never show it
+
+    def _answered_extra(self, intent: int, at: float, error: str | None) -> None:
+        pending = self._extras.pending.get(intent)
+        if pending is None or pending.is_stored:
+            return
+        self._report("send -> stored", at * 1e3 - pending.extra.at / 1e6, pending.extra.size, error)
+        if not pending.is_answered:
+            self.in_flight -= 1 if error is None else 1 + len(pending.missing)
+        pending.is_answered, pending.is_stored, pending.error = True, error is None, error
+        pending.notify()
+
+    def delivered_extra(self, intent: int, device: int, at: float) -> None:
+        """Count the delivery of a message beyond the plan, to a device of this process or of another one."""
+        pending = self._extras.pending.get(intent)
+        if pending is None:
+            self._forward(intent, device, at)  # another process has sent it
+        elif device in pending.missing:
+            pending.missing.discard(device)
+            if pending.error is None:
+                self.in_flight -= 1
+            self._report("send -> delivered", at * 1e3 - pending.extra.at / 1e6, pending.extra.size, None)
+            pending.notify()
 
     def _is_awaited(self, intent: int, device: int) -> bool:
         if self._awaited is not None:

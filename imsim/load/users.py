@@ -5,62 +5,85 @@
     class Office(IMUser):
         scenario = "office"
 
-One Locust user is one device of the scenario's population. `imsim.load.director` has the options.
+One Locust user is one device of the scenario's population. It plays its share of the scenario's plan. Tasks of a
+subclass run besides that, or instead of it (`plays_plan = False`). `imsim.load.director` has the options.
 
 Importing this module imports Locust, which monkey-patches the process.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import gevent
 from locust import User, task
 from locust.env import Environment
 
-from imsim.core.exceptions import ImsimError
-from imsim.load.device import Device
+from imsim.core.exceptions import ImsimError, UsageError
 from imsim.load.director import Director, events
-from imsim.load.player import Player
+from imsim.load.im import IM
 from imsim.scenario import Scenario
 
 
 class IMUser(User):
-    """A Locust user: one device of `scenario`, which is a preset's name, the path of a TOML file, or a Scenario."""
+    """A Locust user: one device of `scenario`, which is a preset's name, the path of a TOML file, or a Scenario.
+
+    plays_plan: whether the device plays its share of the scenario's plan.
+    adapter: the kind of server, as `imsim.load.adapters.find` takes it. adapter_options: its options, by name.
+    im: the client for the tasks of a subclass. Tasks run while the plan is played, from its start to its end.
+    """
 
     abstract = True
     scenario: ClassVar[str | Scenario] = "office"
-    _player: Player | None = None
-    _device: Device | None = None
+    plays_plan: ClassVar[bool] = True
+    adapter: ClassVar[str] = "imsim"
+    adapter_options: ClassVar[Mapping[str, str]] = {}
+    im: IM
 
-    def on_start(self) -> None:
-        """Log the device in."""
-        player = self._player = Director.of(self.environment).player
-        # `admit` returns None if there are more users than devices: the population cannot grow during a run.
-        self._device = player.admit() if player is not None else None
-        if player is not None and self._device is not None:
-            player.log_in(self._device)
+    def __init_subclass__(cls, **values: Any) -> None:
+        super().__init_subclass__(**values)
+        cls.tasks = [one for one in cls.tasks if one is not IMUser.stay] or [IMUser.stay]
+
+    def run(self) -> None:  # type: ignore[misc]  # final in Locust, for its own sake
+        """Log in, run `on_start` and the tasks while the plan is played, remain online until the end, and log out."""
+        player = Director.of(self.environment).player
+        device = player.admit() if player is not None else None
+        if player is None or device is None:  # the test could not begin, or has more users than devices
+            gevent.sleep(_FOREVER)
+            return
+        try:
+            player.log_in(device)
+            player.begun.wait()
+            self.im = IM(player, device)
+            super().run()  # type: ignore[no-untyped-call]  # Locust has no types for it
+            if self.im.has_ended:
+                gevent.sleep(_FOREVER)  # the device still receives what is under way; Locust ends it afterwards
+        finally:
+            player.release(device)
 
     @task
     def stay(self) -> None:
-        """Do nothing: the plan and the server determine when the device acts."""
-        gevent.sleep(3600)
+        """Do nothing: the plan and the server determine when the device acts. Only users without tasks do it."""
+        gevent.sleep(_FOREVER)
 
-    def on_stop(self) -> None:
-        """Log the device out."""
-        if self._player is not None and self._device is not None:
-            self._player.release(self._device)
+
+_FOREVER = 1e9  # seconds
 
 
 def _direct(environment: Environment, **_: Any) -> None:
-    classes = [user for user in environment.user_classes if issubclass(user, IMUser)]
-    if len(classes) != 1 or len(environment.user_classes) != 1:
-        names = ", ".join(user.__name__ for user in environment.user_classes)
-        raise SystemExit(
-            f"imsim: user classes: must be one subclass of IMUser (got {names}); choose one on the command line"
-        )
+    users = [user for user in environment.user_classes if issubclass(user, IMUser)]
     try:
-        Director(environment, classes[0].scenario, classes[0].host)
+        if not users:
+            raise UsageError("user classes: must have a subclass of IMUser (got none); choose one on the command line")
+        first = users[0]
+        for name in ("scenario", "plays_plan", "adapter", "adapter_options", "host"):
+            values = {user.__name__: getattr(user, name) for user in users}
+            if any(value != getattr(first, name) for value in values.values()):
+                given = ", ".join(f"{user}: {value}" for user, value in values.items())
+                raise UsageError(f"user classes: must have the same {name}, because they share one run (got {given})")
+        has_tasks = any(user.tasks != [IMUser.stay] for user in users)
+        Director(environment, first, has_tasks)
     except ImsimError as error:
         raise SystemExit(f"imsim: {error}") from None
 

@@ -29,8 +29,36 @@ def texts(values: Sequence[str]) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(data), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(data))])
 
 
-def integers(column: pa.Array, missing: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+class Names:
+    """The texts of columns that are given by numbers, for example the names of users."""
+
+    def __init__(self, values: Sequence[str]) -> None:
+        # Arrow requires a dictionary without repetitions; for example, conversations have only a few different scenes.
+        position: dict[str, int] = {}
+        index = [position.setdefault(str(value), len(position)) for value in values]
+        self._index = None if len(position) == len(values) else np.array(index)
+        self._texts = texts(list(position))
+
+    def column(self, numbers: NDArray[np.integer]) -> pa.DictionaryArray:
+        """Return the text of each number; null if the number is negative."""
+        is_null = numbers < 0
+        if self._index is not None:
+            numbers = np.where(is_null, -1, self._index[numbers])
+        names = self._texts
+        if len(names) > len(numbers):  # a file would have all of them, used or not
+            used, numbers = np.unique(numbers[~is_null], return_inverse=True)
+            names = names.take(column(used, pa.int64()))
+            if is_null.any():
+                index = np.zeros(len(is_null), np.int64)
+                index[~is_null] = numbers
+                numbers = index
+        return pa.DictionaryArray.from_arrays(column(numbers, pa.int32(), is_null), names)
+
+
+def integers(column: pa.Array | pa.ChunkedArray, missing: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the integers of a column, with `missing` for null, and an array that is true where they are not null."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
     column = column.cast(pa.int64())
     first, end = column.offset, column.offset + len(column)
     validity, data = column.buffers()
@@ -40,3 +68,30 @@ def integers(column: pa.Array, missing: int) -> tuple[NDArray[np.int64], NDArray
         is_valid[:] = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little")[first:end]
         values[~is_valid] = missing
     return values, is_valid
+
+
+class Words:
+    """A column of texts, as numbers of its different texts.
+
+    index: the number of each row's text in `texts`; -1 for null.
+    """
+
+    def __init__(self, cells: pa.ChunkedArray) -> None:
+        if pa.types.is_string(cells.type):
+            cells = cells.dictionary_encode()
+        array = cells.unify_dictionaries().combine_chunks()
+        self.texts: list[str] = array.dictionary.to_pylist()
+        self.index, _ = integers(array.indices, -1)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def count(self, text: str) -> int:
+        """Return the number of rows with this text."""
+        return int(self.equal(text).sum())
+
+    def equal(self, *texts: str) -> NDArray[np.bool_]:
+        """Return whether each row has one of these texts."""
+        # The last entry is for null: the index -1 selects it.
+        found: NDArray[np.bool_] = np.array([*(text in texts for text in self.texts), False])[self.index]
+        return found

@@ -10,6 +10,8 @@ from imsim.core.model import Message, MessageType, Scene
 from imsim.results.recorder import Recorder
 from imsim.scenario import Plan, actor
 
+_DIGITS = 10  # facts have 32 bits for an intent
+
 #: Called with the number of a device, an event of its client, and the time of the event.
 Translate = Callable[[int, Any, float], None]
 
@@ -30,7 +32,7 @@ class Observer:
         self._recorder = recorder
         self._prefix = prefix
         self.intent: Callable[[str], int | None] = self._read if prefix else actor.intent_of
-        """Returns the intent of the message with this `id_client`, or None if the plan does not contain it."""
+        """Returns the intent of the message with this `id_client`, or None if it is not from this run."""
         self._messages = len(plan)
         self._to_room = plan.to_room
         self._amended = plan.amended
@@ -68,7 +70,7 @@ class Observer:
         intent = self.intent(event.id_client)
         if intent is None:
             return
-        if self._to_room[intent]:
+        if intent < self._messages and self._to_room[intent]:
             self._recorder.acked(intent, at)  # a chatroom stores nothing, so its sender receives no later answer
         else:
             self._recorder.received(intent, at)
@@ -143,12 +145,12 @@ class Observer:
     # --- names --------------------------------------------------------------------------------------------------------
 
     def _read(self, id_client: str) -> int | None:
-        """Return the intent in a name of a live run, or None if the name is not from this run's plan."""
+        """Return the intent in a name of a live run, or None if the name is not from this run.
+
+        A run can have messages beyond its plan.
+        """
         number = id_client.removeprefix(self._prefix)
-        if number == id_client or not number.isdecimal():
-            return None
-        intent = int(number)
-        return intent if intent < self._messages else None
+        return int(number) if number != id_client and number.isdecimal() and len(number) < _DIGITS else None
 
     def _changed(self, id_client: str, at: float) -> None:
         """Record a recall when it is in a log. Edits leave no fact."""

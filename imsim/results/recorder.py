@@ -56,6 +56,7 @@ Facts = NDArray[np.void]
 
 # Native byte order: a spool is read on the machine that wrote it, or on one with the same byte order.
 _FACT = Struct("=biiqb")
+FACT_BYTES = _FACT.size
 _FIELDS = np.dtype([("kind", "i1"), ("intent", "i4"), ("device", "i4"), ("at", "i8"), ("extra", "i1")])
 _pack = _FACT.pack
 _SPOOL_BYTES = 4096 * _FACT.size
@@ -82,6 +83,7 @@ class Recorder:
         self._path = None if spool is None else Path(spool)
         self._file: BinaryIO | None = None
         self._flush_at = _SPOOL_SECONDS
+        self._flushed = 0  # bytes
         if self._path is not None:
             # "x" creates a new file. Facts behind the truncated last fact of another process would be unreadable.
             with disk.errors("create the spool", self._path):
@@ -168,12 +170,17 @@ class Recorder:
         """Record that the tester brought a withdrawn device back: it begins to log in."""
         self._add(_RETURNED, _NO_INTENT, device, at, 0)
 
+    @property
+    def recorded(self) -> int:
+        """The count of facts so far; without a spool, since the last call of `facts`."""
+        return (self._flushed + len(self._buffer)) // _FACT.size
+
     def facts(self) -> Facts:
         """Return all facts so far. With a spool, they are read from the file."""
         if self._path is not None:
             self.flush()
             return read_facts([self._path])
-        self._before.append(_decode(self._buffer))
+        self._before.append(decode_facts(self._buffer))
         self._buffer = bytearray()  # the array of facts uses the memory of the previous buffer
         if len(self._before) > 1:
             self._before = [np.concatenate(self._before)]
@@ -185,7 +192,9 @@ class Recorder:
             assert self._path is not None
             with disk.errors("write", self._path):
                 while self._buffer:
-                    del self._buffer[: self._file.write(self._buffer)]
+                    written = self._file.write(self._buffer)
+                    del self._buffer[:written]
+                    self._flushed += written
 
     def close(self) -> None:
         """Flush and close the spool. Without a spool, do nothing. The facts stay readable."""
@@ -228,7 +237,7 @@ def read_facts(paths: Iterable[Path | str]) -> Facts:
 
     Raises: UsageError if a spool cannot be read.
     """
-    return np.concatenate([_decode(b""), *(_decode(_read(Path(path))) for path in paths)])
+    return np.concatenate([decode_facts(b""), *(decode_facts(_read(Path(path))) for path in paths)])
 
 
 def _read(path: Path) -> bytes:
@@ -236,6 +245,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
 
 
-def _decode(data: bytes | bytearray) -> Facts:
+def decode_facts(data: bytes | bytearray) -> Facts:
+    """Return the facts in the bytes of a spool, which share their memory. A truncated last fact is ignored."""
     whole = len(data) // _FACT.size
     return np.frombuffer(data, _FIELDS, whole)

@@ -11,44 +11,31 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from imsim import disk
 from imsim.core.exceptions import UsageError
-from imsim.results.schema import (
-    DELIVERIES,
-    DELIVERY_WORDS,
-    MESSAGE_WORDS,
-    MESSAGES,
-    NODES,
-    SPANS,
-    VERSION,
-    World,
-)
-from imsim.results.tables import Tables, digest
+from imsim.results.columns import Words, integers
+from imsim.results.digests import digest
+from imsim.results.files import RowFiles, write_tables
+from imsim.results.schema import VERSION, WITHDRAWALS, World
+from imsim.results.tables import Tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from imsim.scenario import Scenario
 
-_MESSAGES_FILE = "messages.parquet"
-_DELIVERIES_FILE = "deliveries.parquet"
-_SPANS_FILE = "spans.parquet"
-_NODES_FILE = "nodes.parquet"
 _MANIFEST_FILE = "manifest.json"
 _SCENARIO_FILE = "scenario.toml"
-
-#: The tables that only a traced run has.
-_OPTIONAL = ((_SPANS_FILE, SPANS), (_NODES_FILE, NODES))
 
 _REQUIRED = {
     "run": str,
@@ -68,8 +55,10 @@ class RunData:
     run was not written.
     """
 
-    def __init__(self, tables: Tables, scenario: Scenario, manifest: dict[str, Any], path: Path | None = None) -> None:
-        self.tables = tables
+    def __init__(
+        self, rows: Tables | RowFiles, scenario: Scenario, manifest: dict[str, Any], path: Path | None = None
+    ) -> None:
+        self._rows = rows
         self.scenario = scenario
         self.manifest = manifest
         self.path = path
@@ -77,7 +66,7 @@ class RunData:
     @classmethod
     def make(
         cls,
-        tables: Tables,
+        rows: Tables | RowFiles,
         scenario: Scenario,
         *,
         world: str,
@@ -88,7 +77,7 @@ class RunData:
         """Create a run that has just ended.
 
         Args:
-            tables: the rows.
+            rows: the rows, in memory or in files.
             scenario: the scenario that was run.
             world: "sim" or "live".
             seed: the seed that was used.
@@ -108,8 +97,8 @@ class RunData:
             "started": started.isoformat(timespec="milliseconds"),
             "scenario": scenario.name,
             "seed": seed,
-            "digest": digest(tables),
-            "stray": tables.stray,
+            "digest": digest(rows),
+            "stray": rows.stray,
             "imsim": _version(),
             "commit": _commit(),
             "machine": {
@@ -119,12 +108,12 @@ class RunData:
             },
             "scenario_values": scenario.model_dump(mode="json"),
         }
-        if tables.utilisation is not None:
-            manifest["utilisation"] = tables.utilisation
+        if isinstance(rows, Tables) and rows.utilisation is not None:
+            manifest["utilisation"] = rows.utilisation
         clash = manifest.keys() & (extra or {}).keys()
         if clash:
             raise ValueError(f"extra: cannot redefine entries of the manifest: {', '.join(sorted(clash))}")
-        return cls(tables, scenario, manifest | dict(extra or {}))
+        return cls(rows, scenario, manifest | dict(extra or {}))
 
     @classmethod
     def open(cls, path: Path | str, *, verify: bool = False) -> Self:
@@ -147,15 +136,11 @@ class RunData:
             raise UsageError(f"{folder} is not a run folder: it does not exist")
         manifest = _read_manifest(folder / _MANIFEST_FILE)
         scenario = _read_scenario(folder / _SCENARIO_FILE, manifest["scenario"])
-        tables = Tables(
-            _read_table(folder / _MESSAGES_FILE, MESSAGES, MESSAGE_WORDS),
-            _read_table(folder / _DELIVERIES_FILE, DELIVERIES, DELIVERY_WORDS),
-            manifest["stray"],
-            *(_read_table(folder / name, schema) if (folder / name).exists() else None for name, schema in _OPTIONAL),
-        )
-        if verify and digest(tables) != manifest["digest"]:
+        rows = RowFiles(folder, manifest["stray"])
+        rows.check()
+        if verify and digest(rows) != manifest["digest"]:
             raise UsageError(f"{folder}: the rows have changed since the run was written: their digest differs")
-        return cls(tables, scenario, manifest, folder)
+        return cls(rows, scenario, manifest, folder)
 
     def write(self, parent: Path | str) -> Path:
         """Create the run's folder in `parent` and return its path. `parent` is created if necessary.
@@ -188,14 +173,83 @@ class RunData:
         return folder
 
     def _write_files(self, folder: Path) -> None:
-        pq.write_table(self.tables.messages, folder / _MESSAGES_FILE, compression="zstd")
-        pq.write_table(self.tables.deliveries, folder / _DELIVERIES_FILE, compression="zstd")
-        for (name, _), table in zip(_OPTIONAL, (self.tables.spans, self.tables.nodes), strict=True):
-            if table is not None:
-                pq.write_table(table, folder / name, compression="zstd")
+        if isinstance(self._rows, RowFiles):
+            self._rows.write(folder)
+        else:
+            write_tables(self._rows, folder)
         (folder / _SCENARIO_FILE).write_text(self.scenario.to_toml(), encoding="utf-8")
         manifest = json.dumps(self.manifest, indent=2, ensure_ascii=False)
         (folder / _MANIFEST_FILE).write_text(manifest + "\n", encoding="utf-8")
+
+    @cached_property
+    def tables(self) -> Tables:
+        """All rows, in memory."""
+        return self._rows.tables() if isinstance(self._rows, RowFiles) else self._rows
+
+    def has(self, table: str) -> bool:
+        """Return whether the run has a table.
+
+        Args:
+            table: messages, deliveries, spans, nodes or withdrawals.
+        """
+        return self._rows.has(table)
+
+    def integers(self, table: str, column: str, missing: int = 0) -> NDArray[np.int64]:
+        """Return a column of numbers. Only this column is read from the run's folder.
+
+        Args:
+            table: the name of the table.
+            column: the name of the column.
+            missing: the value for null.
+        """
+        values, _ = integers(self._rows.column(table, column), missing)
+        return values
+
+    def words(self, table: str, column: str) -> Words:
+        """Return a column of texts. Only this column is read from the run's folder.
+
+        Args:
+            table: the name of the table.
+            column: the name of the column.
+        """
+        return Words(self._rows.column(table, column))
+
+    @property
+    def has_acks(self) -> bool:
+        """Whether senders learn that the server has their messages. A live run lists the features of its server."""
+        features: Sequence[str] = self.manifest.get("features", ("ack",))
+        return "ack" in features
+
+    @property
+    def partial(self) -> bool:
+        """Whether the run ended early, so that its rows cover only a part of the scenario."""
+        return bool(self.manifest.get("partial", False))
+
+    @property
+    def valid(self) -> bool:
+        """Whether the measurement can be trusted; False if the load generator spoilt it (`invalid_because`)."""
+        return bool(self.manifest.get("valid", True))
+
+    @property
+    def invalid_because(self) -> str | None:
+        """Why the measurement cannot be trusted; None if it can."""
+        return None if self.valid else str(self.manifest.get("invalid_because", "it is marked as invalid"))
+
+    @property
+    def server(self) -> str | None:
+        """The kind or name of the server of a live run; None if it is imsim's own or the run is simulated."""
+        server, adapter = self.manifest.get("server"), self.manifest.get("adapter", "imsim")
+        name = server.get("name") if isinstance(server, Mapping) else None
+        return str(name) if name else None if adapter == "imsim" else str(adapter)
+
+    @property
+    def status(self) -> list[str]:
+        """The facts without which no number of the run must be read: it is invalid, or it is partial."""
+        lines = [] if self.valid else [f"INVALID: {self.invalid_because}"]
+        if self.partial:
+            reason = self.manifest.get("ended", {}).get("reason") or "it did not reach its end"
+            lines.append(f"partial: ended after {self.manifest.get('played', self.scenario.duration):.4g} s: {reason}")
+        return lines
 
     @property
     def id(self) -> str:
@@ -214,9 +268,9 @@ class RunData:
 
     @property
     def warnings(self) -> list[str]:
-        """Reasons to doubt the results, one line each: problems of a live run; for a simulated run, odd fields of its
-        scenario and nodes that dropped operations."""
-        warnings: list[str] = list(self.manifest.get("warnings", ()))
+        """Reasons to doubt the results, one line each: that a live run is invalid or partial, and its problems; for a
+        simulated run, odd fields of its scenario and nodes that dropped operations."""
+        warnings: list[str] = [*self.status, *self.manifest.get("warnings", ())]
         if self.world == World.SIM:
             warnings += self.scenario.oddities()
         for node, of_node in self.manifest.get("utilisation", {}).items():
@@ -233,12 +287,12 @@ class RunData:
     @cached_property
     def messages(self) -> pd.DataFrame:
         """One row for each intended message (schema.MESSAGES). Times are in ns from the start, <NA> if unknown."""
-        return _to_pandas(self.tables.messages)
+        return _to_pandas(self._rows.table("messages"))
 
     @cached_property
     def deliveries(self) -> pd.DataFrame:
         """One row for each message that was not rejected and each entitled device (schema.DELIVERIES)."""
-        return _to_pandas(self.tables.deliveries)
+        return _to_pandas(self._rows.table("deliveries"))
 
     @cached_property
     def spans(self) -> pd.DataFrame:
@@ -247,7 +301,7 @@ class RunData:
         Raises:
             UsageError: the run was recorded without spans.
         """
-        return self._recorded(self.tables.spans)
+        return self._recorded("spans")
 
     @cached_property
     def nodes(self) -> pd.DataFrame:
@@ -256,15 +310,23 @@ class RunData:
         Raises:
             UsageError: the run was recorded without spans.
         """
-        return self._recorded(self.tables.nodes)
+        return self._recorded("nodes")
 
-    def _recorded(self, table: pa.Table | None) -> pd.DataFrame:
-        if table is None:
+    @cached_property
+    def withdrawals(self) -> pd.DataFrame:
+        """The periods in which the tester had taken devices out of the test (schema.WITHDRAWALS); often without rows.
+
+        Times are in ns from the start.
+        """
+        return _to_pandas(self._rows.table("withdrawals") if self.has("withdrawals") else WITHDRAWALS.empty_table())
+
+    def _recorded(self, table: str) -> pd.DataFrame:
+        if not self.has(table):
             raise UsageError(f"run {self.id} has no spans: record them with simulate(..., spans=True)")
-        return _to_pandas(table)
+        return _to_pandas(self._rows.table(table))
 
     def __repr__(self) -> str:
-        rows = f"{self.tables.messages.num_rows} messages, {self.tables.deliveries.num_rows} deliveries"
+        rows = f"{self._rows.count('messages')} messages, {self._rows.count('deliveries')} deliveries"
         return f"<{type(self).__name__} {self.id}: {rows}>"
 
 
@@ -318,25 +380,6 @@ def _read_scenario(path: Path, name: str) -> Scenario:
         raise UsageError(f"{path.parent} is incomplete: cannot read {path.name}: {error.strerror}") from error
     except (UnicodeDecodeError, UsageError) as error:
         raise UsageError(f"{path} is broken: {_one_line(error)}") from error
-
-
-def _read_table(path: Path, schema: pa.Schema, words: Mapping[str, tuple[str, ...]] = MappingProxyType({})) -> pa.Table:
-    """Read and check a table. `words`: the allowed values of columns that have a fixed set of values."""
-    try:
-        # pq.read_table would search the folder's name for partitions.
-        with pq.ParquetFile(path) as file:
-            table = file.read()
-    except FileNotFoundError as error:
-        raise UsageError(f"{path.parent} is incomplete: there is no {path.name}") from error
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{path} is broken: {_one_line(error)}") from error
-    if not table.schema.equals(schema):
-        raise UsageError(f"{path} is broken: its columns are not those of schema version {VERSION}")
-    for column, known in words.items():
-        for word in table.column(column).unique().to_pylist():
-            if word is not None and word not in known:
-                raise UsageError(f"{path} is broken: {column}: expected one of {', '.join(known)}, got {word!r}")
-    return table
 
 
 def _one_line(error: Exception) -> str:

@@ -30,7 +30,7 @@ class Outcome(StrEnum):
     STORED = "stored"  # by storage; in a chatroom, which stores nothing: accepted by the chatroom
     REJECTED = "rejected"  # permanently refused by the server
     UNKNOWN = "unknown"  # sent, but without an answer that tells whether it is stored
-    UNSENT = "unsent"  # the run ended before the device sent it
+    UNSENT = "unsent"  # the run ended before the device sent it, or the tester had withdrawn the device
 
 
 class DeliveryOutcome(StrEnum):
@@ -42,7 +42,9 @@ class DeliveryOutcome(StrEnum):
     DELIVERED = "delivered"
     SHED = "shed"  # left out on purpose, in chatrooms only; lost in a live run, whose clients do not know the reason
     RECALLED = "recalled"  # recalled by its sender before the device showed it
-    ABSENT = "absent"  # not delivered, because the device, or the sender's device with the message, was offline
+    # Not delivered, because the device, or the sender's device with the message, was offline or withdrawn, or because
+    # the server does not offer such deliveries.
+    ABSENT = "absent"
     LOST = "lost"  # not delivered when the run ended, for none of the reasons above
 
 
@@ -130,10 +132,31 @@ DELIVERIES = pa.schema(
 membership. So a lost delivery is a row, not a missing row. Ordered by intent, then by the recipient's position in the
 population, then by device."""
 
-MESSAGE_WORDS: dict[str, tuple[str, ...]] = {"scene": tuple(Scene), "outcome": tuple(Outcome)}
-DELIVERY_WORDS: dict[str, tuple[str, ...]] = {
-    "role": tuple(Role),
-    "route": tuple(Route),
-    "outcome": tuple(DeliveryOutcome),
+WITHDRAWALS = pa.schema(
+    [
+        _always("user", _STRING),
+        _always("device", _STRING),
+        _always("since", pa.int64()),
+        pa.field("until", pa.int64()),  # null if the device did not return
+    ]
+)
+"""The columns of withdrawals: the periods in which the tester had taken devices out of a live run, for example by
+lowering the number of users. Ordered by user, then by device, then by time."""
+
+TABLES = {
+    "messages": MESSAGES,
+    "deliveries": DELIVERIES,
+    "spans": SPANS,
+    "nodes": NODES,
+    "withdrawals": WITHDRAWALS,
 }
-"""The columns with a fixed set of values. A file with another value is refused."""
+"""The tables of a run by name, which is also the name of the Parquet file."""
+
+OPTIONAL = ("spans", "nodes", "withdrawals")
+"""The tables that only some runs have."""
+
+WORDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "messages": {"scene": tuple(Scene), "outcome": tuple(Outcome)},
+    "deliveries": {"role": tuple(Role), "route": tuple(Route), "outcome": tuple(DeliveryOutcome)},
+}
+"""By table, the columns with a fixed set of values. A file with another value is refused."""

@@ -160,7 +160,7 @@ class Experiment:
         return utilisation, node_series(self._tracer.works, self._duration + self.scenario.drain)
 
     def _tables(self, utilisation: dict[str, dict[str, float]] | None, nodes: pa.Table | None) -> Tables:
-        tables = assemble(self.plan, self.recorder.facts(), knows_server=True)
+        tables = assemble(self.plan, self.recorder.facts())
         spans = None if nodes is None or self._tracer is None else self._tracer.table(tables.deliveries)
         return replace(tables, utilisation=utilisation, spans=spans, nodes=nodes)
 

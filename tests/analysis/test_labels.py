@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import imsim
 from imsim.analysis.labels import (
     change_texts,
@@ -157,3 +159,57 @@ def test_values_in_labels_are_short():
     assert [short(path) for path in ("topology.routers", "faults.0.at", "cost.router", "seed", "design")] == [
         "routers", "faults.0.at", "cost.router", "seed", "design",
     ]  # fmt: skip
+
+
+def live(run, **manifest):
+    run.manifest.update(manifest)
+    return run
+
+
+def test_runs_of_different_servers_are_labelled_by_server(delivered):
+    imsim_run, mqtt, ejabberd = (
+        live(delivered(1, world="live"), **manifest)
+        for manifest in (
+            {"adapter": "imsim"},
+            {"adapter": "mqtt"},
+            {"adapter": "xmpp", "server": {"name": "ejabberd"}},
+        )
+    )
+    assert run_labels([mqtt]) == ["mqtt"]
+    assert run_labels([imsim_run]) == ["live"]
+    assert run_labels([delivered(1), mqtt]) == ["sim", "mqtt"]
+    assert run_labels([delivered(1), imsim_run]) == ["sim", "live"]
+    assert run_labels([imsim_run, mqtt, ejabberd]) == ["imsim", "mqtt", "ejabberd"]
+    assert run_labels([delivered(1), mqtt, ejabberd]) == ["sim", "mqtt", "ejabberd"]
+    other_seed = live(delivered(1, seed=2, world="live"), adapter="xmpp")
+    assert run_labels([mqtt, other_seed]) == ["mqtt, seed 1", "xmpp, seed 2"]
+    assert "<b>live · ejabberd</b>" in ejabberd._repr_html_()
+    assert [run.to_json_dict()["server"] for run in (imsim_run, mqtt, ejabberd)] == [None, "mqtt", "ejabberd"]
+
+
+def test_address_distinguishes_runs_of_one_kind_of_server(delivered):
+    runs = [live(delivered(1, world="live"), adapter="xmpp", url=f"ws://host:{port}/ws") for port in (5280, 5443)]
+    assert run_labels(runs) == ["host:5280", "host:5443"]
+    assert run_labels([runs[0], runs[0]]) == ["run 1", "run 2"]
+
+
+def test_picture_of_runs_names_the_invalid_and_the_partial_ones(delivered):
+    mqtt, xmpp = (live(delivered(1, 2, world="live"), adapter=name, features=["ack"]) for name in ("mqtt", "xmpp"))
+    live(mqtt, valid=False, invalid_because="the generator was late")
+    live(xmpp, partial=True, played=3.25, ended={"reason": "the server went away", "phase": "play"}, features=[])
+    ax = imsim.plot_cdf([mqtt, xmpp], ax=imsim_axes())
+    title = " ".join(ax.get_title(loc="left").split())
+    assert "mqtt: INVALID: the generator was late" in title
+    assert "xmpp: partial: ended after 3.25 s: the server went away" in title
+    assert [text.get_text().split(":")[0] for text in ax.get_legend().get_texts()] == [
+        "mqtt (INVALID), delivery",
+        "mqtt (INVALID), ack",
+        "xmpp (partial), delivery",  # it sends no acks
+    ]
+    for drawn in (mqtt.plot.cdf(ax=imsim_axes()), mqtt.plot.timeline()[0]):
+        assert "INVALID: the generator was late" in " ".join(drawn.get_title(loc="left").split())
+    with pytest.warns(UserWarning, match="mqtt: INVALID: the generator was late|xmpp: partial: ended after") as warned:
+        table = imsim.summarize([mqtt, xmpp])
+    assert len(warned) == 2
+    assert table["valid"].tolist() == [False, True]
+    assert table["partial"].tolist() == [False, True]

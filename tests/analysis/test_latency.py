@@ -1,12 +1,14 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imsim.analysis import Counts, Latency, run_table, summarize
+from imsim.analysis import Counts, Latency, Run, run_table, summarize
 from imsim.analysis.latency import (
     ack_latencies,
     confirmed_latencies,
@@ -16,7 +18,9 @@ from imsim.analysis.latency import (
     quantile,
     table_text,
 )
+from imsim.analysis.metrics import value_of
 from imsim.analysis.warmup import Series
+from imsim.results import WITHDRAWALS
 from imsim.scenario import OnlinePeriods
 
 MS = 1_000_000
@@ -250,6 +254,10 @@ def test_json_of_run_has_documented_keys(delivered, tmp_path):
     expected = {
         "run": run.id,
         "world": "sim",
+        "server": None,
+        "valid": True,
+        "invalid_because": None,
+        "partial": False,
         "scenario": "tiny",
         "seed": 1,
         "digest": run.digest,
@@ -316,3 +324,62 @@ def test_run_table_has_row_for_each_run(delivered):
     assert lines[0].split() == ["sim", "live"]
     assert lines[1].split() == ["messages", "2", "2"]
     assert lines[5].split() == ["delivery.p50", "1.5", "-"]
+
+
+# --- runs of other servers -------------------------------------------------------------------------------------------
+
+
+def test_server_without_acks_has_no_ack_latencies(delivered):
+    run = delivered(1, 2, world="live")
+    run.manifest["features"] = ["groups"]
+    assert list(run.summary().index) == ["delivery"]
+    assert len(ack_latencies(run)) == len(confirmed_latencies(run)) == 0
+    table = run_table([run, delivered(1, 2)])
+    assert table["ack.p50"].isna().tolist() == [True, False]
+    assert "-" in table_text(table).splitlines()[-1].split()
+    assert run.to_json_dict()["ack_ms"] == dict.fromkeys(["p50", "p95", "p99", "max", "mean"])
+    assert math.isnan(value_of(run, "ack.p99"))
+    run.manifest["features"] = ["ack"]
+    assert list(run.summary().index) == ["delivery", "ack"]
+
+
+def withdrawn(run, *periods):
+    """Return the run with these periods (user, since, until) in ms in which the tester had withdrawn d0 of users."""
+    rows = [
+        {"user": user, "device": "d0", "since": since * MS, "until": None if until is None else until * MS}
+        for user, since, until in periods
+    ]
+    tables = replace(run.tables, withdrawals=pa.Table.from_pylist(rows, schema=WITHDRAWALS))
+    return Run(tables, run.scenario, run.manifest)
+
+
+def test_withdrawn_device_waits_from_its_return(build):
+    run = build(
+        [{"sender": "u0", "intended_at": at * MS, "acked_at": at * MS} for at in (5, 15, 25)],
+        [{"intent": intent, "recipient": "u1", "delivered_at": at * MS} for intent, at in enumerate((6, 23, 26))],
+        world="live",
+    )
+    assert delivery_latencies(run).tolist() == [1, 1, 8]
+    assert delivery_latencies(withdrawn(run, ("u1", 10, 20), ("u3", 0, None))).tolist() == [1, 1, 3]
+    in_flight = withdrawn(run, ("u1", 14, None))
+    assert delivery_latencies(in_flight).tolist() == [1, 1, 8], "it had been on its way to the device"
+
+
+def test_missing_answers_to_a_withdrawn_sender_do_not_count(build):
+    """u0 is away from 10 to 20 ms; its second message, of 8 ms, could have been answered after its return."""
+    run = build(
+        [{"sender": "u0", "intended_at": at * MS} | ({"acked_at": 7 * MS} if at == 5 else {}) for at in (5, 8, 15, 25)],
+        world="live",
+    )
+    assert ack_latencies(run).tolist() == [2, math.inf, math.inf, math.inf]
+    assert ack_latencies(withdrawn(run, ("u0", 10, 20))).tolist() == [2, math.inf]
+    assert ack_latencies(withdrawn(run, ("u0", 30, None))).tolist() == [2]
+    assert ack_latencies(withdrawn(run, ("u1", 0, None))).tolist() == [2, math.inf, math.inf, math.inf]
+
+
+def test_answers_that_the_tester_did_not_wait_for_do_not_count(build):
+    run = build(
+        [{"intended_at": at * MS} | ({"acked_at": 9 * MS} if at == 8 else {}) for at in (5, 8, 9)], world="live"
+    )
+    run.manifest["undecided_since"] = 0.008
+    assert ack_latencies(run).tolist() == [1, math.inf]

@@ -245,7 +245,7 @@ def test_slow_deliveries_wait_for_a_policy_from_the_start_of_the_fault_if_it_out
         }
     )
     monkeypatch.setattr("imsim.analysis.recovery.breakdown.counted_spans", lambda run: (spans, 200))
-    run.tables = dataclasses.replace(run.tables, spans=run.tables.messages)
+    run = imsim.Run(dataclasses.replace(run.tables, spans=run.tables.messages), run.scenario, run.manifest)
     (found,) = recoveries(run, window=1)
     assert found.waited_for == "policies.push_timeout"
     assert found.waits == {

@@ -1,6 +1,6 @@
 from datetime import UTC, datetime
 
-from imsim.analysis import Run, make_run, read_run
+from imsim.analysis import Budget, Run, make_run, read_run
 from imsim.results import RunData
 
 
@@ -40,3 +40,27 @@ def test_run_warns_about_nodes_that_dropped_jobs(delivered, tmp_path):
     assert run.warnings == run.to_json_dict()["warnings"] == ["late", dropped]
     assert f"<p>{dropped}</p>" in run._repr_html_()
     assert read_run(run.write(tmp_path)).utilisation().drops.to_dict() == {"gateway0": 0, "gateway1": 1234}
+
+
+def test_invalid_run_says_so_wherever_it_is_shown(delivered):
+    run = delivered(1, 2, world="live")
+    assert (run.valid, run.invalid_because, run.partial) == (True, None, False)
+    run.manifest |= {"valid": False, "invalid_because": "the generator was <late>", "warnings": ["slow"]}
+    run.manifest |= {"partial": True, "played": 2.5, "ended": {"reason": "Ctrl-C", "phase": "play"}}
+    lines = ["INVALID: the generator was <late>", "partial: ended after 2.5 s: Ctrl-C"]
+    assert run.warnings == [*lines, "slow"]
+    assert str(run).splitlines()[:2] == lines
+    html = run._repr_html_()
+    assert html.index("INVALID: the generator was &lt;late&gt;") < html.index("<table>") < html.index("slow")
+    assert html.count("INVALID") == 1
+    found = run.to_json_dict()
+    assert (found["valid"], found["partial"], found["warnings"]) == (False, True, [*lines, "slow"])
+    assert found["invalid_because"] == "the generator was <late>"
+
+
+def test_invalid_run_keeps_no_budget(delivered):
+    run = delivered(1, 2, world="live")
+    budget = Budget("delivery.p99 < 200ms")
+    assert budget.fails(run) is None
+    run.manifest |= {"valid": False, "invalid_because": "the generator was late"}
+    assert budget.fails(run) == "delivery.p99 < 200ms: it is unknown: the run is invalid: the generator was late"

@@ -228,8 +228,9 @@ def test_run_until_the_server_went_away_is_kept(tiny, server_with):
         run = loadtest(tiny.replace({"drain": 0.2}), server.url)
     assert run.manifest["ended"]["reason"].startswith("the server went away: all 24 devices are offline")
     assert run.manifest["ended"]["phase"] == "drain"
-    assert (run.messages.outcome == "stored").sum() >= 9
-    assert (run.messages.outcome == "unknown").any()
+    assert set(run.messages.outcome) <= {"stored", "unknown", "unsent"}
+    assert (run.messages.outcome == "stored").any()
+    assert (run.messages.outcome == "unsent").any()
 
 
 def test_interrupt_ends_the_child(tiny, url, monkeypatch):

@@ -53,6 +53,26 @@ def test_option_scenario_sets_the_count_of_devices(locust, url, tiny_file, tmp_p
     assert run.manifest["namespace"] == "mine"
 
 
+@pytest.mark.parametrize(
+    ("file", "seconds", "users"),
+    [("hot_group", 3, 60), ("mobile", 3, 20), ("chatroom", 4, 200), ("storm", 5, 1), ("soak", 3, 1), ("custom", 3, 12)],
+)
+def test_locustfile_makes_a_run(locust, url, tmp_path, file, seconds, users):
+    arguments = ["-f", f"locustfiles/{file}.py", "-H", url, "--headless", "--only-summary", "-t", f"{seconds}s"]
+    result = locust(*arguments, "-u", str(users), "--imsim-out", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    (folder,) = tmp_path.iterdir()
+    run = RunData.open(folder)
+    assert len(run.messages) > 0
+    assert run.scenario.duration == seconds
+    assert set(run.deliveries.outcome) <= {"delivered", "absent"}
+    assert (run.deliveries.outcome == "delivered").any()
+    if file in ("storm", "soak"):  # the shapes take devices away
+        assert run.manifest["withdrawn"]["devices"] > 0
+        assert set(run.messages.outcome) <= {"stored", "unsent"}
+
+
 @pytest.mark.parametrize("option", ["--master", "--worker", "--processes=2"])
 def test_locust_refuses_distributed_mode(locust, url, option):
     result = locust("-f", "locustfiles/office.py", "-H", url, "--headless", option)
@@ -100,7 +120,7 @@ def test_unknown_scenario_ends_locust_before_the_start(locust, url):
 def test_locust_refuses_two_locustfiles(locust, url):
     result = locust("-f", "locustfiles/office.py,locustfiles/hot_group.py", "--headless", "-H", url)
     assert result.returncode == 1
-    assert "user classes: must be one subclass of IMUser (got " in result.stderr
+    assert "imsim: user classes: must have the same scenario, because they share one run (got Office" in result.stderr
 
 
 def test_web_page_makes_a_run_of_each_test(url, tiny_file, free_port, tmp_path, environment):

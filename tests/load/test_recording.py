@@ -10,7 +10,8 @@ import pytest
 from imsim.core import events
 from imsim.core.model import Code, Route
 from imsim.load.adapters import Acked, Delivered, Failed, Read, Received, Sent
-from imsim.load.collect import spool_name
+from imsim.load.collect import extras_name, spool_name
+from imsim.load.extras import Extras
 from imsim.load.recording import Recording, lateness_warnings, summarize_lateness
 from imsim.results import Kind, read_facts
 from imsim.results.recorder import CODES, ROUTES
@@ -22,12 +23,18 @@ def scenario(tiny):
     return tiny
 
 
+def made_in(folder, the_plan, index=0, report=lambda *report: None, forward=lambda *seen: None) -> Recording:
+    """Return the recording of one of two processes."""
+    extras = Extras(len(the_plan), index, 2, folder / extras_name(index))
+    return Recording(the_plan, "ns:", folder / spool_name(index), report, extras, forward)
+
+
 @pytest.fixture
 def made(scenario, tmp_path):
     """A recording with t = 0 at 100 s, its plan, and its reports to Locust."""
     reports = []
     the_plan = plan(scenario)
-    recording = Recording(the_plan, "ns:", tmp_path / spool_name(0), lambda *report: reports.append(report))
+    recording = made_in(tmp_path, the_plan, report=lambda *report: reports.append(report))
     recording.begin(100.0)
     yield SimpleNamespace(recording=recording, plan=the_plan, reports=reports, folder=tmp_path)
     recording.close()
@@ -79,7 +86,7 @@ def test_delivery_to_a_device_that_is_not_entitled_changes_no_count(made):
 
 def test_messages_of_other_processes_balance_the_count_of_their_sender(made, tmp_path):
     """The recipients' process counts a delivery that the sender's process expects: only the sum is meaningful."""
-    other = Recording(made.plan, "ns:", tmp_path / spool_name(1), lambda *report: None)
+    other = made_in(tmp_path, made.plan, 1)
     made.recording.asked(0, 0.0)
     for device in entitled(made.plan, 0):
         other.delivered(0, device, 0.4, Route.PUSH)
@@ -162,7 +169,7 @@ def test_recalled_message_is_no_longer_in_flight(made):
 
 @mixed
 def test_recording_starts_with_the_plan(made):
-    early = Recording(made.plan, "ns:", made.folder / "early", lambda *report: None)
+    early = made_in(made.folder, made.plan, 1)
     for recording in (made.recording, early):
         recording.event(3, events.Entered("lobby", 1), 101.0)
         recording.event(3, events.Disconnected(None), 102.0)
@@ -171,7 +178,7 @@ def test_recording_starts_with_the_plan(made):
         (Kind.ENTERED, -1, 3, 10**9, 0),
         (Kind.DISCONNECTED, -1, 3, 2 * 10**9, 0),
     ]
-    assert len(read_facts([made.folder / "early"])) == 0
+    assert len(read_facts([made.folder / spool_name(1)])) == 0
 
 
 def test_late_sender_gives_a_warning(made):

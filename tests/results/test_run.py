@@ -223,7 +223,7 @@ def test_open_refuses_unknown_values_of_a_column(folder, name, column, known):
 
 def test_verify_detects_changed_rows(plan, folder):
     recorder = Recorder()
-    other = assemble(plan, recorder.facts(), knows_server=True)
+    other = assemble(plan, recorder.facts())
     pq.write_table(other.messages, folder / "messages.parquet")
     RunData.open(folder)
     with pytest.raises(UsageError, match="their digest differs"):

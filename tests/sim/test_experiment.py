@@ -329,7 +329,7 @@ def test_mixed_workload_completes_all_actions_and_deliveries(design):
     experiment = Experiment(scenario, plan(scenario))
     experiment.run(scenario.duration)
     check_storage(experiment.plan, experiment.cluster.data.memory)
-    tables = assemble(experiment.plan, experiment.recorder.facts(), knows_server=True)
+    tables = assemble(experiment.plan, experiment.recorder.facts())
     assert tables.stray == 0
     assert set(tables.messages["outcome"].to_pylist()) == {"stored"}
     assert set(tables.messages["attempts"].to_pylist()) == {1}

@@ -61,5 +61,5 @@ def breakdown(stages: pd.DataFrame, ax: Axes | None = None, *, title: str) -> Ax
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
     titled(ax, title)
-    legend_below(ax, gap=0.16)
+    legend_below(ax)
     return ax

@@ -93,7 +93,7 @@ def capacity(
         upper.yaxis.set_major_formatter(PercentFormatter(1))
     # A logarithmic axis has the unit at each number.
     upper.set_ylabel(axis_label(metric, currency) if upper.get_yscale() == "linear" else metric)
-    legend_below(lower, upper, gap=0.3)
+    legend_below(lower, upper)
     return upper, lower
 
 

@@ -56,7 +56,7 @@ def nodes(table: pd.DataFrame, time: TimeAxis, axes: Sequence[Axes] | None = Non
     lower.set_ylabel("jobs waiting")
     for ax in (upper, lower):
         decorate(ax)
-    legend_below(lower, upper, gap=0.3)
+    legend_below(lower, upper)
     return upper, lower
 
 

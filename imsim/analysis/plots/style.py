@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from imsim.analysis.timeline import TimeAxis
 
@@ -35,6 +36,7 @@ _ROW = _LABEL + 3
 _LEGEND = 9
 _TITLE = 11
 _MARGIN = 80  # points beside the axes: the tick labels and the label of the y axis, and some to the right of it
+_BELOW = 30  # points from the axes to the legend, for the tick labels and the name of the x axis
 _HANDLE = 3.0  # font sizes: the line of a legend's entry and the gap before its text
 _GAP = 1.5  # font sizes between the columns of a legend
 
@@ -169,10 +171,11 @@ def _labels(ax: Axes, names: Sequence[tuple[float, str]], end: float) -> int:
     return len(taken)
 
 
-def legend_below(ax: Axes, *others: Axes, gap: float = 0.13) -> None:
+def legend_below(ax: Axes, *others: Axes) -> None:
     """Write one legend for all of these axes below the first, where it covers no curve.
 
-    It has as many columns as fit below the axes: a legend wider than these would squeeze them.
+    It has as many columns as fit below the axes: a legend wider than these would squeeze them. Its distance from the
+    axes does not depend on their height, because a long title makes them low.
     """
     handles, labels = [], []
     for one in (*others, ax):
@@ -186,7 +189,8 @@ def legend_below(ax: Axes, *others: Axes, gap: float = 0.13) -> None:
         handles,
         labels,
         loc="upper center",
-        bbox_to_anchor=(0.5, -gap),
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=ax.transAxes + ScaledTranslation(0, -_BELOW / 72, ax.figure.dpi_scale_trans),
         ncols=columns,
         frameon=False,
         fontsize=_LEGEND,

@@ -49,7 +49,7 @@ def timeline(
         decorate(ax)
     width = f"in windows of {edges[1] - edges[0]:g} s"
     lower.text(1, 1.02, width, transform=lower.transAxes, ha="right", fontsize=8, color="#555555")
-    legend_below(lower, upper, gap=0.3)
+    legend_below(lower, upper)
     return upper, lower
 
 

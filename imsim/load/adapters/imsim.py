@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from imsim.core import events, frames
 from imsim.core.client.client import Client
 from imsim.core.exceptions import RunError, UsageError
-from imsim.core.model import Scene
+from imsim.core.model import Scene, conversation_id
 from imsim.core.sizes import largest_taken
 from imsim.load.adapters.interface import (
     Adapter,
@@ -27,6 +27,7 @@ from imsim.load.adapters.interface import (
     NotJoined,
     Offline,
     Out,
+    Read,
     Ready,
     Request,
     Response,
@@ -42,7 +43,7 @@ _TOKEN = "token"
 class ImsimAdapter(Adapter):
     """The adapter of a server that speaks imsim's protocol. `Target.key` is the server's key, for tokens."""
 
-    features: ClassVar[frozenset[Feature]] = frozenset(Feature)
+    features = frozenset(Feature)
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
@@ -139,6 +140,13 @@ class ImsimSession(Session):
             self._port.outs.append(Joined(conversation))
         return self._outs(now)
 
+    def read(self, conversation: Conversation, id: str, now: float) -> list[Out]:
+        """Mark everything that the device shows of the conversation as read. It includes the message."""
+        name = conversation_id(conversation.scene, self.client.user, conversation.name)
+        if self.client.read(name, now):
+            self._port.reading[name] = id
+        return self._outs(now)
+
     def next_deadline(self) -> float | None:
         return self.client.next_deadline()
 
@@ -187,6 +195,7 @@ class _Port:
     def __init__(self, token: Request, open: Connect) -> None:
         self.outs: list[Out] = []
         self.creating: dict[str, Conversation] = {}  # idClient of the pending request -> the group that it creates
+        self.reading: dict[str, str] = {}  # conversation -> the message that the pending read mark is for
         self.friend_requests: list[events.Shown] = []  # those that the user must answer
         self.trouble = ""  # why the latest attempt to connect failed
         self.is_connecting = False
@@ -221,6 +230,9 @@ class _Port:
                 outs.append(NotJoined(self.creating.pop(e.id_client), f"{e.code}: {e.text}"))
         elif kind is events.Entered:
             outs.append(Joined(Conversation(Scene.CHATROOM, e.name)))
+        elif kind is events.RequestDone:
+            if e.request == frames.Read.op and e.ref in self.reading:
+                outs.append(Read(self.reading.pop(e.ref)))
         elif kind is events.RequestFailed:
             if e.request == frames.Enter.op:
                 outs.append(NotJoined(Conversation(Scene.CHATROOM, e.ref), f"{e.code}: {e.text}"))

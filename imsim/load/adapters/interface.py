@@ -180,13 +180,16 @@ class Failed:
 class Delivered:
     """The device received the message. Report repetitions, too: the second one counts as a duplicate.
 
-    conversation: as a sender would address it; None if the server does not say.
+    conversation: as this device would address it; None if the server does not say.
     synced: whether it arrived because the device asked for what it missed.
+    sender, text: for tasks of custom users; None if the server does not say.
     """
 
     id: str
     conversation: Conversation | None = None
     synced: bool = False
+    sender: str | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +293,8 @@ class Adapter(ABC):
     Raises: UsageError, from its constructor, for a url or an option that it cannot use.
     """
 
-    features: ClassVar[frozenset[Feature]] = frozenset()
+    features: frozenset[Feature] = frozenset()
+    """The features of the server. An object may have fewer than its class, if that depends on its options."""
     binary: ClassVar[bool] = False
     """Whether frames are binary WebSocket messages; otherwise they are text, in UTF-8."""
     options: ClassVar[Mapping[str, str]] = {}

@@ -6,7 +6,17 @@
 
 from imsim.scenario.workload.drawing import plan
 from imsim.scenario.workload.online_periods import OnlinePeriods
-from imsim.scenario.workload.planned import Action, Entitled, Extra, Plan, PlannedConversation, device_name, user_name
+from imsim.scenario.workload.planned import (
+    Action,
+    Entitled,
+    Extra,
+    Plan,
+    PlannedConversation,
+    conversation_of,
+    device_name,
+    user_name,
+)
+from imsim.scenario.workload.talk import partner_of
 
 __all__ = [
     "Action",
@@ -15,7 +25,9 @@ __all__ = [
     "OnlinePeriods",
     "Plan",
     "PlannedConversation",
+    "conversation_of",
     "device_name",
+    "partner_of",
     "plan",
     "user_name",
 ]

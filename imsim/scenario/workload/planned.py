@@ -122,6 +122,7 @@ class Plan:
     actions: list[Action]
     online_periods: OnlinePeriods | None = None  # None: all devices are always online
     room_patience: int = 0  # ns in which a device can enter its chatrooms again, or a message can arrive
+    extras: Int64s | None = None  # the intents that the additional messages had before, in their present order
 
     def __len__(self) -> int:
         return len(self.at)
@@ -151,8 +152,6 @@ class Plan:
             conversation.append(numbers[key])
             type.append(types.setdefault(extra.type, len(types)))
             size.append(extra.size)
-        if not intent:
-            return self
         order = np.lexsort((np.array(intent), np.array(sender), np.array(at)))
         users = [*self.users, *(user_name(user) for user in range(len(self.users), last_user + 1))]
         online_periods = self.online_periods
@@ -168,7 +167,19 @@ class Plan:
             types=list(types),
             conversations=conversations,
             online_periods=online_periods and online_periods.extended(len(users) * len(self.devices)),
+            extras=np.array(intent, np.int64)[order],
         )
+
+    def part(self, start: int, stop: int) -> Plan:
+        """Return the plan of the messages from `start` to before `stop`. Its intents count from `start`.
+
+        It shares all columns and lists with this plan. Its actions keep the intents of this plan.
+        """
+        columns = ("at", "sender", "device", "conversation", "type", "size")
+        part = replace(self, **{name: getattr(self, name)[start:stop] for name in columns})
+        for name in ("is_room", "memberships", "guests"):  # they depend on the conversations only, and take a while
+            vars(part)[name] = getattr(self, name)
+        return part
 
     def device_index(self, user: int, device: int) -> int:
         """Return the number of a user's device among all devices."""
@@ -182,8 +193,18 @@ class Plan:
     @cached_property
     def to_room(self) -> Bools:
         """Whether each message goes to a chatroom."""
-        is_room = np.array([conversation.scene is Scene.CHATROOM for conversation in self.conversations], bool)
-        return is_room[self.conversation]
+        return self.is_room[self.conversation]
+
+    @cached_property
+    def is_room(self) -> Bools:
+        """Whether each conversation is a chatroom."""
+        return np.array([conversation.scene is Scene.CHATROOM for conversation in self.conversations], bool)
+
+    @cached_property
+    def memberships(self) -> tuple[Int64s, Int32s]:
+        """The members of all conversations: the number of members of each, and the members, concatenated."""
+        sizes = np.array([len(c.members) for c in self.conversations], np.int64)
+        return sizes, np.fromiter(chain.from_iterable(c.members for c in self.conversations), np.int32, sizes.sum())
 
     @cached_property
     def amended(self) -> frozenset[int]:
@@ -198,12 +219,13 @@ class Plan:
         """
         return frozenset((action.conversation, action.other) for action in self.actions if action.kind == "invite")
 
-    def is_excused(self, intent: Int64s, device: Int64s, is_stored: Bools) -> Bools:
-        """Return whether each missing delivery (message and device) is explained by devices that were offline.
+    def is_excused(self, intent: Int64s, device: Int64s, is_stored: Bools, *, is_kept: bool = True) -> Bools:
+        """Return whether each missing delivery (message and device) is explained by devices that were offline by plan.
 
         This holds in three cases: the device was offline at the end; the sender's device was offline at the end and
-        the message was not stored; or the message went to a chatroom, which keeps no messages, and the device was
-        offline around that time.
+        the message was not stored; or nothing keeps the message, and the device was offline around that time.
+
+        is_kept: whether the server keeps messages for devices that are offline. Chatrooms never keep them.
         """
         if self.online_periods is None:
             return np.zeros(len(intent), bool)
@@ -211,14 +233,12 @@ class Plan:
         is_kept_back = ~is_stored & ~self.online_periods.is_online_at_end(own)
         at = self.at[intent]
         was_there = self.online_periods.is_online_throughout(device, at - self.room_patience, at + self.room_patience)
-        return (
-            ~self.online_periods.is_online_at_end(device) | is_kept_back[intent] | (self.to_room[intent] & ~was_there)
-        )
+        is_gone = self.to_room[intent] & ~was_there if is_kept else ~was_there
+        return ~self.online_periods.is_online_at_end(device) | is_kept_back[intent] | is_gone
 
     def entitled(self) -> Entitled:
         """Return the expected deliveries: all devices of all members, except the sending device."""
-        sizes = np.array([len(c.members) for c in self.conversations], np.int64)
-        members = np.fromiter(chain.from_iterable(c.members for c in self.conversations), np.int32, sizes.sum())
+        sizes, members = self.memberships
         first = np.cumsum(sizes) - sizes
 
         per_user = len(self.devices)

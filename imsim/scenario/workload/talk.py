@@ -83,6 +83,11 @@ def partners(scenario: Scenario, seed: int, sender: Int64s, u: Floats) -> Int64s
     return partner
 
 
+def partner_of(scenario: Scenario, seed: int, sender: int, u: float) -> int:
+    """Return the partner of this sender for a random number `u` in [0, 1)."""
+    return int(partners(scenario, seed, np.array([sender]), np.array([u]))[0])
+
+
 def numbered_pairs(sender: Int64s, partner: Int64s) -> tuple[Int64s, Iterator[tuple[int, int]]]:
     """Return the number of each message's pair, in order of first appearance, and the pairs (smaller index first)."""
     one, other = np.minimum(sender, partner), np.maximum(sender, partner)

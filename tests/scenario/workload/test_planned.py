@@ -40,7 +40,9 @@ def test_extra_is_read_from_its_line():
 
 
 def test_plan_without_extras_is_unchanged(tiny):
-    assert tiny.extended([]) is tiny
+    extended = tiny.extended([])
+    assert (len(extended), len(extended.extras)) == (len(tiny), 0)
+    assert extended.conversations == tiny.conversations
 
 
 def test_extras_follow_the_plan_in_the_order_of_time_sender_and_intent(tiny):
@@ -51,6 +53,7 @@ def test_extras_follow_the_plan_in_the_order_of_time_sender_and_intent(tiny):
     assert np.array_equal(extended.at[:count], tiny.at)
     assert extended.at[count:].tolist() == [5, 5, 5, 9]
     assert extended.sender[count:].tolist() == [0, 0, 2, 0]
+    assert extended.extras.tolist() == [count + 1, count + 2, count + 3, count]
     assert [column.dtype for column in (extended.at, extended.sender, extended.device, extended.type)] == [
         column.dtype for column in (tiny.at, tiny.sender, tiny.device, tiny.type)
     ]

@@ -1,0 +1,127 @@
+"""Tests of custom users: tasks with `self.im`, in a real Locust process against the real server."""
+
+from __future__ import annotations
+
+import pytest
+
+import imsim
+
+LOCUSTFILE = """
+import gevent
+from locust import User, between, constant, task
+
+from imsim import Scenario
+from imsim.load.users import IMUser
+
+TINY = Scenario.from_toml('''{tiny}''', name="tiny").replace({{"population.devices": 1, "duration": 3}})
+
+
+class Shopper(IMUser):
+    scenario = TINY
+    plays_plan = {plays_plan}
+    wait_time = between(0.02, 0.1)
+    fixed_count = 3
+
+    def on_start(self):
+        assert self.im.device == "d0"
+
+    @task
+    def ask_a_friend(self):
+        sent = self.im.send_text(self.im.friend(), "is it there in blue?")
+        assert sent.wait_stored(5) and sent.stored, sent
+        assert sent.wait_delivered(5) and sent.delivered and sent.error is None, sent
+
+    @task
+    def open_a_group(self):
+        group = self.im.open_group([self.im.friend(), self.im.pair()])
+        assert self.im.send_text(group, "welcome").wait_delivered(5)
+
+
+class Answering(IMUser):
+    scenario = TINY
+    plays_plan = {plays_plan}
+
+    @task
+    def answer(self):
+        question = self.im.expect(text="in blue", timeout=0.5)
+        if question is not None:
+            assert question.conversation == question.sender
+            self.im.read(question)
+            self.im.send_text(question.sender, "yes")
+
+
+class Roaming(IMUser):
+    scenario = TINY
+    plays_plan = {plays_plan}
+    wait_time = constant(0.5)
+    fixed_count = 1
+
+    @task
+    def roam(self):
+        self.im.go_offline()
+        gevent.sleep(0.1)
+        assert self.im.come_online(5)
+
+
+class Plain(User):
+    wait_time = constant(0.1)
+    fixed_count = 2
+
+    @task
+    def count(self):
+        pass
+"""
+
+
+@pytest.fixture
+def play(locust, url, tiny_file, tmp_path):
+    """A function that runs the locustfile with 14 users, and returns the run."""
+
+    def run(plays_plan: bool):
+        file = tmp_path / "shop.py"
+        file.write_text(LOCUSTFILE.format(tiny=tiny_file.read_text(), plays_plan=plays_plan))
+        arguments = ["-f", str(file), "-H", url, "--headless", "-u", "14", "--only-summary"]
+        result = locust(*arguments, "--imsim-out", str(tmp_path / "results"))
+        assert result.returncode == 0, result.stderr
+        assert "Traceback" not in result.stderr
+        [path] = (tmp_path / "results").iterdir()
+        return imsim.read_run(path)
+
+    return run
+
+
+def test_every_message_of_a_task_is_a_row(play):
+    run = play(plays_plan=False)
+    messages, deliveries = run.messages, run.deliveries
+    assert run.manifest["extras"] == len(messages) > 20
+    assert run.scenario.population.users == 12  # the other two of the 14 users are Plain
+    assert set(messages.scene) == {"p2p", "group"}
+    assert set(messages.outcome) == {"stored"}
+    assert (messages.sent_at >= messages.intended_at).all()
+    assert (messages.acked_at > messages.sent_at).all()
+    assert set(deliveries.outcome) <= {"delivered", "absent"}  # a device may have been offline until the end
+    assert (deliveries.outcome == "delivered").sum() > 20
+    assert run.manifest["foreign"] == run.manifest["stray"] == 0
+    assert any("closed model" in warning for warning in run.warnings)
+
+
+def test_tasks_run_next_to_the_plan(play):
+    run = play(plays_plan=True)
+    planned = imsim.simulate(run.scenario).messages
+    assert run.messages.intended_at[: len(planned)].tolist() == planned.intended_at.tolist()
+    assert len(run.messages) == len(planned) + run.manifest["extras"] > len(planned) + 20
+    assert set(run.messages.outcome) == {"stored"}
+
+
+def test_users_of_one_run_must_share_a_scenario(locust, url, tmp_path):
+    file = tmp_path / "two.py"
+    file.write_text(
+        "from imsim.load.users import IMUser\n"
+        "class One(IMUser):\n    scenario = 'office'\n"
+        "class Two(IMUser):\n    scenario = 'mobile'\n"
+    )
+    result = locust("-f", str(file), "-H", url, "--headless")
+    assert result.returncode == 1
+    assert "user classes: must have the same scenario, because they share one run (got One: office, Two: mobile)" in (
+        result.stderr
+    )
