@@ -32,8 +32,8 @@ from imsim.load.adapters import (
 from imsim.load.adapters.imsim import ImsimAdapter
 from imsim.load.conformance import CHECKS, Outcome, Report, Result, check, checked
 
-QUICK = Policies(login_timeout=0.3, send_timeout=0.1, send_attempts=1, reconnect_min=0.02, reconnect_max=0.1)
-PATIENCE = 0.4
+QUICK = Policies(login_timeout=1.0, send_timeout=0.1, send_attempts=1, reconnect_min=0.02, reconnect_max=0.1)
+PATIENCE = 0.6
 
 #: For adapters without a fault, which a busy machine must not fail.
 PEER = Policies(login_timeout=1.0, send_timeout=1.0, reconnect_min=0.02, reconnect_max=0.1)
@@ -130,7 +130,7 @@ async def test_login_without_ready_fails_and_ends_the_checks():
             return []
 
     report = await report_of(Silent, fails=True)
-    assert report["login"].detail.startswith("no Ready after the login within 0.4 s (")
+    assert report["login"].detail.startswith("no Ready after the login within 0.6 s (")
     assert {one.outcome for one in report.results[1:]} == {Outcome.NOT_RUN}
     assert not report.passed
 
