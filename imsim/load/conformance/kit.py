@@ -274,7 +274,9 @@ class Kit:
         self.refuse_error(tap)
         if self.offers(Feature.ACK) and not await self.acked(tap, id):
             failed = next(one for one in tap.events if isinstance(one, Failed) and one.id == id)
-            self.fail(f"the server refused a message: {failed.code}: {failed.text}", "check what `send` makes of it")
+            self.fail(
+                f"the server refused a message: {failed.code}: {failed.text}", "check the frame that `send` returns"
+            )
         return id
 
     def received_once(self, tap: Tap, ids: list[str], *, ordered: bool = True) -> None:

@@ -97,7 +97,9 @@ async def acks(kit: Kit) -> str:
         ids = [alice.send(bob.conversation, f"message {number}") for number in range(_IN_FLIGHT)]
         for id in ids:
             if not await kit.acked(alice, id):
-                kit.fail(f"Failed({id!r}) for a message that the server should accept", "check what `send` makes of it")
+                kit.fail(
+                    f"Failed({id!r}) for a message that the server should accept", "check the frame that `send` returns"
+                )
         if unknown := {event.id for event in alice.events if isinstance(event, Acked)} - set(ids):
             kit.fail(f"Acked({min(unknown)!r}) for a message that was not sent", "return the id that `send` got")
         if any(isinstance(event, Acked) for event in bob.events):
@@ -162,7 +164,7 @@ async def _joined(kit: Kit, tap: Tap, place: Conversation, after: int) -> None:
     advice = "return Joined once messages to the conversation reach the device, and again when `join` is repeated"
     event = await kit.expect(tap, answers, f"no Joined({place.name!r})", advice, after)
     if isinstance(event, NotJoined):
-        kit.fail(f"NotJoined({place.name!r}): {event.reason}", "check how `join` creates and enters it")
+        kit.fail(f"NotJoined({place.name!r}): {event.reason}", "check the frames that `join` returns")
 
 
 async def own_devices(kit: Kit) -> str:
