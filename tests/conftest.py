@@ -27,7 +27,7 @@ settings.load_profile("imsim")
 LONG = (
     "tests/faultsearch/test_search.py", "tests/test_notebooks.py", "tests/test_cli.py", "tests/test_docs.py",
     "tests/test_quality.py", "tests/test_api.py", "tests/load/test_launch.py", "tests/load/test_locustfiles.py",
-    "tests/faultsearch/test_planted_bugs.py",
+    "tests/load/test_conformance.py", "tests/faultsearch/test_planted_bugs.py",
 )  # fmt: skip
 
 

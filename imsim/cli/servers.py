@@ -150,8 +150,7 @@ def serve(
 @click.command(
     epilog=examples(
         "imsim load office --url ws://127.0.0.1:8765",
-        "imsim load office --url wss://chat.example.com --duration 30s --set population.users=500",
-        "imsim load office --url ws://127.0.0.1:9001 --adapter mqtt --option qos=1",
+        "imsim load office --url wss://chat.example.com --adapter mqtt --option qos=1 --duration 30s",
     )
 )
 @click.argument("scenario")

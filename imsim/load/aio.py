@@ -189,11 +189,9 @@ class Device(Driver):
     def _record(self, event: Event, now: float) -> None:
         if not isinstance(event, _EVENTS):
             raise TypeError(f"the session returned {event!r:.100}, which is not a frame (bytes), a request or an event")
-        self.events.append(event)
-        translated = _translated(event)
-        if translated is not None:
-            self.events.append(translated)
-        self.times += [now] * (len(self.events) - len(self.times))
+        plain = as_plain(event)
+        self.events += plain
+        self.times += [now] * len(plain)
         self._wake()
 
     def _wake(self) -> None:
@@ -321,6 +319,17 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return str(error) or type(error).__name__
+
+
+def as_plain(out: Out) -> list[Event]:
+    """Return the events that the result of a session stands for: none if it is a frame or a request.
+
+    An event of the core's client about a message is followed by the same event of the interface.
+    """
+    if not isinstance(out, _EVENTS):
+        return []
+    translated = _translated(out)
+    return [out] if translated is None else [out, translated]
 
 
 def _translated(event: Event) -> Event | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -10,6 +11,7 @@ from typing import NoReturn
 
 from imsim.core.exceptions import RunError
 from imsim.core.model import Scene
+from imsim.core.policies import Policies
 from imsim.load.adapters.interface import (
     Acked,
     Adapter,
@@ -23,7 +25,11 @@ from imsim.load.adapters.interface import (
     Failed,
     Feature,
     Item,
+    Message,
+    Out,
     Ready,
+    Received,
+    Session,
 )
 from imsim.load.aio import Connection, Device, is_acked, is_delivered
 
@@ -40,7 +46,8 @@ class Tap(Device):
     Attributes:
         is_deaf: whether the frames of the server are lost.
         is_mute: whether the frames of the session are lost.
-        repeats: whether each frame of the server arrives twice.
+        repeats: whether each frame of the server arrives twice, at the shadow if there is one.
+        shadow: a copy of the session, see `split`. `shadow_outs` is all that it has returned.
         refusals: the count of attempts to connect that fail at once, from now on.
         cuts_when_connected: the count of connections that are cut as soon as they are open, from now on.
         attempts: the times of the attempts to connect.
@@ -52,10 +59,32 @@ class Tap(Device):
         self.is_deaf = False
         self.is_mute = False
         self.repeats = False
+        self.shadow: Session | None = None
+        self.shadow_outs: list[Out] = []
         self.refusals = 0
         self.cuts_when_connected = 0
         self.attempts: list[float] = []
         self.received: list[bytes] = []
+
+    def split(self) -> bool:
+        """Copy the session. From now on the copy, too, gets the frames of the server and the messages to send.
+
+        Nothing that the copy returns reaches the server, so it can be treated in ways that the server would notice.
+        Return whether the session can be copied.
+        """
+        self.shadow = copied(self.session)
+        return self.shadow is not None
+
+    def send(self, conversation: Conversation, text: str, id: str = "") -> str:
+        """Send a text message, and return its id."""
+        id = super().send(conversation, text, id)
+        self._shade(lambda shadow, now: shadow.send(Message(id, conversation, text), now))
+        return id
+
+    def _shade(self, step: Callable[[Session, float], list[Out]]) -> None:
+        shadow, now = self.shadow, self.now()
+        if shadow is not None:
+            self._guard(lambda: self.shadow_outs.extend(step(shadow, now)))
 
     def delivered(self, among: Iterable[str] | None = None) -> list[str]:
         """Return the ids of all messages that the device has received, or of those among some, with repetitions."""
@@ -80,7 +109,9 @@ class Tap(Device):
             self.received.append(item)
             if self.is_deaf:
                 return
-            if self.repeats:
+            for _ in range(1 + self.repeats):
+                self._shade(lambda shadow, now: shadow.received(item, now))
+            if self.repeats and self.shadow is None:
                 super()._input(connection, item)
         super()._input(connection, item)
         if isinstance(item, Connected) and self.cuts_when_connected:
@@ -206,7 +237,7 @@ class Kit:
         assert isinstance(event, Delivered)
         return event
 
-    async def acked(self, tap: Tap, id: str, after: int = 0) -> bool:
+    async def acked(self, tap: Tap, id: str, patience: float | None = None) -> bool:
         """Wait for the answer to a message, if the adapter offers it. Return whether the message was acknowledged."""
         if not self.offers(Feature.ACK):
             return False
@@ -216,9 +247,26 @@ class Kit:
             lambda event: is_acked(id)(event) or (isinstance(event, Failed) and event.id == id),
             f"neither Acked({id!r}) nor Failed",
             advice,
-            after,
+            patience=patience,
         )
         return isinstance(event, Acked)
+
+    async def acked_in_time(self, tap: Tap, ids: list[str]) -> list[str]:
+        """Wait for the answers to messages after a loss. Return the ids of those that were acknowledged.
+
+        A session may repeat a message several times. Where the recipients' receipts are the acks, a message may have
+        no other answer than Received.
+        """
+        end = tap.now() + self.patience + _giving_up(self.adapter.target.policies)
+        acknowledged = []
+        for id in ids:
+            try:
+                if await self.acked(tap, id, max(0.01, end - tap.now())):
+                    acknowledged.append(id)
+            except Failure:
+                if not any(isinstance(event, Received) and event.id == id for event in tap.events):
+                    raise
+        return acknowledged
 
     async def sent(self, tap: Tap, to: Conversation, text: str = "hello") -> str:
         """Send a message and wait until the server has it, as far as it tells. Return the id."""
@@ -226,7 +274,9 @@ class Kit:
         self.refuse_error(tap)
         if self.offers(Feature.ACK) and not await self.acked(tap, id):
             failed = next(one for one in tap.events if isinstance(one, Failed) and one.id == id)
-            self.fail(f"the server refused a message: {failed.code}: {failed.text}", "check what `send` makes of it")
+            self.fail(
+                f"the server refused a message: {failed.code}: {failed.text}", "check the frame that `send` returns"
+            )
         return id
 
     def received_once(self, tap: Tap, ids: list[str], *, ordered: bool = True) -> None:
@@ -284,6 +334,19 @@ def raised(error: Exception) -> str:
     place = f" (in {frames[-1].name}, {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""
     text = " ".join(str(error).split())[:200]
     return f"the session raised {type(error).__name__}: {text}{place}"
+
+
+def copied(session: Session) -> Session | None:
+    """Return a copy of the session; None if it cannot be copied."""
+    try:
+        return copy.deepcopy(session)
+    except Exception:  # any kind, from any object inside the session
+        return None
+
+
+def _giving_up(policies: Policies) -> float:
+    """Return the seconds after which a session has given up a message without an answer."""
+    return sum(policies.timeout_of(attempt) for attempt in range(1, policies.send_attempts + 1))
 
 
 def _name(tap: Tap) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import random
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from imsim.load.adapters.interface import (
     Response,
     Session,
 )
-from imsim.load.conformance.kit import Kit, raised
+from imsim.load.conformance.kit import Kit, copied, raised
 
 _ATTEMPTS = 20  # to connect to a server that is not there
 _MOST_CALLS = 100  # of `handle_timer` at the same instant
@@ -99,7 +98,7 @@ async def garbage(kit: Kit) -> str:
         _input(kit, started, Connected(), 0.0)
         _give_each(kit, started, inputs, "before the login")
     async with kit.devices("alice") as (alice,):
-        if _copied(alice.session) is not None:
+        if copied(alice.session) is not None:
             alice.is_mute = True
             _give_each(kit, alice.session, inputs, "after the login")
             return f"{len(inputs)} invalid inputs before the connection, before the login and after it"
@@ -114,7 +113,7 @@ def _give_each(kit: Kit, session: Session, items: list[Item], when: str) -> None
     """Give each input to a copy of the session; to the session itself, if it cannot be copied."""
     now = asyncio.get_running_loop().time()
     for item in items:
-        _give(kit, _copied(session) or session, item, now, when)
+        _give(kit, copied(session) or session, item, now, when)
 
 
 def _give(kit: Kit, session: Session, item: Item, now: float, when: str) -> None:
@@ -137,13 +136,6 @@ def _give(kit: Kit, session: Session, item: Item, now: float, when: str) -> None
             f"the session connects again after Closed, for the input {shown} {when}",
             "Closed is final until `start`: cancel the deadlines",
         )
-
-
-def _copied(session: Session) -> Session | None:
-    try:
-        return copy.deepcopy(session)
-    except Exception:  # any kind, from any object inside the session
-        return None
 
 
 def _step(kit: Kit, step: Callable[[float], list[Out]], now: float) -> list[Out]:

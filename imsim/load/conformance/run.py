@@ -17,7 +17,7 @@ from imsim.load.conformance.kit import Failure, Kit, raised
 from imsim.load.conformance.report import Outcome, Report, Result
 from imsim.load.http import exchange
 
-POLICIES = Policies(login_timeout=3.0, send_timeout=2.0, reconnect_min=0.1, reconnect_max=1.0)
+POLICIES = Policies(login_timeout=3.0, send_timeout=1.5, send_attempts=2, reconnect_min=0.1, reconnect_max=1.0)
 """Short timeouts and pauses for the checks. A target can have others."""
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from load.chat import ChatAdapter
 
@@ -9,6 +12,7 @@ from imsim.core.exceptions import UsageError
 from imsim.core.model import Scene
 from imsim.load.adapters import Adapter, Conversation, Feature, Joined, Response, Session, Target
 from imsim.load.adapters.text import id_in, with_id
+from imsim.load.conformance import CHECKS
 
 
 class Least(Session):
@@ -61,9 +65,10 @@ def test_target_draws_the_same_for_each_device_by_default():
     assert Target("").draw(3)() == 0.5
 
 
-@pytest.mark.parametrize("feature", Feature)
-def test_features_have_texts(feature):
-    assert feature == str(feature)
+def test_features_and_checks_are_documented():
+    page = (Path(__file__).parents[3] / "docs" / "adapters.md").read_text(encoding="utf-8")
+    first_cells = "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    assert {one.name for one in Feature} | set(CHECKS) <= set(re.findall(r"`([^`]+)`", first_cells))
 
 
 @pytest.mark.parametrize("text", ["", "x", "hello, you there", "x" * 1000, "other \U0001f642 text"])
