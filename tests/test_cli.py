@@ -19,8 +19,9 @@ import imsim
 from imsim.scenario import Constant, Scenario
 
 JSON_KEYS = [
-    "run", "world", "scenario", "seed", "digest", "messages", "deliveries", "delivered", "lost", "absent",
-    "recalled", "shed", "received_lost", "duplicates", "warnings", "delivery_ms", "ack_ms", "confirmed_ms", "last_ms",
+    "run", "world", "server", "valid", "invalid_because", "partial", "scenario", "seed", "digest", "messages",
+    "deliveries", "delivered", "lost", "absent", "recalled", "shed", "received_lost", "duplicates", "warnings",
+    "delivery_ms", "ack_ms", "confirmed_ms", "last_ms",
 ]  # fmt: skip
 
 
@@ -331,6 +332,31 @@ def test_help_imports_no_heavy_module():
     program = "import sys, imsim.cli\ntry: imsim.cli.main(['--help'])\nexcept SystemExit: print(*sys.modules)"
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert not {"pandas", "numpy", "pydantic", "locust", "simpy"} & set(output.split())
+
+
+@pytest.mark.parametrize(
+    ("entries", "code", "line"),
+    [
+        ({}, 0, ""),
+        (
+            {"partial": True, "ended": {"reason": "the server went away"}},
+            1,
+            "partial: ended after 1 s: the server went",
+        ),
+        ({"valid": False, "invalid_because": "the generator was late"}, 5, "INVALID: the generator was late"),
+        ({"valid": False, "invalid_because": "late", "partial": True}, 5, "INVALID: late"),
+    ],
+)
+def test_exit_code_of_load_tells_whether_the_run_can_be_trusted(command, monkeypatch, entries, code, line):
+    run = imsim.simulate("office", duration=1)
+    run.manifest |= entries
+    monkeypatch.setattr("imsim.api.loadtest", lambda *_, **__: run)
+    result = command("load", "office", "--url", "ws://127.0.0.1:1")
+    assert result.returncode == code
+    assert result.stdout.startswith(line)
+    assert "delivery" in result.stdout
+    if line:
+        assert result.stderr.startswith(f"imsim: warning: {line}")
 
 
 def test_demo_compares_both_worlds(command, monkeypatch, tmp_path):

@@ -105,6 +105,38 @@ def test_compare_shows_runs_side_by_side(command):
         command("compare", *runs, "--set-b", "topology.routers=4", "--replications", "2")
 
 
+def test_compare_shows_runs_of_different_servers(command, capsys, tmp_path):
+    """One server sends no acks; the run of the other one is invalid."""
+    paths = []
+    for server in (
+        {"adapter": "mqtt", "features": ["groups"]},
+        {
+            "adapter": "xmpp",
+            "features": ["ack"],
+            "server": {"name": "ejabberd"},
+            "valid": False,
+            "invalid_because": "late",
+        },
+    ):
+        run = imsim.simulate("office", duration=1)
+        run.manifest |= server | {"world": "live", "run": server["adapter"]}
+        paths.append(run.write("results"))
+    shown = command("compare", *paths, "--plot", "both.png")
+    lines = [line.split() for line in shown.splitlines()]
+    assert lines[0] == ["mqtt", "ejabberd"]
+    assert ["valid", "yes", "no"] in lines
+    assert next(line for line in lines if line[0] == "ack.p50")[1] == "-"
+    assert (tmp_path / "both.png").exists()
+    cli.main(args=["compare", *map(str, paths), "--json"], prog_name="imsim", standalone_mode=False)
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)["runs"]
+    assert [run["server"] for run in found] == ["mqtt", "ejabberd"]
+    assert [run["valid"] for run in found] == [True, False]
+    assert found[0]["ack_ms"]["p50"] is None
+    messages = [imsim.read_run(path).messages for path in paths]
+    assert messages[0].merge(messages[1], on=["intent", "intended_at", "sender"]).shape[0] == len(messages[0])
+
+
 def test_sweep_makes_table_picture_and_folder(command, tmp_path):
     arguments = ("sweep", "office", *SHORT, "--vary", "topology.routers=1,2", "--replications", "2")
     printed = command(*arguments, "--plot", "routers.svg")

@@ -77,8 +77,8 @@ def collect(
         folders: the folder of the process that directed the test, which has the status, then those of other processes.
         scenario: the scenario that was to be played.
         clocks: ns to add to the times of a worker, by its number. A worker that is left out needs no correction.
-        rows: an existing folder for the files of the rows, which must exist as long as the run is used: the memory that
-            this function needs then hardly depends on the length of the run. None keeps the rows in memory.
+        rows: a folder for the files of the rows, which must exist until the run is written: the memory that this
+            function needs then hardly depends on the length of the run. None keeps the rows in memory.
         shed: the number of deliveries in chatrooms that the server shed during the run; None: unknown.
         warnings: warnings for the manifest, in addition to those of the status.
 
@@ -167,6 +167,7 @@ def _assembled(
         found = assembly.tables()
     else:
         with disk.errors("write the rows in", rows, note=disk.TMPDIR):
+            rows.mkdir(exist_ok=True)
             found = write_parts(assembly, rows)
     manifest["extras"] = len(extended.extras)
     if assembly.withdrawn is not None:

@@ -311,7 +311,8 @@ class Test:
         try:
             if self._shared is not None or "started" not in read_status(self._folder):
                 return None
-            return write(collect(self._folder, self._coordinator.job.scenario), self._out)
+            run = collect(self._folder, self._coordinator.job.scenario, rows=self._folder / "rows")
+            return write(run, self._out)
         finally:
             self._remove_folder()
             self.written.set()

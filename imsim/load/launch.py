@@ -86,7 +86,8 @@ def loadtest(
                 if stop is not None:
                     raise stop
                 raise RunError(status.get("ended", {}).get("reason") or _missing_reason(log))
-            run = collect(folder, scenario, shed=shed, warnings=warnings)
+            rows = None if out is None else folder / "rows"
+            run = collect(folder, scenario, rows=rows, shed=shed, warnings=warnings)
         except RunError as error:
             raise RunError(f"{error}{_keep(log, out)}") from None
         if out is not None:

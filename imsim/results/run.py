@@ -170,6 +170,8 @@ class RunData:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         self.path = folder
+        if isinstance(self._rows, RowFiles):
+            self._rows = RowFiles(folder, self._rows.stray)  # the folder of the original files may be temporary
         return folder
 
     def _write_files(self, folder: Path) -> None:

@@ -96,7 +96,6 @@ def write_spools(scenario: Scenario, folder: Path) -> int:
         facts[np.argsort(facts["at"])].tofile(folder / spool_name(worker))
     write_status(folder, {"phase": "done", "started": "2026-01-01T00:00:00+00:00", "played": scenario.duration})
     (folder / "scenario.toml").write_text(scenario.to_toml())
-    (folder / "rows").mkdir()
     return len(rows.intent)
 
 

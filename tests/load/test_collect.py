@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,11 +185,12 @@ def test_workers_make_one_run_that_equals_that_of_one_process(made, tiny, tmp_pa
 def test_rows_in_files_equal_rows_in_memory(made, tiny, tmp_path):
     folders = split(made, tiny, 3)
     rows = tmp_path / "rows"
-    rows.mkdir()
     in_memory, in_files = collect(folders, tiny), collect(folders, tiny, rows=rows)
     assert in_memory.digest == in_files.digest
     assert in_files.summary().equals(in_memory.summary())
     opened = Run.open(write(in_files, tmp_path / "out"), verify=True)
+    shutil.rmtree(rows)
+    assert in_files.messages.equals(in_memory.messages), "they are read from the folder of the run"
     assert opened.deliveries.equals(in_memory.deliveries)
 
 
