@@ -299,6 +299,8 @@ class Adapter(ABC):
     """Whether frames are binary WebSocket messages; otherwise they are text, in UTF-8."""
     options: ClassVar[Mapping[str, str]] = {}
     """The names of the options that `Target.options` may have, each with a line of help."""
+    files: ClassVar[frozenset[str]] = frozenset()
+    """The options that are paths of files. Relative ones start from the working directory of the user."""
     largest: int = 1 << 24
     """The largest frame in bytes that the server may send; a larger one ends the connection."""
 
