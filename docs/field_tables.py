@@ -1,7 +1,8 @@
 """Refresh the generated tables of the pages in docs/: `python -m docs.field_tables`.
 
 A table is between two comments, `<!-- generated: NAME -->` and `<!-- end -->`. Its contents come from the models of
-`imsim.scenario`: types, defaults, bounds and descriptions. `tests/test_docs.py` fails if a page is not current.
+`imsim.scenario` and of the adapter `websocket`: types, defaults, bounds and descriptions. `tests/test_docs.py` fails if
+a page is not current.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pydantic.fields import FieldInfo
 from imsim.core.frames import GATEWAY_OPS
 from imsim.core.internal_frames import ROUTER_OPS
 from imsim.core.storage import STORAGE_OPS
+from imsim.load.adapters.described import description
 from imsim.scenario import Scenario, arrivals, distributions
 from imsim.scenario.sections import PROFILES, faults, network, people, policies, topology
 from imsim.scenario.sections.cost import Cost
@@ -278,6 +280,87 @@ def _operations() -> str:
     return table(["tier", "operations (`service`)", "of these, they carry messages (`per_byte`)"], rows)
 
 
+#: The tables of a description, with their models. The fields of matchers that several tables share have own rows.
+_DESCRIBED: dict[str, type[BaseModel]] = {
+    "": description.Description,
+    "connect": description.Connect,
+    "connect.request": description.HttpRequest,
+    "login": description.Login,
+    "login.answer": description.Answer,
+    "join.group`, `join.chatroom": description.Join,
+    "send": description.Send,
+    "delivered": description.Delivery,
+    "failed": description.Failure,
+    "read": description.Read,
+    "reply": description.Reply,
+    "keepalive": description.Keepalive,
+    "socketio": description.SocketIO,
+}
+_MATCHERS: dict[str, type[BaseModel]] = {
+    "all": description.Match,
+    "`received`, `acked`, `failed`, `delivered`, `read.answer`, `reply`": description.ItemsMatch,
+    "`received`, `acked`, `failed`, `read.answer`": description.MessageMatch,
+    "`created`, `entered`, `refused` of a join": description.JoinMatch,
+    "`refused` of a join and of `login`; `closed`": description.Refusal,
+}
+
+
+def _described(models: dict[str, type[BaseModel]]) -> str:
+    rows = []
+    for name, model in models.items():
+        bases = {field for base in model.__mro__[1:] for field in getattr(base, "model_fields", ())}
+        shown = [field for field in model.model_fields if field not in bases]
+        first = [name if models is _MATCHERS else name and f"`{name}`"]
+        for field in shown:
+            info = model.model_fields[field]
+            if _is_table(info) and model is description.Description:
+                continue  # it has rows of its own
+            rows.append(
+                [*first, f"`{field}`", _described_type(info), _described_default(info), _text(info.description or "")]
+            )
+            first = [""]
+    return table(["table", "key", "type", "default", "meaning"], rows)
+
+
+def _described_default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    return "" if info.default is None or info.default in ([], {}) else f"`{_toml(info.default)}`"
+
+
+def _is_table(info: FieldInfo) -> bool:
+    return any(isinstance(one, type) and issubclass(one, BaseModel) for one in _with_arguments(info.annotation))
+
+
+def _with_arguments(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _with_arguments(part)
+
+
+def _described_type(info: FieldInfo) -> str:
+    validators = _validators(_annotation(info))
+    words = {"_document": "template", "_conditions": "conditions", "_path": "path", "_items_path": "path"}
+    for validator, word in words.items():
+        if validator in validators:
+            return word
+    if "parse_duration" in validators:
+        return "duration"
+    parts = list(_with_arguments(info.annotation))
+    matches = [one for one in parts if isinstance(one, type) and issubclass(one, description.Match)]
+    if matches:
+        return "matcher"
+    if _is_table(info):
+        return "table or list of tables" if list in map(get_origin, parts) else "table"
+    literals = [value for one in parts if get_origin(one) is Literal for value in get_args(one)]
+    names = ", ".join(f"`{value}`" for value in literals)
+    if list in map(get_origin, parts):
+        return f"list of {names}" if literals else "list of numbers" if int in parts else "list of texts"
+    if dict in map(get_origin, parts):
+        return "table of paths" if "_path" in {n for one in parts for n in _validators(one)} else "table"
+    return names or ("true or false" if bool in parts else "text")
+
+
 _TIER = tuple(topology.Tier.model_fields)
 _FAULTS = tuple(get_args(faults.Fault))
 _DISTRIBUTIONS = (
@@ -319,6 +402,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "limits": lambda: fields(policies.Limits),
     "cost": lambda: fields(Cost),
     "faults": lambda: kinds(_FAULTS, common=("at",)),
+    "description": lambda: _described(_DESCRIBED),
+    "description.matchers": lambda: _described(_MATCHERS),
 }
 
 _GENERATED = re.compile(r"^<!-- generated: (.+?) -->\n.*?^<!-- end -->$", re.DOTALL | re.MULTILINE)

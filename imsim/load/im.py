@@ -237,6 +237,8 @@ class IM:
             )
         elif isinstance(event, Delivered):
             id, sender, text, place = event.id, event.sender or "", event.text, event.conversation
+            if place is not None and place.scene is Scene.P2P:
+                place = Conversation(Scene.P2P, sender) if sender else None
         else:
             return
         name = "" if place is None else plain(place.name)

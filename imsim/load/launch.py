@@ -23,7 +23,7 @@ from imsim import disk
 from imsim.analysis import Run
 from imsim.core.exceptions import ImsimError, RunError
 from imsim.keys import DEFAULT_KEY
-from imsim.load.adapters.find import absolute
+from imsim.load.adapters.find import absolute, find
 from imsim.load.collect import collect, read_status, write
 from imsim.load.job import Job
 from imsim.scenario import Scenario, plan
@@ -124,7 +124,9 @@ def _run_locust(
     command += ["--users", str(devices), "--spawn-rate", str(devices)]
     command += ["--imsim-scenario", str(file), "--imsim-folder", str(folder)]
     command += ["--imsim-adapter", absolute(job.adapter)]
-    command += [f"--imsim-option={name}={value}" for name, value in job.options.items()]
+    files = find(job.adapter).files
+    for name, value in job.options.items():  # the child runs in another folder
+        command.append(f"--imsim-option={name}={os.path.abspath(value) if name in files else value}")
     # A time limit, in case those of the child fail. It covers logins and groups, the plan, and the drain.
     bound = _START_STOP_TIMEOUT + 2 * (30 + 0.02 * devices) + scenario.duration + scenario.drain
     with disk.errors("write", log):

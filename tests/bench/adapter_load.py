@@ -1,6 +1,8 @@
 """A generator of the benchmark of adapters, in a process of its own: pairs of users, each with one message under way.
 
-    python adapter_load.py CORE imsim|bare ADAPTER URL USERS
+    python adapter_load.py CORE imsim|bare ADAPTER URL USERS [FILE]
+
+FILE is the description of the server for the adapter `websocket`.
 
 `imsim` drives sessions of the adapter with the devices of the load test. `bare` is a minimal client, written by hand
 with `websockets` and asyncio. Each line on the standard input is a number of seconds to chat. The answer is a line with
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 CONTENT = "See you at the station at half past six, I will bring the books. "
+KEY = "secret"  # of the servers that want one
 PATIENCE = 20.0  # seconds for the logins, and for the last messages
 
 
@@ -31,7 +34,7 @@ def name(number: int) -> str:
 class Imsim:
     """The users of the load test, without its recording."""
 
-    def __init__(self, adapter: str, url: str, users: int) -> None:
+    def __init__(self, adapter: str, url: str, users: int, file: str = "") -> None:
         import gevent
 
         from imsim.core.model import Scene
@@ -61,7 +64,7 @@ class Imsim:
         def crash(error: BaseException | None) -> None:
             os._exit(repr(error))
 
-        made = find(adapter)(Target(url, namespace="bench"))
+        made = find(adapter)(Target(url, KEY, "bench", options={"file": file} if file else {}))
         partners = [Conversation(Scene.P2P, name(number ^ 1)) for number in range(users)]
         self._devices = [Device(number, name(number), "d0", made, report, crash) for number in range(users)]
         self._send = send
@@ -94,6 +97,7 @@ class Client(Protocol):
     """
 
     subprotocol: str | None
+    path: str = ""  # behind the url
 
     def __init__(self, user: str, partner: str) -> None: ...
 
@@ -110,6 +114,7 @@ class Mqtt:
     """MQTT 5 with QoS 1."""
 
     subprotocol = "mqtt"
+    path = ""
 
     def __init__(self, user: str, partner: str) -> None:
         self._user, self._topic = user, f"bench/u/{partner}"
@@ -149,18 +154,85 @@ class Mqtt:
         return answer, count
 
 
-CLIENTS: dict[str, type[Client]] = {"mqtt": Mqtt}
+class WebSocket:
+    """The chat server of docs/websocket-adapter.md."""
+
+    subprotocol = None
+    path = ""
+
+    def __init__(self, user: str, partner: str) -> None:
+        self._user, self._partner = user, partner
+        self._unanswered: set[str] = set()
+
+    def login(self) -> Iterator[str]:
+        import msgspec
+
+        self._decode, self._encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
+        yield self._encode({"type": "login", "user": self._user, "password": KEY}).decode()
+
+    def message(self, number: int) -> str:
+        id = f"bench:{number}"
+        self._unanswered.add(id)
+        return self._encode({"type": "chat", "id": id, "to": self._partner, "text": CONTENT}).decode()
+
+    def received(self, frame: str) -> tuple[str, int]:
+        document = self._decode(frame)
+        if document["type"] == "chat":
+            assert document["id"]
+            return "", 1
+        self._unanswered.discard(document["id"])
+        return "", 0
+
+
+class SocketIO:
+    """The chat server of docs/websocket-adapter.md on Socket.IO."""
+
+    subprotocol = None
+    path = "/socket.io/?EIO=4&transport=websocket"
+
+    def __init__(self, user: str, partner: str) -> None:
+        self._user, self._partner = user, partner
+        self._unanswered: dict[int, str] = {}
+        self._n = 0
+
+    def login(self) -> Iterator[str]:
+        import msgspec
+
+        self._decode, self._encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
+        yield ""  # the server sends the first frame
+        yield "40" + self._encode({"user": self._user, "key": KEY}).decode()
+
+    def message(self, number: int) -> str:
+        self._n += 1
+        self._unanswered[self._n] = id = f"bench:{number}"
+        return f"42{self._n}" + self._encode(["message", {"id": id, "to": self._partner, "text": CONTENT}]).decode()
+
+    def received(self, frame: str) -> tuple[str, int]:
+        if frame[:2] == "42":
+            _, data = self._decode(frame[2:])
+            assert data["id"]
+            return "", 1
+        if frame[:2] == "43":
+            start = frame.index("[")
+            assert self._decode(frame[start:])[0]["ok"]
+            del self._unanswered[int(frame[2:start])]
+            return "", 0
+        return "3" if frame == "2" else "", 0
+
+
+CLIENTS: dict[str, type[Client]] = {"mqtt": Mqtt, "websocket": WebSocket, "socketio": SocketIO}
 
 
 class Bare:
     """The minimal clients of all users."""
 
-    def __init__(self, adapter: str, url: str, users: int) -> None:
+    def __init__(self, adapter: str, url: str, users: int, file: str = "") -> None:
         self.delivered = self.sent = 0
         self._is_on = False
         self._loop = asyncio.new_event_loop()
         kind = CLIENTS[adapter]
-        self._clients = [kind(name(number), name(number ^ 1)) for number in range(users)]
+        names = [f"bare-{name(number)}" for number in range(users)]  # the other generator loads the same server
+        self._clients = [kind(names[number], names[number ^ 1]) for number in range(users)]
         self._sockets = self._loop.run_until_complete(self._login(url))
         self._tasks = [
             self._loop.create_task(self._read(client, socket))
@@ -173,9 +245,12 @@ class Bare:
         sockets = []
         for client in self._clients:
             subprotocols: Any = [client.subprotocol] if client.subprotocol else None
-            socket = await connect(url, subprotocols=subprotocols, compression=None, ping_interval=None, proxy=None)
+            socket = await connect(
+                url + client.path, subprotocols=subprotocols, compression=None, ping_interval=None, proxy=None
+            )
             for frame in client.login():
-                await socket.send(frame)
+                if frame:
+                    await socket.send(frame)
                 await socket.recv()
             sockets.append(socket)
         return sockets
@@ -206,9 +281,9 @@ class Bare:
             await asyncio.sleep(0.005)
 
 
-def main(core: str, kind: str, adapter: str, url: str, users: str) -> None:
+def main(core: str, kind: str, adapter: str, url: str, users: str, *file: str) -> None:
     os.sched_setaffinity(0, {int(core)})
-    load = {"imsim": Imsim, "bare": Bare}[kind](adapter, url, int(users))
+    load = {"imsim": Imsim, "bare": Bare}[kind](adapter, url, int(users), *file)
     print("online", flush=True)
     for line in sys.stdin:
         before = load.delivered, time.process_time()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from bench.race import note
+from load.adapters.described_examples import example, example_server, write
 from load.servers import Server, mosquitto
 
 ROUNDS = 9
@@ -28,6 +29,8 @@ SHORT = {"ROUNDS": 1, "SECONDS": 0.05, "USERS": 4}
 #: By the name of the adapter: a context manager that runs the server in a folder, and the server's path.
 SERVERS: dict[str, tuple[Callable[[Path], AbstractContextManager[Server]], str]] = {
     "mqtt": (lambda folder: mosquitto(folder, "persistence false"), "/"),
+    "websocket": (lambda folder: example_server(folder, "chat_server.py"), ""),
+    "socketio": (lambda folder: example_server(folder, "socketio_server.py"), ""),
 }
 
 
@@ -87,7 +90,10 @@ def test_cpu_of_adapter(benchmark, tmp_path, adapter):
         server = stack.enter_context(serve(tmp_path))
         os.sched_setaffinity(server.pid, {min(os.sched_getaffinity(0))})
         url = f"ws://127.0.0.1:{server.port}{path}"
-        imsim, bare = (stack.enter_context(generator(kind, adapter, url, str(USERS))) for kind in ("imsim", "bare"))
+        file = write(tmp_path, example("chat.toml")).values() if adapter == "websocket" else ()
+        imsim, bare = (
+            stack.enter_context(generator(kind, adapter, url, str(USERS), *file)) for kind in ("imsim", "bare")
+        )
 
         def turn() -> None:
             ours.append(imsim.cost())

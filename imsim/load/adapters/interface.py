@@ -180,7 +180,8 @@ class Failed:
 class Delivered:
     """The device received the message. Report repetitions, too: the second one counts as a duplicate.
 
-    conversation: as this device would address it; None if the server does not say.
+    conversation: as its sender addressed it, so a p2p conversation has the name of this user; None if the server does
+        not say.
     synced: whether it arrived because the device asked for what it missed.
     sender, text: for tasks of custom users; None if the server does not say.
     """
@@ -299,6 +300,8 @@ class Adapter(ABC):
     """Whether frames are binary WebSocket messages; otherwise they are text, in UTF-8."""
     options: ClassVar[Mapping[str, str]] = {}
     """The names of the options that `Target.options` may have, each with a line of help."""
+    files: ClassVar[frozenset[str]] = frozenset()
+    """The options that are paths of files. Relative ones start from the working directory of the user."""
     largest: int = 1 << 24
     """The largest frame in bytes that the server may send; a larger one ends the connection."""
 
