@@ -13,7 +13,7 @@ from gevent import Greenlet
 
 from imsim.load.adapters.interface import Adapter, Connect, Connected, Disconnected, Event, Item, Out, Request
 from imsim.load.driver import Driver
-from imsim.load.http import exchange
+from imsim.load.exchange import exchange
 from imsim.load.transport import Transport
 
 now = time.perf_counter
