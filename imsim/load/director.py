@@ -27,7 +27,7 @@ import gevent
 import locust
 from gevent.event import Event
 from locust.env import Environment
-from locust.runners import WorkerNode
+from locust.runners import MasterRunner, WorkerNode, WorkerRunner
 
 from imsim import disk
 from imsim.core.exceptions import ImsimError, UsageError
@@ -40,6 +40,7 @@ from imsim.load.job import Job
 from imsim.load.locust_stats import Statistics
 from imsim.load.player import Player
 from imsim.load.recording import Report
+from imsim.load.workers import Crew, Worker, Workers, describe
 from imsim.scenario import Scenario
 
 # Locust has no types for the arguments of its events and its parser.
@@ -81,6 +82,11 @@ class Director:
         self._users = users
         self._has_tasks = has_tasks
         self._of[environment] = self
+        self._worker = Worker(environment, self._statistics.report) if isinstance(self._runner, WorkerRunner) else None
+        if self._worker is not None:
+            self._sigint = gevent.signal_handler(signal.SIGINT, self._leave)
+            return
+        self._workers = Workers(environment) if isinstance(self._runner, MasterRunner) else None
         options = self._options
         self._most_users: int | None = options.num_users  # of a shape, if given
         # These defaults depend on another option, so they cannot be defaults of the parser.
@@ -105,7 +111,9 @@ class Director:
 
     @property
     def player(self) -> Player | None:
-        """The player of the current test; None if there is no test, or if it could not begin."""
+        """The player of the current test in this process; None if there is none, or if it could not begin."""
+        if self._worker is not None:
+            return self._worker.wait()
         return None if self._test is None else self._test.player
 
     @property
@@ -190,13 +198,13 @@ class Director:
     def _begin(self, job: Job) -> None:
         job.probe()
         spawning = self._runner.target_user_count / self._options.spawn_rate
-        report = self._statistics.report
-        self._test = Test(job, self._options.imsim_folder, self._options.imsim_out, spawning, self._stop_test, report)
+        out, report = self._options.imsim_out, self._statistics.report
+        self._test = Test(job, self._options.imsim_folder, out, spawning, self._stop_test, report, self._workers)
         if (web := self._environment.web_ui) is not None:
             web._cancel_run_time_timer()  # type: ignore[no-untyped-call]  # Locust's own timer would include the logins
 
     def _spawned(self, **_: Any) -> None:
-        if self._test is not None:
+        if self._test is not None and self._workers is None:
             gevent.spawn(self._test.spawned)  # after the new users have asked for their devices
 
     # --- the end of a test ------------------------------------------------------------------------------------------
@@ -209,6 +217,8 @@ class Director:
 
     def _stopping(self, environment: Environment, **_: Any) -> None:
         if self._test is not None:
+            if self._workers is not None and not self._workers.count:
+                self._workers.lose_all()  # Locust stops the test for this reason
             is_shape = self._environment.shape_class is not None and gevent.getcurrent() is self._runner.shape_greenlet
             reason = "the load shape ended the test" if is_shape else "the test was stopped"
             self._test.end(reason, is_complete=is_shape)
@@ -227,6 +237,14 @@ class Director:
             self._stopped(environment)
         for test in list(self._writing):
             test.written.wait()
+
+    def _leave(self) -> None:
+        """End this worker, because of Ctrl-C, which often reaches the master, too. A second Ctrl-C ends it at once."""
+        self._sigint.cancel()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        assert self._worker is not None
+        self._worker.leave()
+        self._runner.quit()
 
     def _interrupt(self) -> None:
         """End the test and Locust, because of Ctrl-C. A second Ctrl-C ends Locust at once."""
@@ -262,9 +280,10 @@ class Director:
 
 
 class Test:
-    """A run in this process, from its start until its folder is written.
+    """A run that this process leads, from its start until its folder is written.
 
     shared: the folder of the parent process, which then makes the run; None: `write` makes it in `out`.
+    workers: the other processes, which play the plan; None: this process plays it.
     """
 
     def __init__(
@@ -275,16 +294,25 @@ class Test:
         spawning: float,
         finished: Callable[[], None],
         report: Report,
+        workers: Workers | None = None,
     ) -> None:
+        self.player: Player | None = None
         self.written = Event()
         self._shared = shared
         self._out = out
+        self._crew: Crew | None = None
         with disk.errors("make a folder in", tempfile.gettempdir(), note=disk.TMPDIR):
-            self._folder = Path(shared or tempfile.mkdtemp(prefix="imsim-load-"))
+            folder = self._folder = Path(shared or tempfile.mkdtemp(prefix="imsim-load-"))
+        manifest, about = {"locust": locust.__version__}, describe()
         try:
-            self.player = Player(job, 0, 1, self._folder, self._to_coordinator, report)
-            manifest = {"locust": locust.__version__}
-            self._coordinator = Coordinator(job, self._to_player, 1, self._folder, finished, manifest, spawning)
+            if workers is not None:
+                crew = self._crew = workers.crew(job, folder)
+                self._coordinator = Coordinator(job, crew.send, crew.count, folder, finished, manifest, spawning, about)
+                crew.start(self._coordinator)
+            else:
+                self.player = Player(job, 0, 1, folder, self._to_coordinator, report)
+                self._coordinator = Coordinator(job, self._to_player, 1, folder, finished, manifest, spawning)
+                self._to_coordinator("hello", **about)
         except BaseException:
             self._remove_folder()
             raise
@@ -321,6 +349,8 @@ class Test:
             run = collect(self._folder, self._coordinator.job.scenario, rows=self._folder / "rows")
             return write(run, self._out)
         finally:
+            if self._crew is not None:
+                self._crew.close()
             self._remove_folder()
             self.written.set()
 
@@ -329,6 +359,7 @@ class Test:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _to_player(self, index: int, kind: str, **values: Any) -> None:
+        assert self.player is not None
         self.player.handle(kind, **values)
 
     def _to_coordinator(self, kind: str, **values: Any) -> None:
@@ -347,20 +378,6 @@ def _add_options(parser: Any) -> None:
     add("--imsim-folder", help=argparse.SUPPRESS, include_in_web_ui=False)  # for imsim.load.launch
     # Messages that the server refuses or loses are results of the test, not a failure of this process.
     parser.set_defaults(exit_code_on_error=0)
-    _refuse_distributed(parser)
-
-
-def _refuse_distributed(parser: Any) -> None:
-    # Locust fires no event after it has read its options and before it forks or connects to a master.
-    parse = parser.parse_args
-
-    def parse_args(*args: Any, **kwargs: Any) -> Any:
-        options = parse(*args, **kwargs)
-        if options.master or options.worker or options.processes:
-            parser.error("imsim supports only one Locust process; leave out --master, --worker and --processes")
-        return options
-
-    parser.parse_args = parse_args
 
 
 events.init_command_line_parser.add_listener(_add_options)

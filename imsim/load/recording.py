@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from imsim.core.model import Code, Route
 from imsim.load.adapters.interface import Acked, Delivered, Event, Failed, Offline, Read, Ready, Received, Sent
 from imsim.load.extras import Extras, Pending
-from imsim.results import Observer, Recorder
+from imsim.results import Observer, Recorder, SpooledFacts
+from imsim.results.recorder import Kind
 from imsim.scenario import Plan
 
 Report = Callable[[str, float | None, int, str | None], None]
@@ -36,6 +37,8 @@ _PLANNED, _ASKED, _STORED, _FAILED, _RECALLED = range(5)
 # The limit of the sender's lateness (ms, p99). Beyond it, the load follows the speed of the sender's computer and not
 # the plan.
 _LATE = 50.0
+
+_LATEST_PIECES = 20  # of the spool, that the latency between processes is taken from
 
 
 class Recording(Recorder):
@@ -93,7 +96,7 @@ class Recording(Recorder):
             intents = [intent for intent, _ in self._awaited]
             self._missing = np.bincount(np.array(intents, np.int64), minlength=len(plan)).tolist()
         self._state = bytearray(len(plan))
-        self._to_room = plan.to_room
+        self._expected_in_rooms = {intent: self._missing[intent] for intent in np.flatnonzero(plan.to_room).tolist()}
         self.in_flight = 0
         """The count of acknowledgements and deliveries that may still arrive, less those that messages of other
         processes caused here. So the sum over all processes counts what may still arrive anywhere."""
@@ -155,8 +158,33 @@ class Recording(Recorder):
             self._extras.close()
 
     def missing_in_rooms(self) -> int:
-        """Return the count of deliveries in chatrooms that have not arrived in this process."""
-        return sum(self._missing[intent] for intent in np.flatnonzero(self._to_room) if self._state[intent] == _STORED)
+        """Return the count of deliveries in chatrooms that have not arrived in this process.
+
+        Deliveries of messages that another process has sent count as -1. So the sum over all processes counts what has
+        not arrived anywhere.
+        """
+        missing = 0
+        for intent, expected in self._expected_in_rooms.items():
+            if self._state[intent] == _STORED:
+                missing += self._missing[intent]
+            elif self._state[intent] == _PLANNED:
+                missing += self._missing[intent] - expected
+        return missing
+
+    def between_ms(self) -> float | None:
+        """Return the median latency (ms) of the latest deliveries of messages from other processes; None if there is
+        none. The recording must be closed.
+        """
+        if self._path is None:
+            return None
+        pieces, latencies = SpooledFacts([(self._path, 0)]), []
+        for piece in pieces[-_LATEST_PIECES:]:
+            facts = piece[(piece["kind"] == Kind.DELIVERED) & (piece["intent"] < len(self._state))]
+            intent = facts["intent"]
+            is_foreign = np.frombuffer(self._state, np.uint8)[intent] == _PLANNED
+            latencies.append(facts["at"][is_foreign] / 1e6 - np.array(self._intended)[intent[is_foreign]] * 1e3)
+        found = np.concatenate(latencies) if latencies else np.empty(0)
+        return round(float(np.median(found)), 3) if len(found) else None
 
     # --- events of adapters; those of the core's client go to the observer ------------------------------------------
 
