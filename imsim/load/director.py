@@ -30,6 +30,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerNode, WorkerRunner
 
 from imsim import disk
+from imsim.analysis import Run
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.core.model import check_name
 from imsim.keys import DEFAULT_KEY, VARIABLE, check_key
@@ -37,7 +38,7 @@ from imsim.load.adapters.find import options_of
 from imsim.load.collect import collect, cut, read_status, write, write_status
 from imsim.load.coordinator import Coordinator
 from imsim.load.job import Job
-from imsim.load.locust_stats import Statistics
+from imsim.load.locust_stats import Statistics, write_csv
 from imsim.load.player import Player
 from imsim.load.recording import Report
 from imsim.load.workers import Crew, Worker, Workers, describe
@@ -82,7 +83,7 @@ class Director:
         self._users = users
         self._has_tasks = has_tasks
         self._of[environment] = self
-        self._worker = Worker(environment, self._statistics.report) if isinstance(self._runner, WorkerRunner) else None
+        self._worker = Worker(environment, self._statistics) if isinstance(self._runner, WorkerRunner) else None
         if self._worker is not None:
             self._sigint = gevent.signal_handler(signal.SIGINT, self._leave)
             return
@@ -197,6 +198,7 @@ class Director:
 
     def _begin(self, job: Job) -> None:
         job.probe()
+        self._statistics.begin()
         spawning = self._runner.target_user_count / self._options.spawn_rate
         out, report = self._options.imsim_out, self._statistics.report
         self._test = Test(job, self._options.imsim_folder, out, spawning, self._stop_test, report, self._workers)
@@ -237,6 +239,7 @@ class Director:
             self._stopped(environment)
         for test in list(self._writing):
             test.written.wait()
+        write_csv()
 
     def _leave(self) -> None:
         """End this worker, because of Ctrl-C, which often reaches the master, too. A second Ctrl-C ends it at once."""
@@ -260,13 +263,16 @@ class Director:
     def _write(self, test: Test) -> None:
         self._writing.append(test)
         try:
-            path = test.write()
-            if path is not None:
+            run = test.collect()
+            if run is not None:
+                path = test.write(run)
                 logger.info("run: %s", path)
                 print(f"run: {path}", flush=True)
+                self._statistics.rebuild(run)
         except ImsimError as error:
             self._fail(str(error))
         finally:
+            test.close()
             self._writing.remove(test)
         if test.failure is not None:
             self._fail(test.failure)
@@ -341,18 +347,22 @@ class Test:
         """See `Coordinator.end`."""
         self._coordinator.end(reason, is_complete=is_complete, patience=patience)
 
-    def write(self) -> Path | None:
-        """Make the run, and return the path of its folder; None if there is no run, or if the parent makes it."""
-        try:
-            if self._shared is not None or "started" not in read_status(self._folder):
-                return None
-            run = collect(self._folder, self._coordinator.job.scenario, rows=self._folder / "rows")
-            return write(run, self._out)
-        finally:
-            if self._crew is not None:
-                self._crew.close()
-            self._remove_folder()
-            self.written.set()
+    def collect(self) -> Run | None:
+        """Return the run; None if it has no rows, or if the parent makes it. Its rows exist until `close`."""
+        if self._shared is not None or "started" not in read_status(self._folder):
+            return None
+        return collect(self._folder, self._coordinator.job.scenario, rows=self._folder / "rows")
+
+    def write(self, run: Run) -> Path:
+        """Write the run, and return the path of its folder."""
+        return write(run, self._out)
+
+    def close(self) -> None:
+        """Remove the temporary folder."""
+        if self._crew is not None:
+            self._crew.close()
+        self._remove_folder()
+        self.written.set()
 
     def _remove_folder(self) -> None:
         if self._shared is None:

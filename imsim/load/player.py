@@ -32,7 +32,7 @@ from imsim.load.collect import extras_name, spool_name
 from imsim.load.device import Device, now
 from imsim.load.extras import Extras, Pending
 from imsim.load.job import Job
-from imsim.load.recording import Recording, Report, summarize_lateness
+from imsim.load.recording import LOGIN, Recording, Report, summarize_lateness
 from imsim.load.sampler import Sampler
 from imsim.scenario import actor
 from imsim.scenario.workload import Extra, PlannedConversation, conversation_of
@@ -93,6 +93,7 @@ class Player:
             self._seen_elsewhere,
             first_sync,
             Feature.RESUME in self._adapter.features,
+            job.scenario.warmup,
         )
         self._sampler = Sampler(lambda: self.recording.recorded)
         self._login_timeout = job.scenario.core_policies().login_timeout
@@ -306,7 +307,7 @@ class Player:
             self._returning.discard(device.number)
             self._away.discard(device.number)
             self.recording.returned(device.number, at - self._t0)
-        self._report("login", (at - device.since) * 1e3, 0, None)
+        self._report(LOGIN, (at - device.since) * 1e3, 0, None)
         if answered := self._answered.pop(device.number, None):
             answered.set()
             if self._is_provisioned:  # it came late: its groups exist, but it is not in them
@@ -316,7 +317,7 @@ class Player:
 
     def _went_offline(self, device: Device, reason: str, is_final: bool) -> None:
         self._online.discard(device.number)
-        self._report("login", None, 0, reason)
+        self._report(LOGIN, None, 0, reason)
         if is_final and (answered := self._answered.pop(device.number, None)):
             answered.set()
         if device.number in self.devices:

@@ -20,6 +20,8 @@ from imsim.results import Observer, Recorder, SpooledFacts
 from imsim.results.recorder import Kind
 from imsim.scenario import Plan
 
+STORED, DELIVERED, LOGIN = "send -> stored", "send -> delivered", "login"  # names of reports
+
 Report = Callable[[str, float | None, int, str | None], None]
 """The callback that feeds Locust's statistics.
 
@@ -60,6 +62,7 @@ class Recording(Recorder):
         forward: Forward,
         first_sync: int = 0,
         resumes: bool = True,
+        warmup: float = 0.0,
     ) -> None:
         super().__init__(spool)
         self._extras = extras
@@ -82,6 +85,7 @@ class Recording(Recorder):
                 Offline: lambda device, event, at: self.disconnected(device, at),
             }
         self._report = report
+        self._warmup = warmup  # seconds; messages before its end are not reported
         self._t0: float | None = None
         self._intended: list[float] = (plan.at / 1e9).tolist()
         self._size: list[int] = plan.size.tolist()
@@ -230,7 +234,8 @@ class Recording(Recorder):
             self._move(intent, _STORED)
         else:
             return
-        self._report("send -> stored", (at - self._intended[intent]) * 1e3, self._size[intent], None)
+        if (since := self._intended[intent]) >= self._warmup:
+            self._report(STORED, (at - since) * 1e3, self._size[intent], None)
 
     def failed(self, intent: int, at: float, code: Code, text: str = "") -> None:
         super().failed(intent, at, code)
@@ -238,7 +243,8 @@ class Recording(Recorder):
             self._answered_extra(intent, at, f"{code}: {text}")
             return
         self._move(intent, _FAILED)
-        self._report("send -> stored", (at - self._intended[intent]) * 1e3, self._size[intent], f"{code}: {text}")
+        if (since := self._intended[intent]) >= self._warmup:
+            self._report(STORED, (at - since) * 1e3, self._size[intent], f"{code}: {text}")
 
     def delivered(self, intent: int, device: int, at: float, route: Route) -> None:
         super().delivered(intent, device, at, route)
@@ -248,7 +254,9 @@ class Recording(Recorder):
             self._missing[intent] -= 1
             if self._state[intent] not in (_FAILED, _RECALLED):
                 self.in_flight -= 1
-            self._report("send -> delivered", (at - self._intended[intent]) * 1e3, self._size[intent], None)
+            since = self._intended[intent]
+            if since >= self._warmup and device // self._per_user != self._sender[intent] // self._per_user:
+                self._report(DELIVERED, (at - since) * 1e3, self._size[intent], None)
 
     def recalled(self, intent: int, at: float) -> None:
         super().recalled(intent, at)
@@ -259,7 +267,8 @@ class Recording(Recorder):
         pending = self._extras.pending.get(intent)
         if pending is None or pending.is_stored:
             return
-        self._report("send -> stored", at * 1e3 - pending.extra.at / 1e6, pending.extra.size, error)
+        if (since := pending.extra.at / 1e9) >= self._warmup:
+            self._report(STORED, (at - since) * 1e3, pending.extra.size, error)
         if not pending.is_answered:
             self.in_flight -= 1 if error is None else 1 + len(pending.missing)
         pending.is_answered, pending.is_stored, pending.error = True, error is None, error
@@ -274,7 +283,9 @@ class Recording(Recorder):
             pending.missing.discard(device)
             if pending.error is None:
                 self.in_flight -= 1
-            self._report("send -> delivered", at * 1e3 - pending.extra.at / 1e6, pending.extra.size, None)
+            since, sender = pending.extra.at / 1e9, pending.extra.sender
+            if since >= self._warmup and device // self._per_user != sender:
+                self._report(DELIVERED, (at - since) * 1e3, pending.extra.size, None)
             pending.notify()
 
     def _is_awaited(self, intent: int, device: int) -> bool:

@@ -50,8 +50,8 @@ from imsim.load.collect import extras_name, spool_name
 from imsim.load.coordinator import Coordinator
 from imsim.load.device import now
 from imsim.load.job import Job
+from imsim.load.locust_stats import Statistics
 from imsim.load.player import Player
-from imsim.load.recording import Report
 from imsim.load.wire import Inflow, Outflow, Wire
 
 logger = logging.getLogger("imsim.load")
@@ -280,10 +280,10 @@ class Workers:
 class Worker:
     """A worker's part of the tests of a Locust session: it makes a player for each test."""
 
-    def __init__(self, environment: Environment, report: Report) -> None:
+    def __init__(self, environment: Environment, statistics: Statistics) -> None:
         self._environment = environment
         self._runner: Any = environment.runner
-        self._report = report
+        self._statistics = statistics
         self._test = 0
         self._player: Player | None = None
         self._outflow: Outflow | None = None
@@ -374,6 +374,7 @@ class Worker:
             self._has_stopped.wait()
         self._discard()
         self._test = test
+        self._statistics.begin()
         self._has_player.clear()
         self._is_ending = self._is_leaving = False
         about = describe()
@@ -382,7 +383,7 @@ class Worker:
             # In a thread, so that Locust's heartbeats continue: a large plan takes many seconds.
             gevent.get_hub().threadpool.apply(lambda: made.plan)
             folder = _make_folder()
-            self._player = player = Player(made, index, count, folder, self._send, self._report)
+            self._player = player = Player(made, index, count, folder, self._send, self._statistics.report)
         except ImsimError as error:
             self._refuse(str(error), about)
         except Exception as error:
@@ -402,6 +403,7 @@ class Worker:
 
     def _send(self, kind: str, **values: Any) -> None:
         if kind == "finished":
+            self._statistics.discard()  # the master makes them from the rows
             gevent.spawn(self._finish, values)  # acknowledgements must arrive meanwhile
         else:
             self._sent = now()
@@ -423,6 +425,8 @@ class Worker:
 
     def _discard(self) -> None:
         """Forget the player of the test that is over, and remove its folder."""
+        if self._player is not None:
+            self._statistics.discard()
         self._player = None
         self._has_player.set()
         self._has_finished.set()
