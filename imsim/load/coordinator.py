@@ -118,6 +118,8 @@ class Coordinator:
         self._is_played = False
         self._seen = math.inf  # when a device was online, the last time that `_watch` looked
         self._deadline = math.inf  # of the waits at the end
+        self._cutting = ""  # why the drain must not take its time
+        self._undecided_since: float | None = None  # see `imsim.load.collect.collect`
         self._ending = False
         self._ended = Event()
         self._update_status()
@@ -126,6 +128,11 @@ class Coordinator:
     def elapsed(self) -> float:
         """The seconds since the plan began; 0 before that."""
         return 0.0 if self._t0 is None else max(0.0, now() - self._t0)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether `end` was called."""
+        return self._ending
 
     def start(self) -> None:
         """Begin the run, in a greenlet of its own."""
@@ -404,6 +411,8 @@ class Coordinator:
         patience: seconds that the wait may take at most.
         """
         self._deadline = min(self._deadline, now() + patience)
+        if patience < math.inf:
+            self._cutting = self._cutting or reason
         self._changed.set()
         if self._ending:
             self._ended.wait()
@@ -457,7 +466,11 @@ class Coordinator:
     def _drain(self) -> None:
         self._enter("drain")
         self._states.clear()
-        self._wait(self._is_drained, self.job.scenario.drain, raises=False)
+        since, drain = now(), self.job.scenario.drain
+        if not self._wait(self._is_drained, drain, raises=False) and now() - since < drain:
+            assert self._t0 is not None
+            self._undecided_since = max(0.0, now() - self._t0 - drain)
+            self._fail(self._cutting)
         leased = self._expected - len(self._free)
         expected = leased - len(self._away.difference(self._free))
         if not self._online and expected:
@@ -535,7 +548,8 @@ class Coordinator:
             )
         clocks = {index: clock.correction for index, clock in self._clocks.items() if clock.correction}
         phase = self._phase if self.failure is not None else "done"
-        self._enter(phase, played=self._played(), ended=ended, clocks=clocks)
+        undecided = {} if self._undecided_since is None else {"undecided_since": self._undecided_since}
+        self._enter(phase, played=self._played(), ended=ended, clocks=clocks, **undecided)
 
     def _own_cpu(self) -> float:
         """Return the CPU time of this process per second since the start of the plan, unless a player counts it."""

@@ -14,10 +14,13 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
+import termios
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -52,7 +55,8 @@ logger = logging.getLogger("imsim.load")
 _SPAWN_RATE = 100  # users per second; Locust warns about a higher rate
 _SPAWN_SECONDS = 5.0  # in which all users of a large population start nevertheless
 _NO_MESSAGES = {"workload.rate": 1e-9, "workload.arrivals": "poisson"}  # in any time that a test lasts
-_HURRY = 1.0  # seconds that the end of an interrupted test may take
+_HURRY = 0.5  # seconds that the end of an interrupted test may take
+_INTERRUPTED = 130  # the exit code after Ctrl-C
 _LONGEST_NAMESPACE = 32  # characters; it leaves room for the name of the user or group itself
 
 
@@ -79,8 +83,8 @@ class Director:
         self._test: Test | None = None  # the current one
         self._writing: list[Test] = []  # tests that have ended, whose runs are being written
         self._environment = environment
-        self._statistics = Statistics(environment)
         self._users = users
+        self._statistics = Statistics(environment)
         self._has_tasks = has_tasks
         self._of[environment] = self
         self._worker = Worker(environment, self._statistics) if isinstance(self._runner, WorkerRunner) else None
@@ -103,6 +107,10 @@ class Director:
         events.test_stopping.add_listener(self._stopping)
         events.test_stop.add_listener(self._stopped)
         events.quitting.add_listener(self._quitting)
+        events.quit.add_listener(self._summarize)
+        self._reason = ""  # why the latest test failed
+        self._kept: Path | None = None  # the folder of its run
+        self._terminal = _terminal()
         self._sigint = gevent.signal_handler(signal.SIGINT, self._interrupt)
 
     @classmethod
@@ -143,7 +151,7 @@ class Director:
     # --- the start of a test ----------------------------------------------------------------------------------------
 
     def _start(self, environment: Environment, **_: Any) -> None:
-        self._test = None
+        self._test, self._reason, self._kept = None, "", None
         try:
             self._begin(self._job())
         except ImsimError as error:
@@ -223,7 +231,8 @@ class Director:
                 self._workers.lose_all()  # Locust stops the test for this reason
             is_shape = self._environment.shape_class is not None and gevent.getcurrent() is self._runner.shape_greenlet
             reason = "the load shape ended the test" if is_shape else "the test was stopped"
-            self._test.end(reason, is_complete=is_shape)
+            is_second = self._test.is_ending and not is_shape  # the Stop button, during the drain
+            self._test.end(reason, is_complete=is_shape, patience=_HURRY if is_second else math.inf)
             self._statistics.flush()
 
     def _stopped(self, environment: Environment, **_: Any) -> None:
@@ -252,7 +261,7 @@ class Director:
     def _interrupt(self) -> None:
         """End the test and Locust, because of Ctrl-C. A second Ctrl-C ends Locust at once."""
         self._sigint.cancel()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._sigint = gevent.signal_handler(signal.SIGINT, self._end_at_once)
         if self._test is not None:
             self._test.end("the test was interrupted", patience=_HURRY)
             self._statistics.flush()
@@ -260,12 +269,27 @@ class Director:
         if self._environment.web_ui is not None:
             self._environment.web_ui.stop()  # type: ignore[no-untyped-call]  # Locust has no types for it
 
+    def _end_at_once(self) -> None:
+        for test in (self._test, *self._writing):
+            if test is not None:
+                test.close()
+        if self._terminal is not None:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._terminal)
+        print("imsim: interrupted twice; the run is not kept", file=sys.stderr, flush=True)
+        os._exit(_INTERRUPTED)
+
+    def _summarize(self, exit_code: int, **_: Any) -> None:
+        """Print why the test failed, as the last line. Locust has printed its tables after the line in the log."""
+        if self._reason and self._options.headless:
+            kept = "" if self._kept is None else f"; the run until then is {self._kept}"
+            print(f"imsim: {self._reason}{kept}", file=sys.stderr, flush=True)
+
     def _write(self, test: Test) -> None:
         self._writing.append(test)
         try:
             run = test.collect()
             if run is not None:
-                path = test.write(run)
+                path = self._kept = test.write(run)
                 logger.info("run: %s", path)
                 print(f"run: {path}", flush=True)
                 self._statistics.rebuild(run)
@@ -279,6 +303,7 @@ class Director:
 
     def _fail(self, reason: str) -> None:
         """Show the reason in the log and on the web page, and make Locust exit with 1."""
+        self._reason = reason
         logger.error(reason)
         self._runner.log_exception("imsim", reason, reason)
         if self._options.headless:
@@ -339,6 +364,11 @@ class Test:
         """The seconds since the plan began; 0 before that."""
         return self._coordinator.elapsed
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the test has begun to end."""
+        return self._coordinator.is_ending
+
     def spawned(self) -> None:
         """See `Coordinator.spawned`."""
         self._coordinator.spawned()
@@ -374,6 +404,14 @@ class Test:
 
     def _to_coordinator(self, kind: str, **values: Any) -> None:
         self._coordinator.handle(0, kind, **values)
+
+
+def _terminal() -> list[Any] | None:
+    """Return the settings of the terminal, which Locust changes while it runs; None without a terminal."""
+    try:
+        return termios.tcgetattr(sys.stdin)
+    except (OSError, ValueError, termios.error):
+        return None
 
 
 def _add_options(parser: Any) -> None:
