@@ -129,7 +129,8 @@ from imsim.scenario import Scenario
 
 runner = Runner("w")
 environment = SimpleNamespace(runner=runner, events=Events(), parsed_options=SimpleNamespace(processes=None))
-worker = workers.Worker(environment, lambda *_: None)
+statistics = SimpleNamespace(begin=lambda: None, discard=lambda: None, report=lambda *_: None)
+worker = workers.Worker(environment, statistics)
 found = []
 def user(): found.append(worker.wait())
 def receive(test, kind, **values):
