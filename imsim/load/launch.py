@@ -6,6 +6,7 @@ This process needs neither Locust nor an event loop nor a signal handler, so `lo
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import re
 import secrets
@@ -152,6 +153,7 @@ def _run_locust(
             start_new_session=True,  # Ctrl-C reaches only this process, which then ends the child
         )
         try:
+            importlib.import_module("pandas")  # for the summary, while the child starts: Ctrl-C must end fast
             began = None
             deadline = time.monotonic() + bound
             while child.poll() is None:
