@@ -6,6 +6,7 @@ messages, so it does not matter where they are. A player on another process may 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -19,11 +20,12 @@ import gevent
 import numpy as np
 from gevent.event import Event
 
-from imsim.core.exceptions import RunError
+from imsim.core.exceptions import ImsimError, RunError
 from imsim.load.clocks import Clock, Offset, warning_of
 from imsim.load.collect import spool_name, write_status
 from imsim.load.device import now
 from imsim.load.job import Job
+from imsim.load.progress import Progress, line
 from imsim.load.recording import lateness_warnings
 from imsim.results import Recorder
 
@@ -38,6 +40,9 @@ _PROBE_TIMEOUT = 0.5  # seconds to wait for the answer to a probe
 _UNANSWERED = 3  # probes, after which a clock counts as unknown
 _WATCH_SECONDS = 0.5  # between two looks at the count of devices that are online
 _GONE_SECONDS = 30.0  # without any device online, after which the server counts as gone
+_PROGRESS_SECONDS = 0.5  # between two writes of the progress
+_LINE_SECONDS = 5.0  # between two lines of the progress in the log
+_ACTIVITIES = {"play": "", "drain": "waiting for what is in flight, "}
 _FINISH_TIMEOUT = 30.0  # seconds that a player may take to report its end
 
 
@@ -109,6 +114,7 @@ class Coordinator:
         self._ends: dict[int, dict[str, Any]] = {}  # the last report of each player
         self._changed = Event()  # set when one of these has changed
         self._trouble = ""  # the latest reason why a device was offline
+        self._progress = Progress()
         self._warnings: list[str] = []
         self._phase = "login"
         self._t0: float | None = None
@@ -137,6 +143,7 @@ class Coordinator:
     def start(self) -> None:
         """Begin the run, in a greenlet of its own."""
         self._director = gevent.spawn(self._direct)
+        self._reporter = gevent.spawn(self._report_progress)
 
     def handle(self, index: int, kind: str, **values: Any) -> None:
         """Handle a message of player number `index`."""
@@ -284,6 +291,9 @@ class Coordinator:
                 self._arrived = now()
             self._states[index] = state
 
+    def _on_progress(self, index: int, report: dict[str, Any]) -> None:
+        self._progress.add(index, report, now())
+
     def _on_failed(self, index: int, reason: str) -> None:
         is_first = self.failure is None
         self._fail(reason)
@@ -308,6 +318,21 @@ class Coordinator:
             logger.exception("leading the run failed")
             self._fail(f"internal error in imsim: {error!r}")
         self._finished()
+
+    def _report_progress(self) -> None:
+        """Write the progress into the status, for the parent process, and now and then into Locust's log."""
+        next_line = _LINE_SECONDS
+        while True:
+            gevent.sleep(_PROGRESS_SECONDS)
+            if self._phase not in ("play", "drain"):
+                continue
+            live = self._progress.to_dict()
+            text = f"{_ACTIVITIES[self._phase]}{line(live, self.elapsed, self.job.scenario.duration)}"
+            with contextlib.suppress(ImsimError):  # without space, the end of the test reports it
+                self._update_status(live=live | {"line": text})
+            if self.elapsed >= next_line:
+                next_line = self.elapsed + _LINE_SECONDS
+                logger.info(text)
 
     def _wait_for_logins(self) -> None:
         timeout = setup_timeout(self._expected) + self._spawning
@@ -436,6 +461,7 @@ class Coordinator:
             if self._about is not None:
                 for index in sorted(self._players & self._clocks.keys()):
                     self._clocks[index].finish(self._measure(index))
+            self._reporter.kill()
             self._tell_all("finish")
             self._wait(lambda: self._ends.keys() >= self._players, _FINISH_TIMEOUT, raises=False)
             for index in self._players - self._ends.keys():

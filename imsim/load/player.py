@@ -43,6 +43,7 @@ _LOGINS_AT_ONCE = 32  # more logins would only wait in the server, until they ti
 _JOINS_AT_ONCE = 200  # groups and chatrooms that a process creates or joins at the same time
 _SENDS_AT_ONCE = 8  # late messages that are sent before the devices receive
 _REPORT_SECONDS = 0.05  # between two reports of what is in flight, once the load is stopped
+_PROGRESS_SECONDS = 0.5  # between two reports of the progress
 _IDLE_REPORT_SECONDS = 0.2  # the same until then
 _REACTIONS = frozenset([Ready, Joined, Offline, NotJoined, Closed])  # events that concern more than a message
 
@@ -519,9 +520,13 @@ class Player:
         self._send("offline", number=device.number, reason="", is_final=False)
 
     def _report_state(self) -> None:
+        next_progress = self._t0
         while True:
             is_stopped = self._stopped < math.inf
             self._send("state", in_flight=self.recording.in_flight, is_behind=self._is_behind(), is_stopped=is_stopped)
+            if now() >= next_progress:
+                next_progress = now() + _PROGRESS_SECONDS
+                self._send("progress", report=self.recording.progress(now() - self._t0))
             if is_stopped:
                 gevent.sleep(_REPORT_SECONDS)
             else:
