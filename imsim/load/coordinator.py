@@ -94,6 +94,7 @@ class Coordinator:
         self._has_spawned = False
         self._free = list(range(self._expected - 1, -1, -1))  # numbers of devices without a user, the lowest last
         self._away: set[int] = set()  # devices that the plan or a task has logged out
+        self._added = 0  # count of users beyond the population
         self._refused = 0  # count of users for whom there was no device
         self._online: set[int] = set()
         self._owner: dict[int, int] = {}  # the player of each device that has a user
@@ -236,11 +237,23 @@ class Coordinator:
 
     def _on_want(self, index: int) -> None:
         number = None
-        self._refused += not self._free
+        if not self._free and not self._ending:
+            self._add_user()
         if self._free and not self._ending:
             number = self._free.pop()
             self._owner[number] = index
         self._send(index, "lease", number=number)
+
+    def _add_user(self) -> None:
+        """Add a user beyond the population, whom the tester has added during the test, or refuse him."""
+        if self._t0 is None or not self.job.scenario.conversations.p2p_share:
+            self._refused += 1
+            return
+        first, self._expected = self._expected, self._expected + len(self._plan.devices)
+        numbers = range(first, self._expected)
+        self._withdraw(numbers, 0.0)  # until they are online
+        self._free.extend(reversed(numbers))
+        self._added += 1
 
     def _on_release(self, index: int, number: int) -> None:
         if self._owner.get(number) == index:
@@ -544,7 +557,13 @@ class Coordinator:
         if self._refused:
             self._warn(
                 f"{self._refused} users of Locust took no part, because the scenario has only {self._expected} devices;"
-                " raise population.users, or start the test with the largest number of users"
+                " raise population.users, or start the test with the largest number of users (users that are added"
+                " while messages are sent can take part only if conversations.p2p_share is not 0)"
+            )
+        if self._added:
+            self._warn(
+                f"{self._added} users were added during the test, beyond the scenario's population: they send and"
+                " receive messages between two users, but are in no group or chatroom"
             )
         if not self._losses and (missing := sum(end["missing_in_rooms"] for end in ends)) > 0:
             self._warn(
