@@ -393,9 +393,14 @@ class Coordinator:
             if self._workers[index]:  # it came while the others created groups
                 gevent.spawn(self._bring_in, index)
         end = t0 + self.job.scenario.duration
+        if self.job.has_tasks:
+            seconds = f"{self.job.scenario.duration:g} s"
+            logger.info(f"tasks run for {seconds}, the duration of the scenario; -t sets another time")
         while (left := end - now()) > 0:
             gevent.sleep(min(left, _WATCH_SECONDS))
             self._watch()
+        if self.job.has_tasks:
+            logger.info(f"tasks end, because {seconds} have passed; -t sets another time")
         self._is_played = True
 
     def _clock(self, index: int) -> Clock:

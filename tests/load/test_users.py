@@ -84,6 +84,8 @@ def play(locust, url, tiny_file, tmp_path):
         result = locust(*arguments, *options, "--imsim-out", str(tmp_path / "results"))
         assert result.returncode == 0, result.stderr
         assert "Traceback" not in result.stderr
+        assert "tasks run for 3 s, the duration of the scenario; -t sets another time" in result.stderr
+        assert "tasks end, because 3 s have passed" in result.stderr
         [path] = (tmp_path / "results").iterdir()
         return imsim.read_run(path)
 
