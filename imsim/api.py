@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -535,7 +535,7 @@ def loadtest(
     duration: float | str | None = None,
     processes: int = 1,
     out: AnyPath | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[str, float], None] = True,
 ) -> Run:
     """Send a scenario's messages to a server in real time, with Locust in processes of its own.
 
@@ -549,6 +549,8 @@ def loadtest(
         options: the options of the adapter, by name.
         key: the server's key for tokens. None means the environment variable IMSIM_KEY, or "imsim".
         key_file: a file with the key, instead of `key`.
+        progress: whether to show a progress bar, or a function that receives the current activity and the share of the
+            duration that has passed (0 to 1), ten times a second.
         processes: the number of Locust's processes that send and receive, one for each core that the load needs.
 
     Returns:
@@ -573,7 +575,7 @@ def loadtest(
     own_key = choose_key(key, key_file)
     left_out = given.left_out(chosen, live=True)
     _make_folder(out)
-    with ProgressBar(progress) as bar:
+    with ProgressBar(progress is True) as bar:
         return launch.loadtest(
             chosen,
             url,
@@ -582,7 +584,7 @@ def loadtest(
             options={} if options is None else dict(options),
             out=None if out is None else Path(out),
             warnings=left_out,
-            progress=bar.show,
+            progress=progress if callable(progress) else bar.show,
             processes=processes,
         )
 

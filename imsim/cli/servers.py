@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from imsim.keys import DEFAULT_KEY, check_key, choose_key
 #: A server does not use the workload, which therefore need not fit the limits.
 _ANY_WORKLOAD = ("conversations.group_size=1", "conversations.room_size=1", "workload.size=1")
 
+_LINE_SECONDS = 5.0  # between two lines of the progress without a terminal
 #: The exit codes of a program that Ctrl-C or SIGTERM has ended.
 _INTERRUPTED, _TERMINATED = 130, 143
 
@@ -204,7 +206,7 @@ def load(
             key=key,
             key_file=key_file,
             out=out,
-            progress=not as_json,
+            progress=not as_json and (sys.stderr.isatty() or _Lines().show),
         )
     except KeyboardInterrupt as interrupt:
         if (partial := getattr(interrupt, "run", None)) is None:
@@ -216,6 +218,18 @@ def load(
         sys.exit(_INVALID)
     if run.partial:
         sys.exit(1)
+
+
+class _Lines:
+    """The progress as a line on stderr every few seconds, for logs of CI."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def show(self, what: str, share: float) -> None:
+        if share > 0 and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _LINE_SECONDS
+            click.echo(f"imsim: {what}", err=True)
 
 
 @click.command(epilog=examples("imsim demo", "imsim demo --out /tmp/imsim-demo"))

@@ -6,6 +6,7 @@ messages, so it does not matter where they are. A player on another process may 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -19,11 +20,12 @@ import gevent
 import numpy as np
 from gevent.event import Event
 
-from imsim.core.exceptions import RunError
+from imsim.core.exceptions import ImsimError, RunError
 from imsim.load.clocks import Clock, Offset, warning_of
 from imsim.load.collect import spool_name, write_status
 from imsim.load.device import now
 from imsim.load.job import Job
+from imsim.load.progress import Progress, line
 from imsim.load.recording import lateness_warnings
 from imsim.results import Recorder
 
@@ -38,6 +40,9 @@ _PROBE_TIMEOUT = 0.5  # seconds to wait for the answer to a probe
 _UNANSWERED = 3  # probes, after which a clock counts as unknown
 _WATCH_SECONDS = 0.5  # between two looks at the count of devices that are online
 _GONE_SECONDS = 30.0  # without any device online, after which the server counts as gone
+_PROGRESS_SECONDS = 0.5  # between two writes of the progress
+_LINE_SECONDS = 5.0  # between two lines of the progress in the log
+_ACTIVITIES = {"play": "", "drain": "waiting for what is in flight, "}
 _FINISH_TIMEOUT = 30.0  # seconds that a player may take to report its end
 
 
@@ -89,6 +94,7 @@ class Coordinator:
         self._has_spawned = False
         self._free = list(range(self._expected - 1, -1, -1))  # numbers of devices without a user, the lowest last
         self._away: set[int] = set()  # devices that the plan or a task has logged out
+        self._added = 0  # count of users beyond the population
         self._refused = 0  # count of users for whom there was no device
         self._online: set[int] = set()
         self._owner: dict[int, int] = {}  # the player of each device that has a user
@@ -109,6 +115,7 @@ class Coordinator:
         self._ends: dict[int, dict[str, Any]] = {}  # the last report of each player
         self._changed = Event()  # set when one of these has changed
         self._trouble = ""  # the latest reason why a device was offline
+        self._progress = Progress()
         self._warnings: list[str] = []
         self._phase = "login"
         self._t0: float | None = None
@@ -137,6 +144,7 @@ class Coordinator:
     def start(self) -> None:
         """Begin the run, in a greenlet of its own."""
         self._director = gevent.spawn(self._direct)
+        self._reporter = gevent.spawn(self._report_progress)
 
     def handle(self, index: int, kind: str, **values: Any) -> None:
         """Handle a message of player number `index`."""
@@ -229,11 +237,23 @@ class Coordinator:
 
     def _on_want(self, index: int) -> None:
         number = None
-        self._refused += not self._free
+        if not self._free and not self._ending:
+            self._add_user()
         if self._free and not self._ending:
             number = self._free.pop()
             self._owner[number] = index
         self._send(index, "lease", number=number)
+
+    def _add_user(self) -> None:
+        """Add a user beyond the population, whom the tester has added during the test, or refuse him."""
+        if self._t0 is None or not self.job.scenario.conversations.p2p_share:
+            self._refused += 1
+            return
+        first, self._expected = self._expected, self._expected + len(self._plan.devices)
+        numbers = range(first, self._expected)
+        self._withdraw(numbers, 0.0)  # until they are online
+        self._free.extend(reversed(numbers))
+        self._added += 1
 
     def _on_release(self, index: int, number: int) -> None:
         if self._owner.get(number) == index:
@@ -284,6 +304,9 @@ class Coordinator:
                 self._arrived = now()
             self._states[index] = state
 
+    def _on_progress(self, index: int, report: dict[str, Any]) -> None:
+        self._progress.add(index, report, now())
+
     def _on_failed(self, index: int, reason: str) -> None:
         is_first = self.failure is None
         self._fail(reason)
@@ -308,6 +331,21 @@ class Coordinator:
             logger.exception("leading the run failed")
             self._fail(f"internal error in imsim: {error!r}")
         self._finished()
+
+    def _report_progress(self) -> None:
+        """Write the progress into the status, for the parent process, and now and then into Locust's log."""
+        next_line = _LINE_SECONDS
+        while True:
+            gevent.sleep(_PROGRESS_SECONDS)
+            if self._phase not in ("play", "drain"):
+                continue
+            live = self._progress.to_dict()
+            text = f"{_ACTIVITIES[self._phase]}{line(live, self.elapsed, self.job.scenario.duration)}"
+            with contextlib.suppress(ImsimError):  # without space, the end of the test reports it
+                self._update_status(live=live | {"line": text})
+            if self.elapsed >= next_line:
+                next_line = self.elapsed + _LINE_SECONDS
+                logger.info(text)
 
     def _wait_for_logins(self) -> None:
         timeout = setup_timeout(self._expected) + self._spawning
@@ -355,9 +393,14 @@ class Coordinator:
             if self._workers[index]:  # it came while the others created groups
                 gevent.spawn(self._bring_in, index)
         end = t0 + self.job.scenario.duration
+        if self.job.has_tasks:
+            seconds = f"{self.job.scenario.duration:g} s"
+            logger.info(f"tasks run for {seconds}, the duration of the scenario; -t sets another time")
         while (left := end - now()) > 0:
             gevent.sleep(min(left, _WATCH_SECONDS))
             self._watch()
+        if self.job.has_tasks:
+            logger.info(f"tasks end, because {seconds} have passed; -t sets another time")
         self._is_played = True
 
     def _clock(self, index: int) -> Clock:
@@ -436,6 +479,7 @@ class Coordinator:
             if self._about is not None:
                 for index in sorted(self._players & self._clocks.keys()):
                     self._clocks[index].finish(self._measure(index))
+            self._reporter.kill()
             self._tell_all("finish")
             self._wait(lambda: self._ends.keys() >= self._players, _FINISH_TIMEOUT, raises=False)
             for index in self._players - self._ends.keys():
@@ -518,7 +562,13 @@ class Coordinator:
         if self._refused:
             self._warn(
                 f"{self._refused} users of Locust took no part, because the scenario has only {self._expected} devices;"
-                " raise population.users, or start the test with the largest number of users"
+                " raise population.users, or start the test with the largest number of users (users that are added"
+                " while messages are sent can take part only if conversations.p2p_share is not 0)"
+            )
+        if self._added:
+            self._warn(
+                f"{self._added} users were added during the test, beyond the scenario's population: they send and"
+                " receive messages between two users, but are in no group or chatroom"
             )
         if not self._losses and (missing := sum(end["missing_in_rooms"] for end in ends)) > 0:
             self._warn(

@@ -6,6 +6,7 @@ This process needs neither Locust nor an event loop nor a signal handler, so `lo
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import re
 import secrets
@@ -55,9 +56,9 @@ def loadtest(
 
     key: the server's key, for tokens. adapter: the kind of server, as `imsim.load.adapters.find` takes it. options: the
     options of the adapter. out: the folder in which the run's folder is created, with Locust's log; None:
-    the run is not written. warnings: further warnings for the manifest. progress: receives the current phase and, while
-    messages are sent, the share of the duration that has passed (0 to 1). processes: the count of Locust's processes
-    that play the plan; with more than one, another process leads them.
+    the run is not written. warnings: further warnings for the manifest. progress: receives the current phase or a line
+    about the last second, and the share of the duration that has passed (0 to 1). processes: the count of Locust's
+    processes that play the plan; with more than one, another process leads them.
 
     In the run's manifest, `lateness_ms` is how late the load generator sent. `warnings` has an entry if it was too late
     to trust the latencies. `shed` is how many deliveries of chatroom messages the server shed during the run.
@@ -152,18 +153,20 @@ def _run_locust(
             start_new_session=True,  # Ctrl-C reaches only this process, which then ends the child
         )
         try:
+            importlib.import_module("pandas")  # for the summary, while the child starts: Ctrl-C must end fast
             began = None
             deadline = time.monotonic() + bound
             while child.poll() is None:
                 now = time.monotonic()
                 if now > deadline:
                     raise RunError(f"Locust did not end within {bound:.0f} s, and imsim stopped it")
-                phase = str(read_status(folder).get("phase"))
+                status = read_status(folder)
+                phase = str(status.get("phase"))
                 if began is None and phase == "play":
                     began = now
                 if progress:
                     share = 0.0 if began is None else min((now - began) / scenario.duration, 1.0)
-                    progress(_PHASES.get(phase, "logging in"), share)
+                    progress(status.get("live", {}).get("line") or _PHASES.get(phase, "logging in"), share)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(timeout=_POLL_INTERVAL)
         finally:

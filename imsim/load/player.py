@@ -34,8 +34,8 @@ from imsim.load.extras import Extras, Pending
 from imsim.load.job import Job
 from imsim.load.recording import LOGIN, Recording, Report, summarize_lateness
 from imsim.load.sampler import Sampler
-from imsim.scenario import actor
-from imsim.scenario.workload import Extra, PlannedConversation, conversation_of
+from imsim.scenario import actor, plan
+from imsim.scenario.workload import Extra, Plan, PlannedConversation, conversation_of, user_name
 
 logger = logging.getLogger("imsim.load")
 
@@ -43,6 +43,8 @@ _LOGINS_AT_ONCE = 32  # more logins would only wait in the server, until they ti
 _JOINS_AT_ONCE = 200  # groups and chatrooms that a process creates or joins at the same time
 _SENDS_AT_ONCE = 8  # late messages that are sent before the devices receive
 _REPORT_SECONDS = 0.05  # between two reports of what is in flight, once the load is stopped
+_ADDING_SECONDS = 0.2  # in which added users gather, so that one plan has them all
+_PROGRESS_SECONDS = 0.5  # between two reports of the progress
 _IDLE_REPORT_SECONDS = 0.2  # the same until then
 _REACTIONS = frozenset([Ready, Joined, Offline, NotJoined, Closed])  # events that concern more than a message
 
@@ -114,6 +116,10 @@ class Player:
         self._has_stopped = Event()
         self._due: list[tuple[int, int, int]] = []  # a heap: (intended time, device, position in its messages)
         self._alarm: Alarm | None = None  # for the next message; None before the plan begins and after its end
+        self._alarm_added: Alarm | None = None  # the same for users beyond the plan
+        self._added: set[int] = set()  # devices of users beyond the plan whose messages are not drawn so far
+        self._due_added: list[tuple[int, int, int, Plan]] = []  # a heap: time, intent in that plan, device, plan
+        self._from_tasks = 0  # count of messages
         self._first, self._intents = self._messages_by_device()
         # Unlike arrays of numpy, these give plain integers, and take half the time for one.
         self._at, self._intent_at = self.plan.at.data, self._intents.data
@@ -150,13 +156,16 @@ class Player:
         if number is None:
             return None
         user, device = divmod(number, len(self.plan.devices))
-        names = self.job.named(self.plan.users[user]), self.plan.devices[device]
+        names = self.job.named(user_name(user)), self.plan.devices[device]
         admitted = Device(number, *names, self._adapter, self._event, self._crashed)
         self.devices[number] = admitted
         self._answered[number] = Event()
         if self._t0 < math.inf:
             self._returning.add(number)
-            self._schedule(number, now())
+            if user < len(self.plan.users):
+                self._schedule(number, now())
+            else:
+                self._added.add(number)
         return admitted
 
     def _abandon(self, lease: AsyncResult[int | None]) -> None:
@@ -220,7 +229,69 @@ class Player:
         id = self.id_of(pending.extra.intent)
         message = Message(id, Conversation(scene, self.job.named(conversation.to(user))), text)
         device.send_message(message)
+        self._from_tasks += 1
         return pending
+
+    # --- users beyond the plan ----------------------------------------------------------------------------------------
+
+    def _play_added(self) -> None:
+        """Send the messages of users whom the tester has added to the population.
+
+        They are those that these users send to another user in the plan of the larger population.
+        """
+        while True:
+            gevent.sleep(_ADDING_SECONDS)
+            if not self._added:
+                continue
+            numbers, self._added = self._added, set()
+            users = max(numbers) // len(self.plan.devices) + 1
+            scenario = self.job.scenario.replace({"population.users": users})
+            # In a thread, because a large plan takes many seconds.
+            larger: Plan = gevent.get_hub().threadpool.apply(plan, (scenario,))
+            number_of = larger.sender.astype(np.int64) * len(larger.devices) + larger.device
+            is_p2p = np.array([one.scene is Scene.P2P for one in larger.conversations])[larger.conversation]
+            is_due = larger.at >= round((now() - self._t0) * 1e9)
+            for intent in np.flatnonzero(is_p2p & is_due & np.isin(number_of, list(numbers))).tolist():
+                at = int(larger.at[intent])
+                heapq.heappush(self._due_added, (at, intent, int(number_of[intent]), larger))
+            if self._alarm_added is not None:
+                self._alarm_added.set(0.0)
+
+    def _send_due_added(self) -> None:
+        """Send the messages of added users that are due, and set the alarm for the next one. The alarm calls this."""
+        alarm = self._alarm_added
+        assert alarm is not None
+        for _ in range(_SENDS_AT_ONCE):
+            if not self._due_added:
+                return
+            at, intent, number, larger = self._due_added[0]
+            due, moment = self._t0 + at / 1e9, now()
+            if due >= self._stopped:
+                return
+            if moment < due:
+                alarm.set(due)
+                return
+            heapq.heappop(self._due_added)
+            device = self.devices.get(number)
+            if device is not None and number not in self._away:
+                try:
+                    self._send_added(device, larger, intent, at)
+                except Exception as error:  # in the event loop, no caller would handle it
+                    self._crashed(error)
+                    return
+        alarm.set(0.0)  # once the devices have received
+
+    def _send_added(self, device: Device, larger: Plan, intent: int, at: int) -> None:
+        user, nth = divmod(device.number, len(self.plan.devices))
+        conversation = larger.conversations[larger.conversation[intent]]
+        type, size = larger.types[larger.type[intent]], int(larger.size[intent])
+        members = conversation.members
+        pending = self._extras.add(
+            lambda given: Extra(given, at, user, nth, Scene.P2P, "", members, type, size),
+            (number for number in self._devices_of(members) if number != device.number),
+        )
+        self.recording.asked_extra(pending)
+        device.send_message(self._composed(self.id_of(pending.extra.intent), conversation, user, type, size))
 
     def go_offline(self, device: Device) -> None:
         """Log the device out until `come_online`."""
@@ -408,13 +479,13 @@ class Player:
         self._cpu = time.process_time()
         self._t0 = t0
         self.recording.begin(t0)
-        self._alarm = Alarm(self._send_due)
+        self._alarm, self._alarm_added = Alarm(self._send_due), Alarm(self._send_due_added)
         self._sampler.begin(t0, self.job.scenario.warmup)
         for number in absent:
             self.recording.withdrawn(number, 0.0)
         for number in self.devices:
             self._schedule(number, t0)
-        for step in (self._play_actions, self._play_online_periods, self._report_state):
+        for step in (self._play_actions, self._play_online_periods, self._play_added, self._report_state):
             self._spawn(step)
         gevent.spawn_later(max(0.0, t0 - now()), self.begun.set)
 
@@ -471,14 +542,15 @@ class Player:
     def _send_message(self, device: Device, intent: int, due: float) -> None:
         conversation = self.plan.conversations[self._conversation[intent]]
         type, size = self.plan.types[self._type[intent]], self._size[intent]
-        scene, to, content, type, file, custom = actor.compose(
-            conversation, self._sender[intent], type, size, self.job.named
-        )
-        if type != "text" and Feature.TYPES not in self._adapter.features:
-            content, type, file, custom = custom or json.dumps(file), "text", None, None
-        message = Message(self.id_of(intent), Conversation(scene, to), content, type, file, custom)
+        message = self._composed(self.id_of(intent), conversation, self._sender[intent], type, size)
         self.recording.asked(intent, now() - due)
         device.send_message(message)
+
+    def _composed(self, id: str, conversation: PlannedConversation, sender: int, type: str, size: int) -> Message:
+        scene, to, content, type, file, custom = actor.compose(conversation, sender, type, size, self.job.named)
+        if type != "text" and Feature.TYPES not in self._adapter.features:
+            content, type, file, custom = custom or json.dumps(file), "text", None, None
+        return Message(id, Conversation(scene, to), content, type, file, custom)
 
     def _play_actions(self) -> None:
         """Play the actions of the plan, such as recalls and edits.
@@ -519,9 +591,13 @@ class Player:
         self._send("offline", number=device.number, reason="", is_final=False)
 
     def _report_state(self) -> None:
+        next_progress = self._t0
         while True:
             is_stopped = self._stopped < math.inf
             self._send("state", in_flight=self.recording.in_flight, is_behind=self._is_behind(), is_stopped=is_stopped)
+            if now() >= next_progress:
+                next_progress = now() + _PROGRESS_SECONDS
+                self._send("progress", report=self.recording.progress(now() - self._t0))
             if is_stopped:
                 gevent.sleep(_REPORT_SECONDS)
             else:
@@ -542,9 +618,10 @@ class Player:
 
     def _finish(self) -> None:
         """Close the spool, and report what the coordinator needs for the manifest."""
-        if self._alarm is not None:
-            self._alarm.close()
-            self._alarm = None
+        for alarm in (self._alarm, self._alarm_added):
+            if alarm is not None:
+                alarm.close()
+        self._alarm = self._alarm_added = None
         gevent.killall([greenlet for greenlet in self._greenlets if greenlet is not gevent.getcurrent()])
         gc.unfreeze()
         unsent = sum(self._first[number + 1] - position for _, number, position in self._due if number in self.devices)
@@ -562,7 +639,7 @@ class Player:
             lateness_ms=summarize_lateness(self.recording.lateness),
             health=health.to_json_dict(),
             foreign=self.recording.foreign,
-            from_tasks=len(self._extras.pending),
+            from_tasks=self._from_tasks,
             missing_in_rooms=self.recording.missing_in_rooms(),
             between_ms=self.recording.between_ms() if self._count > 1 and failure is None else None,
             cpu=round((time.process_time() - self._cpu) / max(now() - self._t0, 1e-9), 3),

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from imsim.core.model import Code, Route
 from imsim.load.adapters.interface import Acked, Delivered, Event, Failed, Offline, Read, Ready, Received, Sent
 from imsim.load.extras import Extras, Pending
+from imsim.load.progress import Meter
 from imsim.results import Observer, Recorder, SpooledFacts
-from imsim.results.recorder import Kind
+from imsim.results.recorder import FACT_BYTES, Kind, decode_facts
 from imsim.scenario import Plan
 
 STORED, DELIVERED, LOGIN = "send -> stored", "send -> delivered", "login"  # names of reports
@@ -99,6 +100,9 @@ class Recording(Recorder):
         if self._awaited is not None:
             intents = [intent for intent, _ in self._awaited]
             self._missing = np.bincount(np.array(intents, np.int64), minlength=len(plan)).tolist()
+        self._meter = Meter(plan.at, np.array(self._missing, np.int64))
+        self._metered = 0  # count of the facts that the meter has received
+        self._reported = 0  # count of the messages whose lateness was reported
         self._state = bytearray(len(plan))
         self._expected_in_rooms = {intent: self._missing[intent] for intent in np.flatnonzero(plan.to_room).tolist()}
         self.in_flight = 0
@@ -151,7 +155,22 @@ class Recording(Recorder):
         """Record that a device was requested to send a message beyond the plan."""
         self.in_flight += 1 + len(pending.missing)
 
+    def progress(self, seconds: float) -> dict[str, Any]:
+        """Return the counts of this process for `Progress.add`. seconds: the time in the plan."""
+        self._count_facts()
+        late = max(self.lateness[self._reported :], default=0.0)
+        self._reported = len(self.lateness)
+        return self._meter.report(seconds, len(self.lateness) + len(self._extras.pending), late)
+
+    def _count_facts(self) -> None:
+        if self._flushed % FACT_BYTES:
+            return  # the spool could not be written, which ends the test
+        before = self._metered - self._flushed // FACT_BYTES
+        self._meter.add(decode_facts(self._buffer[before * FACT_BYTES :]))
+        self._metered = self.recorded
+
     def flush(self) -> None:
+        self._count_facts()
         super().flush()
         self._extras.flush()
 

@@ -84,6 +84,8 @@ def play(locust, url, tiny_file, tmp_path):
         result = locust(*arguments, *options, "--imsim-out", str(tmp_path / "results"))
         assert result.returncode == 0, result.stderr
         assert "Traceback" not in result.stderr
+        assert "tasks run for 3 s, the duration of the scenario; -t sets another time" in result.stderr
+        assert "tasks end, because 3 s have passed" in result.stderr
         [path] = (tmp_path / "results").iterdir()
         return imsim.read_run(path)
 
@@ -137,3 +139,46 @@ def test_users_of_one_run_must_share_a_scenario(locust, url, tmp_path):
     assert "user classes: must have the same scenario, because they share one run (got One: office, Two: mobile)" in (
         result.stderr
     )
+
+
+SHAPE = """
+from locust import LoadTestShape
+from imsim.load.director import Director
+from imsim.load.users import IMUser
+
+class Device(IMUser):
+    pass
+
+class Shape(LoadTestShape):
+    use_common_options = True
+
+    def tick(self):
+        return (18 if Director.of(self.runner.environment).elapsed > 0.5 else 12), 100
+"""
+
+
+@pytest.mark.parametrize("processes", [(), ("--processes", "2")])
+def test_users_beyond_the_population_take_part(processes, locust, url, tiny, free_port, tmp_path):
+    (tmp_path / "shape.py").write_text(SHAPE)
+    scenario = tiny.replace({"population.devices": 1, "duration": 5})
+    (tmp_path / "scenario.toml").write_text(scenario.to_toml())
+    arguments = ["-f", str(tmp_path / "shape.py"), "-H", url, "--headless", "--only-summary", "-u", "12"]
+    arguments += ["--imsim-scenario", str(tmp_path / "scenario.toml"), "--imsim-out", str(tmp_path / "results")]
+    if processes:
+        arguments += [*processes, "--master-bind-port", str(free_port), "--master-port", str(free_port)]
+    result = locust(*arguments)
+    assert result.returncode == 0, result.stderr
+    [path] = (tmp_path / "results").iterdir()
+    run = imsim.read_run(path)
+    planned = imsim.simulate(scenario).messages
+    added = run.messages[len(planned) :]
+    assert run.messages.intended_at[: len(planned)].tolist() == planned.intended_at.tolist()
+    assert set(added.sender) <= {f"u{number}" for number in range(12, 18)}
+    assert len(added) == run.manifest["extras"] > 10
+    assert set(added.outcome) == {"stored"}
+    larger = imsim.simulate(scenario.replace({"population.users": 18})).messages
+    times = set(zip(larger.sender, larger.intended_at, strict=True))
+    assert set(zip(added.sender, added.intended_at, strict=True)) <= times
+    assert set(run.deliveries.outcome) == {"delivered"}
+    assert [warning for warning in run.warnings if warning.startswith("6 users were added during the test")]
+    assert not [warning for warning in run.warnings if "closed model" in warning]
