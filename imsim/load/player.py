@@ -84,7 +84,14 @@ class Player:
         self._extras = Extras(len(self.plan), index, count, folder / extras_name(index))
         self._index, self._count = index, count
         self.recording = Recording(
-            self.plan, job.prefix, folder / spool_name(index), report, self._extras, self._seen_elsewhere, first_sync
+            self.plan,
+            job.prefix,
+            folder / spool_name(index),
+            report,
+            self._extras,
+            self._seen_elsewhere,
+            first_sync,
+            Feature.RESUME in self._adapter.features,
         )
         self._sampler = Sampler(lambda: self.recording.recorded)
         self._login_timeout = job.scenario.core_policies().login_timeout
@@ -96,6 +103,7 @@ class Player:
         self._joined = Event()
         self._is_provisioned = False
         self._returning: set[int] = set()  # devices that come back during the run, or for the first time
+        self._away: set[int] = set()  # devices that a task has logged out; they do not send what the plan has meanwhile
         self._opening: dict[str, Event] = {}  # groups that tasks open, and whose members are not all in them
         self._opening_members: dict[str, list[int]] = {}  # of those that the server has not created yet
         self._t0 = math.inf
@@ -200,6 +208,7 @@ class Player:
     def go_offline(self, device: Device) -> None:
         """Log the device out until `come_online`."""
         self._withdraw(device)
+        self._away.add(device.number)
         self._leave(device)
 
     def come_online(self, device: Device, timeout: float) -> bool:
@@ -277,6 +286,7 @@ class Player:
         self._online.add(device.number)
         if device.number in self._returning:
             self._returning.discard(device.number)
+            self._away.discard(device.number)
             self.recording.returned(device.number, at - self._t0)
         self._report("login", (at - device.since) * 1e3, 0, None)
         if answered := self._answered.pop(device.number, None):
@@ -418,6 +428,8 @@ class Player:
             device = self.devices.get(number)
             if device is not None:
                 self._push(number, position + 1)
+                if number in self._away:
+                    continue
                 self._send_message(device, int(self._intents[position]), due)
 
     def _send_message(self, device: Device, intent: int, due: float) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imsim.core.model import Code, Route
-from imsim.load.adapters.interface import Acked, Delivered, Event, Failed, Read, Received, Sent
+from imsim.load.adapters.interface import Acked, Delivered, Event, Failed, Offline, Read, Ready, Received, Sent
 from imsim.load.extras import Extras, Pending
 from imsim.results import Observer, Recorder
 from imsim.scenario import Plan
@@ -41,6 +41,8 @@ _LATE = 50.0
 class Recording(Recorder):
     """A recorder of the facts of one process. An `Observer` makes the facts from the events of the devices.
 
+    resumes: whether the server keeps messages for devices that are offline.
+
     It also feeds Locust's statistics, counts what is still in flight, so that a drain can end early, and keeps the
     sender's lateness.
     """
@@ -54,6 +56,7 @@ class Recording(Recorder):
         extras: Extras,
         forward: Forward,
         first_sync: int = 0,
+        resumes: bool = True,
     ) -> None:
         super().__init__(spool)
         self._extras = extras
@@ -70,6 +73,11 @@ class Recording(Recorder):
             Delivered: self._on_delivered,
             Read: self._on_read,
         }
+        if not resumes:  # only then it matters for deliveries when a device was connected
+            self._translate |= {
+                Ready: lambda device, event, at: self.entered(device, at),
+                Offline: lambda device, event, at: self.disconnected(device, at),
+            }
         self._report = report
         self._t0: float | None = None
         self._intended: list[float] = (plan.at / 1e9).tolist()

@@ -134,7 +134,10 @@ class Sampler:
 
 
 class _Usage:
-    """What the process and the computer have used so far. A number is None if the system does not have it."""
+    """The resources that the process and the computer have used so far.
+
+    A number is None if the system does not have it.
+    """
 
     def __init__(self) -> None:
         self.at = now()

@@ -13,11 +13,14 @@ are online. The process ends with its input.
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
+from xml.sax.saxutils import escape
 
 CONTENT = "See you at the station at half past six, I will bring the books. "
 KEY = "secret"  # of the servers that want one
@@ -103,8 +106,8 @@ class Client(Protocol):
 
     def login(self) -> Iterator[bytes | str]: ...
 
-    def message(self, number: int) -> bytes | str:
-        """Return the frame of a message to the partner."""
+    def message(self, number: int) -> bytes | str | list[str]:
+        """Return the frame of a message to the partner, or its frames."""
 
     def received(self, frame: Any) -> tuple[bytes | str, int]:
         """Return the answer, if any, and the count of messages in the frame."""
@@ -220,7 +223,63 @@ class SocketIO:
         return "3" if frame == "2" else "", 0
 
 
-CLIENTS: dict[str, type[Client]] = {"mqtt": Mqtt, "websocket": WebSocket, "socketio": SocketIO}
+class Xmpp:
+    """XMPP with stream management: each message requests an ack."""
+
+    subprotocol = "xmpp"
+    path = ""
+    _OPEN = "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='localhost' version='1.0'/>"
+
+    def __init__(self, user: str, partner: str) -> None:
+        self._user, self._partner = user, partner
+        self._handled = self._acknowledged = 0
+        self._unacknowledged: deque[str] = deque()
+
+    def login(self) -> Iterator[str]:
+        from xml.etree.ElementTree import fromstring
+
+        self._parse = fromstring
+        iq = "<iq xmlns='jabber:client' type='set' id='login'>"
+        credentials = f"<username>{self._user}</username><password>{KEY}</password>"
+        plain = base64.b64encode(f"\0{self._user}\0{KEY}".encode()).decode()
+        yield self._OPEN
+        yield ""  # the features
+        yield f"{iq}<query xmlns='jabber:iq:register'>{credentials}</query></iq>"
+        yield f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{plain}</auth>"
+        yield self._OPEN
+        yield ""
+        yield f"{iq}<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>d0</resource></bind></iq>"
+        yield "<enable xmlns='urn:xmpp:sm:3' resume='true'/>"
+        yield "<presence xmlns='jabber:client'/>"
+        self._handled += 1  # the presence, which the server sends back
+        self._unacknowledged.append("")
+
+    def message(self, number: int) -> list[str]:
+        self._unacknowledged.append(f"bench:{number}")
+        text = escape(CONTENT)
+        return [
+            f"<message xmlns='jabber:client' type='chat' id='bench:{number}' to='{self._partner}@localhost'>"
+            f"<body>{text}</body></message>",
+            "<r xmlns='urn:xmpp:sm:3'/>",
+        ]
+
+    def received(self, frame: str) -> tuple[str, int]:
+        element = self._parse(frame)
+        if element.tag == "{jabber:client}message":
+            self._handled += 1
+            element.get("id")
+            return "", element.find("{jabber:client}body") is not None
+        if element.tag == "{urn:xmpp:sm:3}a":
+            h = int(element.get("h"))
+            for _ in range(h - self._acknowledged):
+                self._unacknowledged.popleft()
+            self._acknowledged = h
+        elif element.tag == "{urn:xmpp:sm:3}r":
+            return f"<a xmlns='urn:xmpp:sm:3' h='{self._handled}'/>", 0
+        return "", 0
+
+
+CLIENTS: dict[str, type[Client]] = {"mqtt": Mqtt, "xmpp": Xmpp, "websocket": WebSocket, "socketio": SocketIO}
 
 
 class Bare:
@@ -266,7 +325,9 @@ class Bare:
 
     async def _send(self, client: Client, socket: Any) -> None:
         self.sent += 1
-        await socket.send(client.message(self.sent))
+        frames = client.message(self.sent)
+        for frame in frames if isinstance(frames, list) else [frames]:
+            await socket.send(frame)
 
     def chat(self, seconds: float) -> None:
         self._loop.run_until_complete(asyncio.wait_for(self._chat(seconds), seconds + PATIENCE))

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from bench.race import note
 from load.adapters.described_examples import example, example_server, write
-from load.servers import Server, mosquitto
+from load.servers import Server, mosquitto, prosody
 
 ROUNDS = 9
 SECONDS = 1.5  # of a round
@@ -29,6 +29,7 @@ SHORT = {"ROUNDS": 1, "SECONDS": 0.05, "USERS": 4}
 #: By the name of the adapter: a context manager that runs the server in a folder, and the server's path.
 SERVERS: dict[str, tuple[Callable[[Path], AbstractContextManager[Server]], str]] = {
     "mqtt": (lambda folder: mosquitto(folder, "persistence false"), "/"),
+    "xmpp": (lambda folder: prosody('storage = "memory"'), "/xmpp-websocket"),
     "websocket": (lambda folder: example_server(folder, "chat_server.py"), ""),
     "socketio": (lambda folder: example_server(folder, "socketio_server.py"), ""),
 }

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ PATIENCE = 20.0  # seconds for a start or an end
 # Prints the id of the server's process, and kills the server when the standard input ends: with the test process.
 GUARD = """
 exec 3<&0
-"$@" </dev/null &
+"$@" </dev/null >&2 &  # standard output is for the id
 server=$!
 echo $server
 exec >/dev/null
@@ -157,3 +158,120 @@ def mosquitto(folder: Path, *lines: str, users: dict[str, str] | None = None) ->
     file.write_text("\n".join(config) + "\n")
     with serving([command, "-c", file], port, folder / "mosquitto.log") as server:
         yield server
+
+
+@contextmanager
+def prosody(*lines: str) -> Iterator[Server]:
+    """Run a Prosody that speaks XMPP over WebSocket at `/xmpp-websocket`, with the domain localhost.
+
+    lines: more lines of its configuration.
+    """
+    command = program("prosody", "prosody")
+    port = free_port()
+    with _folder_of("prosody") as (folder, prefix):
+        (folder / "prosody.cfg.lua").write_text(
+            PROSODY.format(folder=folder, port=port).replace("-- more", "\n".join(lines))
+        )
+        with serving([*prefix, command, "-F", "--config", folder / "prosody.cfg.lua"], port, folder / "log") as server:
+            yield server
+
+
+@contextmanager
+def ejabberd(*lines: str) -> Iterator[Server]:
+    """Run an ejabberd that speaks XMPP over WebSocket at `/ws`, with the domain localhost.
+
+    It does not listen for other nodes, so it needs no epmd.
+
+    lines: more lines of its configuration.
+    """
+    program("ejabberdctl", "ejabberd")
+    libraries = next(path.parent for path in Path("/usr/lib").glob("**/ejabberd-*") if (path / "ebin").is_dir())
+    port = free_port()
+    with _folder_of("ejabberd") as (folder, prefix):
+        config = folder / "ejabberd.yml"
+        throttle = (
+            [] if any(line.startswith("registration_timeout") for line in lines) else ["registration_timeout: infinity"]
+        )
+        config.write_text(EJABBERD.format(port=port) + "\n".join([*throttle, *lines]) + "\n")
+        environment = {
+            "EJABBERD_CONFIG_PATH": str(config),
+            "EJABBERD_LOG_PATH": str(folder / "ejabberd.log"),
+            "ERL_CRASH_DUMP": str(folder / "crash.dump"),
+            "ERL_LIBS": str(libraries),
+            "HOME": str(folder),
+        }
+        erl = [program("erl", "erlang-base"), "-noinput", "-mnesia", "dir", f'"{folder}/database"', "-s", "ejabberd"]
+        with serving([*prefix, *erl], port, folder / "log", environment) as server:
+            yield server
+
+
+@contextmanager
+def _folder_of(user: str) -> Iterator[tuple[Path, list[str]]]:
+    """Make a folder for a server that does not run as root. Return it and the prefix of a command for this user."""
+    with tempfile.TemporaryDirectory(prefix="imsim-") as name:
+        prefix = []
+        if os.geteuid() == 0:
+            shutil.chown(name, user, user)
+            prefix = [program("setpriv", "util-linux"), f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        yield Path(name), prefix
+
+
+PROSODY = """
+daemonize = false
+pidfile = "{folder}/prosody.pid"
+data_path = "{folder}"
+certificates = "{folder}"
+log = {{ warn = "*stdout" }}
+modules_enabled = {{
+  "roster", "saslauth", "disco", "carbons", "smacks", "register", "ping", "websocket", "mam", "offline"
+}}
+modules_disabled = {{ "s2s", "tls" }}
+c2s_ports = {{}}
+c2s_direct_tls_ports = {{}}
+https_ports = {{}}
+http_ports = {{ {port} }}
+http_interfaces = {{ "127.0.0.1" }}
+allow_registration = true
+c2s_require_encryption = false
+consider_websocket_secure = true  -- offers SASL PLAIN and registration without TLS
+authentication = "internal_plain"
+storage = "internal"
+network_settings = {{ nagle = false }}
+archive_expires_after = "never"
+-- more
+VirtualHost "localhost"
+Component "conference.localhost" "muc"
+  modules_enabled = {{ "muc_mam" }}
+"""
+
+EJABBERD = """
+hosts: [localhost]
+loglevel: warning
+listen:
+  - port: {port}
+    ip: "127.0.0.1"
+    module: ejabberd_http
+    request_handlers:
+      /ws: ejabberd_http_ws
+auth_method: internal
+auth_password_format: plain
+shaper_rules:
+  max_user_offline_messages: infinity
+modules:
+  mod_carboncopy: {{}}
+  mod_disco: {{}}
+  mod_mam:
+    default: always
+  mod_muc:
+    host: conference.localhost
+    max_users: 5000
+    default_room_options:
+      mam: true
+  mod_offline:
+    access_max_user_messages: max_user_offline_messages
+  mod_ping: {{}}
+  mod_register:
+    ip_access: all
+  mod_roster: {{}}
+  mod_stream_mgmt: {{}}
+"""

@@ -110,7 +110,7 @@ def test_tasks_run_next_to_the_plan(play):
     planned = imsim.simulate(run.scenario).messages
     assert run.messages.intended_at[: len(planned)].tolist() == planned.intended_at.tolist()
     assert len(run.messages) == len(planned) + run.manifest["extras"] > len(planned) + 20
-    assert set(run.messages.outcome) == {"stored"}
+    assert set(run.messages.outcome) <= {"stored", "unsent"}  # the device that roams does not send while it is away
 
 
 def test_users_of_one_run_must_share_a_scenario(locust, url, tmp_path):

@@ -133,9 +133,11 @@ def test_live_run_recognizes_messages_by_its_prefix(mixed):
         (Kind.SENT, 5, -1, 2 * 10**9, 0),
         (Kind.SENT, 6, -1, 2 * 10**9, 0),
     ]
-    for name in ("5", "other:5", "run:", "run:x", f"run:{len(mixed)}"):
+    for name in ("5", "other:5", "run:", "run:x", "run:-1", f"run:{10**10}"):
         observed.client(*of_message(name))
     assert len(observed.facts()) == 2
+    beyond = len(mixed) + 3  # a message beyond the plan
+    assert observed.client(events.Sent(f"run:{beyond}", 1))[-1] == (Kind.SENT, beyond, -1, 2 * 10**9, 0)
 
 
 def test_shown_messages_of_other_runs_are_counted_except_notices(mixed):
