@@ -184,9 +184,30 @@ class Player:
         """Return the id of a message."""
         return f"{self.job.prefix}{intent}"
 
+    def origin(self, id: str) -> tuple[int, PlannedConversation, str | None] | None:
+        """Return the sender (a user index), the conversation and the text of a message.
+
+        None if another process has sent it from a task, or if it is not of this run. The text of a planned message is
+        None.
+        """
+        number = id.removeprefix(self.job.prefix)
+        if number == id or not (number.isascii() and number.isdecimal()):
+            return None
+        intent, plan = int(number), self.plan
+        if intent < len(plan):
+            return int(plan.sender[intent]), plan.conversations[int(plan.conversation[intent])], None
+        if (pending := self._extras.pending.get(intent)) is None:
+            return None
+        extra = pending.extra
+        return extra.sender, conversation_of(extra.scene, extra.name, extra.members), pending.text
+
     def p2p(self, user: int, other: int) -> PlannedConversation:
         """Return the conversation of two users."""
         return conversation_of(Scene.P2P, "", (min(user, other), max(user, other)))
+
+    def place(self, conversation: PlannedConversation, user: int = 0) -> Conversation:
+        """Return the conversation as the session of a user addresses it."""
+        return Conversation(conversation.scene, self.job.named(conversation.to(user)))
 
     def send_extra(self, device: Device, conversation: PlannedConversation, text: str) -> Pending:
         """Send a message beyond the plan, now.
@@ -203,9 +224,10 @@ class Player:
             lambda intent: Extra(intent, ns, user, nth, scene, name, members, "text", size),
             (number for number in self._devices_of(members) if number != device.number),
         )
+        pending.text = text
         self.recording.asked_extra(pending)
         id = self.id_of(pending.extra.intent)
-        message = Message(id, Conversation(scene, self.job.named(conversation.to(user))), text)
+        message = Message(id, self.place(conversation, user), text)
         device.do(lambda now: self._with_sent(device.session.send(message, now), id))
         return pending
 
@@ -358,7 +380,7 @@ class Player:
     def _visit(self, number: int, groups: list[PlannedConversation]) -> None:
         """Create groups with a device that has no user so far: it logs in for that, and out again."""
         user, nth = divmod(number, len(self.plan.devices))
-        left = {self._place(group): group for group in groups}
+        left = {self.place(group): group for group in groups}
         created = Event()
 
         def report(device: Device, event: AdapterEvent, at: float) -> None:
@@ -384,12 +406,9 @@ class Player:
                 device.stop()
 
     def _join(self, device: Device, conversation: PlannedConversation, creates: bool) -> None:
-        place, members = self._place(conversation), self._names(conversation)
+        place, members = self.place(conversation), self._names(conversation)
         self._joins.add((device.number, place))
         device.do(lambda now: device.session.join(place, members, creates, now))
-
-    def _place(self, conversation: PlannedConversation) -> Conversation:
-        return Conversation(conversation.scene, self.job.named(conversation.name))
 
     def _names(self, conversation: PlannedConversation) -> list[str]:
         return [self.job.named(self.plan.users[user]) for user in conversation.members]
