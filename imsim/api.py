@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from os import PathLike
@@ -19,12 +20,26 @@ from imsim.analysis import Budget, Metrics, Run, default_metrics, plot_cdf, read
 from imsim.analysis.kinds import UTILISATIONS, WAITS
 from imsim.analysis.run import listed_runs
 from imsim.core.exceptions import ClientEnded, ClientError, ImsimError, RunError, SendError, UsageError
-from imsim.experiments import Capacity, Comparison, FolderStore, Over, Precision, Replications, Sampling, Sweep
+from imsim.experiments import (
+    Capacity,
+    Comparison,
+    FolderStore,
+    Over,
+    Precision,
+    Replications,
+    Sampling,
+    Sweep,
+)
 from imsim.experiments.capacity import FEWEST_PER_LOAD, MOST_PER_LOAD
+from imsim.experiments.live_capacity import MAX_TIME
+from imsim.experiments.live_runs import FEWEST_RUNS, MOST_RUNS, LiveRun, RunStore
 from imsim.keys import choose_key
 from imsim.load import launch
+from imsim.load.job import Job
+from imsim.load.reset import reset as reset_server
 from imsim.load.served import Served
 from imsim.scenario import CustomDistribution, Empirical, Scenario
+from imsim.scenario.quantities import parse_duration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -334,41 +349,64 @@ def capacity(
     scenario: AnyScenario,
     budget: Budget | str,
     *,
+    url: str | None = None,
     over: str = "workload.rate",
     low: float | None = None,
     high: float | None = None,
-    tolerance: float = 0.05,
+    tolerance: float | None = None,
     replications: int | None = None,
     max_replications: int | None = None,
+    max_time: float | str | None = None,
     metrics: Metrics = (),
     seed: int | None = None,
     duration: float | str | None = None,
     jobs: int = -1,
+    key: str | None = None,
+    key_file: AnyPath | None = None,
+    adapter: str = "imsim",
+    options: Mapping[str, str] | None = None,
+    reset: str | None = None,
     out: AnyPath | None = None,
     progress: bool = True,
 ) -> Capacity:
-    """Find the highest load at which a design keeps a budget.
+    """Find the highest load at which a simulated design, or a real server at `url`, keeps a budget.
 
     The search starts at the scenario's own load. It doubles or halves the load until the budget is kept at one load and
-    broken at another, and then bisects. It assumes that more load is never better. Each load gets 5 replications (or
-    more, as `replications` says), and up to `max_replications` (40) if their interval does not decide. A load that is
-    still undecided is reported as such. If runs are too short for the budget's percentile and the load is even, they
-    are made longer, up to 64 times. `help(imsim)` describes the other arguments.
+    broken at another, and then bisects. It assumes that more load is never better. `help(imsim)` describes the other
+    arguments.
+
+    Simulated: each load gets 5 replications (or more, as `replications` says), and up to `max_replications` (40) if
+    their interval does not decide. A load that is still undecided is reported as such. If runs are too short for the
+    budget's percentile and the load is even, they are made longer, up to 64 times.
+
+    Live: each load gets 2 to 8 runs, one after the other under different seeds, until they decide. A run that the load
+    generator spoilt is repeated. If that does not help, the generator has given way, not the server
+    (`found.gave_way`), and the result is the highest load at which the server is known to keep the budget. Before each
+    run, the server gets time to become idle.
 
     Args:
         budget: a `Budget` or its text. Its metric may be one of your own `metrics`.
+        url: the address of a server, as in `imsim.loadtest`. None means a simulation.
         over: the dotted path of the load, a number above 0.
         low: the lowest load to try. None means 1/64 of the scenario's own.
         high: the highest load to try. None means 64 times the scenario's own.
-        tolerance: how far apart the two loads may be at the end, as a share.
-        out: a folder that keeps each finished replication, as in `imsim.sweep`.
+        tolerance: how far apart the two loads may be at the end, as a share. None means 0.05, or 0.1 with a url.
+        max_time: with a url, seconds (or a text, such as "10min") after which no further run starts. None means 15 min.
+        key: with a url, the server's key, as in `imsim.loadtest`.
+        key_file: with a url, a file with the key.
+        adapter: with a url, the kind of server, as in `imsim.loadtest`.
+        options: with a url, the adapter's options.
+        reset: with a url, a command line that is run before each run, for example to restart the server. The search
+            continues when the server accepts connections again.
+        out: a folder that keeps each finished run. The same call continues an interrupted search.
 
     Returns:
-        The two loads, and the tier that gives way (`bottleneck`): messages wait longest there at the lowest load that
-        breaks the budget.
+        The two loads. For a simulation also the tier that gives way (`bottleneck`): messages wait longest there at the
+        lowest load that breaks the budget. For a server, a `LiveCapacity` with all `runs`.
 
     Raises:
         UsageError: a value is wrong, or a run has nothing to measure the budget by.
+        RunError: there is no server, the first live run fails, or the server does not come back after a run.
 
     Example:
         >>> imsim.capacity("office", "delivery.mean < 1s", high=0.3, duration="1s").keeps
@@ -379,29 +417,70 @@ def capacity(
     chosen = Budget(budget) if isinstance(budget, str) else budget
     given = _scenario(scenario)
     base = _with(given, seed, duration)
+    only_live: dict[str, object] = {"max_time": max_time, "key": key, "key_file": key_file, "options": options}
+    only_live |= {"adapter": None if adapter == "imsim" else adapter, "reset": reset}
+    if url is None and (ignored := [name for name, value in only_live.items() if value is not None]):
+        raise UsageError(f"capacity: {', '.join(ignored)}: only with a url, for a real server")
+    if url is not None and jobs != -1:
+        raise UsageError("capacity: jobs: only without a url; the runs of a real server are one after the other")
     sampling = Sampling.of(
         metrics,
-        also=(*default_metrics(base), *UTILISATIONS, *WAITS),
+        also=(*default_metrics(base), *((*UTILISATIONS, *WAITS) if url is None else ())),
         needs=(chosen.metric,),
         replications=replications,
         most=max_replications,
         jobs=jobs,
-        first=FEWEST_PER_LOAD,
-        limit=MOST_PER_LOAD,
+        first=FEWEST_PER_LOAD if url is None else FEWEST_RUNS,
+        limit=MOST_PER_LOAD if url is None else MOST_RUNS,
     )
-    store = None if out is None else FolderStore(_path(out, "out"), sampling.measures)
-    _warn(given.left_out(base))
+    folder = None if out is None else _path(out, "out")
+    _warn(given.left_out(base, live=url is not None))
+    if url is None:
+        store = None if folder is None else FolderStore(folder, sampling.measures)
+        with ProgressBar(progress) as bar:
+            return experiments.capacity(
+                base,
+                chosen,
+                over,
+                sampling,
+                tolerance=0.05 if tolerance is None else tolerance,
+                lowest=low,
+                highest=high,
+                store=store,
+                progress=bar.show,
+            )
+    try:
+        seconds = MAX_TIME if max_time is None else parse_duration(max_time)
+    except ValueError as error:
+        raise UsageError(f"max_time: {error}") from None
+    own_key = choose_key(key, key_file)
+    address = _text(url, "url")
+    chosen_options = {} if options is None else dict(options)
+    if reset is None:  # otherwise the command may start the server
+        Job(base, address, "", own_key, adapter, chosen_options).probe()
+
+    def measure(design: Scenario) -> LiveRun:
+        run = launch.loadtest(design, address, key=own_key, adapter=adapter, options=chosen_options)
+        return LiveRun.of(run, sampling.measures)
+
     with ProgressBar(progress) as bar:
-        return experiments.capacity(
+        return experiments.live_capacity(
             base,
             chosen,
             over,
-            sampling,
-            tolerance=tolerance,
+            measure,
+            lambda: reset_server(address, reset),
+            sampling.measures,
+            url=address,
+            tolerance=0.1 if tolerance is None else tolerance,
             lowest=low,
             highest=high,
-            store=store,
+            fewest=sampling.replications,
+            most=sampling.most,
+            max_time=seconds,
+            store=RunStore(folder, sampling.measures, {"url": address, "adapter": adapter, "options": chosen_options}),
             progress=bar.show,
+            line=bar.line,
         )
 
 
@@ -580,6 +659,7 @@ class ProgressBar:
             warnings.simplefilter("ignore")  # tqdm warns if the notebook widgets are not installed
             from tqdm.auto import tqdm
 
+        self._shown = shown
         form = "{desc}{percentage:3.0f}% |{bar}| {elapsed}"
         self._bar: Any = tqdm(total=1.0, leave=False, disable=None if shown else True, bar_format=form)
 
@@ -590,6 +670,11 @@ class ProgressBar:
         """Show the activity and the share of it that is done."""
         self._bar.set_description(what, refresh=False)
         self._bar.update(share - self._bar.n)
+
+    def line(self, text: str) -> None:
+        """Write a line to stderr, above the bar, unless `shown` is false. It also appears without a terminal."""
+        if self._shown:
+            self._bar.write(text, file=sys.stderr)
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()

@@ -48,6 +48,16 @@ def test_simulate_spans_prints_breakdown(command):
     assert run.digest in printed
 
 
+def test_capacity_of_missing_server_is_an_error_at_once(command, tmp_path):
+    arguments = ("capacity", "office", "--budget", "delivery.p99 < 200ms", "--url", "ws://127.0.0.1:1")
+    with pytest.raises(imsim.RunError, match="no server at ws://127"):
+        command(*arguments)
+    with pytest.raises(imsim.UsageError, match="adapter: unknown name"):
+        command(*arguments, "--adapter", "telepathy")
+    with pytest.raises(imsim.UsageError, match="--option: must be NAME=VALUE"):
+        command(*arguments, "--option", "fast")
+
+
 def test_plot_option_writes_picture(command, tmp_path):
     short, picture = SHORT[:-2], tmp_path / "x.png"
     for arguments in (

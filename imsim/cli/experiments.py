@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from imsim.cli.options import (
+    ADAPTER,
     DURATION,
     JOBS,
     JSON,
+    KEY,
+    MAX_TIME,
     METRIC,
     MOST,
     OUT,
@@ -307,15 +310,20 @@ def sweep(
     epilog=examples(
         "imsim capacity office --budget 'delivery.p99 < 200ms'",
         "imsim capacity office --budget 'lost <= 0' --over population.users --high 2000",
+        "imsim capacity office --budget 'delivery.p99 < 200ms' --url ws://127.0.0.1:8765 --plot capacity.png",
     )
 )
 @click.argument("scenario")
 @click.option("--budget", required=True, metavar="TEXT", help="Such as 'delivery.p99 < 200ms' or 'lost <= 0'.")
+@click.option("--url", metavar="URL", help="Load the server at this address, ws://host:port, instead of simulating.")
 @click.option("--over", default="workload.rate", show_default=True, metavar="PATH", help="The field that is the load.")
 @click.option("--low", type=float, metavar="LOAD", help="The lowest load to try.  [default: the scenario's own / 64]")
 @click.option("--high", type=float, metavar="LOAD", help="The highest load to try.  [default: the scenario's own x 64]")
 @click.option(
-    "--tolerance", default=0.05, show_default=True, metavar="SHARE", help="How far apart the two loads may be."
+    "--tolerance",
+    type=float,
+    metavar="SHARE",
+    help="How far apart the two loads may be.  [default: 0.05; 0.1 with --url]",
 )
 @SET
 @SEED
@@ -324,16 +332,25 @@ def sweep(
 @MOST
 @METRIC
 @JOBS
-@click.option("--out", metavar="DIR", help="Keep finished runs here, so that they are not run again.")
+@MAX_TIME
+@KEY
+@ADAPTER
+@click.option("--reset", metavar="COMMAND", help="With --url, run this command before each run.")
+@click.option(
+    "--out",
+    metavar="DIR",
+    help="Keep finished runs here, so that they are not run again.  [default with --url: results/capacity-SCENARIO]",
+)
 @PLOT
 @JSON
 def capacity(
     scenario: str,
     budget: str,
+    url: str | None,
     over: str,
     low: float | None,
     high: float | None,
-    tolerance: float,
+    tolerance: float | None,
     overrides: tuple[str, ...],
     seed: int | None,
     duration: float | str | None,
@@ -341,20 +358,33 @@ def capacity(
     max_replications: int | None,
     metrics: tuple[str, ...],
     jobs: int,
+    max_time: float | str | None,
+    key: str | None,
+    key_file: str | None,
+    adapter: str,
+    adapter_options: tuple[str, ...],
+    reset: str | None,
     out: str | None,
     plot: str | None,
     as_json: bool,
 ) -> None:
-    """Find the highest load at which SCENARIO keeps a budget.
+    """Find the highest load at which SCENARIO, or the server at --url, keeps a budget.
 
-    The result is two loads: the budget is kept at the first and broken at the second. The intervals over several runs
-    decide at each load.
+    The result is two loads: the budget is kept at the first and broken at the second. Several runs decide at each load.
+    With --url, the command continues where it stopped if it is interrupted and run again.
     """
     from imsim import api
+    from imsim.load.adapters.find import options_of
 
+    chosen = load(scenario, overrides, seed)
+    if url is not None and out is None:
+        out = f"results/capacity-{chosen.name}"
+    if url is not None and not as_json:
+        click.echo(f"at most {max_time or '15min'}; finished runs are kept in {out}", err=True)
     found = api.capacity(
-        load(scenario, overrides, seed),
+        chosen,
         budget,
+        url=url,
         over=over,
         low=low,
         high=high,
@@ -364,6 +394,12 @@ def capacity(
         max_replications=max_replications,
         metrics=metrics,
         jobs=jobs,
+        max_time=max_time,
+        key=key,
+        key_file=key_file,
+        adapter=adapter,
+        options=options_of(adapter_options, "--option") or None,
+        reset=reset,
         out=out,
         progress=not as_json,
     )

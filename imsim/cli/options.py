@@ -37,6 +37,12 @@ SEED = click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Rep
 DURATION = click.option(
     "--duration", callback=_read_duration, metavar="TIME", help="Replace the scenario's duration: 5s, or seconds."
 )
+MAX_TIME = click.option(
+    "--max-time",
+    callback=_read_duration,
+    metavar="TIME",
+    help="With --url, start no further run after this time.  [default: 15min]",
+)
 OUT = click.option("--out", default="results", show_default=True, metavar="DIR", help="Make the run's folder here.")
 PLOT = click.option(
     "--plot",

@@ -1,17 +1,16 @@
-"""The highest load at which a design keeps a budget, as a bracket of two loads.
+"""The highest load at which a simulated design keeps a budget, as a bracket of two loads.
 
-The search doubles or halves the load until one load keeps the budget and another breaks it, and bisects between them.
-It assumes that more load is never better; a note says so if what was measured contradicts it. At each load, the
-interval over replications judges the budget. An undecided load gets more replications; a load that stays undecided lies
-inside the bracket, and is reported. Where the runs at a load are too short for the budget's percentile, more of them do
-not help, so they are made longer.
+`search` chooses the loads. It assumes that more load is never better; a note says so if what was measured contradicts
+it. At each load, the interval over replications judges the budget. An undecided load gets more replications; a load
+that stays undecided lies inside the bracket, and is reported. Where the runs at a load are too short for the budget's
+percentile, more of them do not help, so they are made longer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from os import PathLike
 from pathlib import Path
@@ -23,6 +22,7 @@ from imsim.analysis.labels import title_of
 from imsim.analysis.run_length import flaw, is_steady, needed
 from imsim.core.exceptions import UsageError
 from imsim.experiments.replicate import Progress, Replications, Sample, Sampling, Store, flaw_notes, replicate, to_json
+from imsim.experiments.search import Bracket, search, start_of
 from imsim.scenario import Scenario
 from imsim.scenario.sections.topology import TIERS
 
@@ -40,9 +40,6 @@ LONGEST = 64.0
 
 #: A tier that is less busy has hardly any queues: at this share, an M/M/1 job waits as long as it is served.
 _BUSY = 0.5
-
-#: The search gives up at this many times the first load, and at this part of it.
-WIDEST = 64.0
 
 
 def capacity(
@@ -65,15 +62,7 @@ def capacity(
         )
     if budget.metric == RECOVERY and not scenario.faults:
         raise UsageError(f"capacity: the scenario has no faults, so there is no {RECOVERY}; add one to its [[faults]]")
-    start, whole = load_of(scenario, over)
-    if not isinstance(tolerance, int | float) or not 0 < tolerance <= 1:
-        raise UsageError(f"tolerance: expected a share above 0 and up to 1, as in 0.05, got {tolerance!r}")
-    for name, value in (("low", lowest), ("high", highest)):
-        if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
-            raise UsageError(f"{name}: expected a number above 0, got {value!r}")
-    if lowest is not None and highest is not None and lowest > highest:
-        raise UsageError(f"low: must not exceed high, got {lowest:g} and {highest:g}")
-    start = min(max(start, lowest or start), highest or start)
+    start, whole = start_of(scenario, over, tolerance, lowest, highest)
     tried: dict[float, Replications] = {}
 
     def is_too_short(load: float) -> bool:
@@ -122,97 +111,6 @@ def _lengthening(found: Replications, metric: str) -> float:
     """Return how many times as long the runs should be, so that each has enough latencies for a percentile."""
     fewest = min(sample.behind[metric].latencies for sample in found.samples)
     return max(2.0, 1.2 * needed(metric) / max(fewest, 1))
-
-
-@dataclass
-class Bracket:
-    """The loads that were tried so far, each with the verdict on the budget."""
-
-    verdicts: dict[float, Verdict] = field(default_factory=dict)
-
-    @property
-    def breaks(self) -> float | None:
-        """The lowest load that breaks the budget."""
-        return min((load for load, verdict in self.verdicts.items() if verdict == "breaks"), default=None)
-
-    @property
-    def keeps(self) -> float | None:
-        """The highest load that keeps the budget, below every load that breaks it."""
-        limit = math.inf if self.breaks is None else self.breaks
-        return max(
-            (load for load, verdict in self.verdicts.items() if verdict == "keeps" and load < limit), default=None
-        )
-
-    @property
-    def undecided(self) -> list[float]:
-        """The undecided loads between `keeps` and `breaks`, ascending."""
-        low, high = self.keeps or 0.0, math.inf if self.breaks is None else self.breaks
-        return sorted(load for load, verdict in self.verdicts.items() if verdict == "undecided" and low < load < high)
-
-    @property
-    def is_monotone(self) -> bool:
-        """Whether every load that keeps the budget is below all that break it."""
-        return self.breaks is None or not any(
-            verdict == "keeps" and load > self.breaks for load, verdict in self.verdicts.items()
-        )
-
-    def next(self, tolerance: float, whole: bool) -> float | None:
-        """Return the load to try next; None if the bracket is narrow enough, or one side is not known."""
-        keeps, breaks = self.keeps, self.breaks
-        if keeps is None or breaks is None:
-            return None
-        # An undecided load stays undecided, so the search goes on between it and each of the two sides.
-        edges = [keeps, *self.undecided, breaks]
-        for low, high in {(edges[0], edges[1]), (edges[-2], edges[-1])}:
-            middle = math.sqrt(low * high)
-            if whole:
-                middle = float(round(middle))
-            if high > low * (1 + tolerance) and low < middle < high:
-                return middle
-        return None
-
-
-def search(
-    judge: Callable[[float], Verdict],
-    start: float,
-    *,
-    tolerance: float,
-    whole: bool = False,
-    lowest: float | None = None,
-    highest: float | None = None,
-    is_too_short: Callable[[float], bool] = lambda load: False,
-) -> Bracket:
-    """Try loads until the width of the bracket, without the undecided loads in it, is at most `tolerance` (a share).
-
-    judge: returns the verdict on a load. whole: loads are whole numbers. is_too_short: returns whether the runs at a
-        load that was tried are too short to keep the budget. A lower load has still fewer messages, so the search for
-        one ends there.
-    """
-    lowest = start / WIDEST if lowest is None else lowest
-    highest = start * WIDEST if highest is None else highest
-    bracket = Bracket()
-
-    def attempt(load: float) -> None:
-        bracket.verdicts[load] = judge(load)
-
-    attempt(start)
-    load = start
-    while bracket.breaks is None and load < highest:
-        load = min(load * 2, highest)
-        attempt(load)
-    load = start
-    while (
-        bracket.keeps is None and load > lowest and not (bracket.verdicts[load] == "undecided" and is_too_short(load))
-    ):
-        load = max(load / 2, lowest)
-        if whole:
-            load = float(max(math.floor(load), 1))
-        if load in bracket.verdicts:
-            break
-        attempt(load)
-    while (middle := bracket.next(tolerance, whole)) is not None:
-        attempt(middle)
-    return bracket
 
 
 @dataclass(frozen=True)
@@ -476,18 +374,3 @@ class Capacity:
         html = self.summary().to_html(index=False, float_format=lambda value: f"{value:,.4g}", border=0)
         notes = "<br>".join(f"<small>{escape(note)}</small>" for note in self.notes)
         return f"<div><b>{escape(self.scenario.name)}</b>: {escape(self.verdict)}{html}{notes}</div>"
-
-
-def load_of(scenario: Scenario, over: str) -> tuple[float, bool]:
-    """Return the load at a dotted path, and whether it is a whole number.
-
-    Raises: UsageError if it is not a number above 0.
-    """
-    if not isinstance(over, str):
-        raise UsageError(f"over: expected a dotted path such as workload.rate, got {over!r}")
-    value: object = scenario
-    for part in over.split("."):
-        value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise UsageError(f"capacity: {over}: expected the path of a number above 0, as in workload.rate")
-    return float(value), isinstance(value, int)

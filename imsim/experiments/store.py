@@ -31,7 +31,7 @@ class FolderStore:
 
     def __init__(self, folder: Path, measures: Measures) -> None:
         self._names = measures.all
-        self._functions = {name: _known(fingerprint.function, one) for name, one in measures.functions.items()}
+        self._functions = {name: known(fingerprint.function, one) for name, one in measures.functions.items()}
         self._path = folder / FILE
         self._designs: dict[int, tuple[Scenario, str | None]] = {}
         self._kept: dict[str, dict[str, Any]] = {}
@@ -93,14 +93,15 @@ class FolderStore:
         """Return the key of a replication, or None if the design or a metric cannot be compared across processes."""
         if id(scenario) not in self._designs:
             # The reference keeps the scenario alive, so that no other object can get its id.
-            self._designs[id(scenario)] = (scenario, _known(fingerprint.design, scenario))
+            self._designs[id(scenario)] = (scenario, known(fingerprint.design, scenario))
         design = self._designs[id(scenario)][1]
         return (
             None if design is None or None in self._functions.values() else f"{design}:{seed}:{fingerprint.program()}"
         )
 
 
-def _known(digest: Callable[[Any], str], one: object) -> str | None:
+def known(digest: Callable[[Any], str], one: object) -> str | None:
+    """Return the digest of a design or a function; None, with a warning, if it cannot be compared across processes."""
     try:
         return digest(one)
     except fingerprint.NotComparableError as error:

@@ -40,7 +40,8 @@ from imsim.live.stores import Probe, Store
 from imsim.live.timer import DeadlineTimer
 from imsim.live.turn import Quiet, TurnClock
 from imsim.live.web import ChatPage
-from imsim.live.websocket import CLOSE_TIMEOUT, Flushes, text_frame
+from imsim.live.websocket import CLOSE_TIMEOUT, Flushes
+from imsim.wire.websocket_frames import text_frame
 
 _PUSH_ALLOWANCE = 1 << 20  # bytes of pushes that may wait behind the largest frame
 _ENDED_FOR_ROOM = 16  # newcomers that the server disconnects to get file descriptors

@@ -27,15 +27,11 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # websockets without its C extension
-    from websockets.utils import apply_mask
-
 from imsim.core.model import Code
 from imsim.live.handshake import answer_to_usual
 from imsim.live.log import LOGGER
 from imsim.live.turn import PAUSE
+from imsim.wire.websocket_frames import CONTROL, FIN, LENGTH_16, MASKED, WHOLE_TEXT, apply_mask, frame_size
 
 CLOSE_TIMEOUT = 2.0  # seconds within which the peer must finish a closing handshake
 
@@ -45,46 +41,11 @@ _SLICE = 384  # bytes that the parser gets at a time: 64 frames of a client at m
 
 _HIGH_WATER = 1 << 16  # bytes that may wait in a transport before it calls `pause_writing`; asyncio's default
 
-_TEXT = 0x81  # the first byte of a text frame that is a whole message
-_FIN, _CONTROL = 0x80, 0x08  # bits in the first byte of a frame: the last one of a message; a control frame
-_MASKED = 0x80  # in the second byte of a frame; its other bits are the length
-_LENGTH_16 = 126  # the length is in the next 2 bytes; 127: in the next 8 bytes
 _LARGEST_TEXT = (1 << 16) - 1  # bytes; the library handles longer messages, because it copies them less often
 
 # Values of `WebSocket._left`, besides a count of bytes.
 _HEAD = -1  # an HTTP request is expected, and the library has got nothing yet
 _UNKNOWN = -2  # it is not known where frames begin, so the library gets everything
-
-
-def text_frame(text: bytes, *, mask: bool) -> bytes:
-    """Return the bytes of a whole text message on the TCP connection.
-
-    A client must mask. A server does not, so the same bytes serve all recipients.
-    """
-    if mask:
-        return Frame(Opcode.TEXT, text).serialize(mask=True)
-    size = len(text)
-    if size < _LENGTH_16:
-        return b"\x81%c%b" % (size, text)
-    if size < 1 << 16:
-        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), text)
-    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), text)
-
-
-def _frame_size(data: bytes, start: int) -> int:
-    """Return the size of the frame that begins at `start`. Return 0 if its header is not complete."""
-    available = len(data) - start
-    if available < 2:
-        return 0
-    size = data[start + 1] & ~_MASKED
-    head = 6 if data[start + 1] & _MASKED else 2
-    if size >= _LENGTH_16:
-        more = 2 if size == _LENGTH_16 else 8
-        if available < 2 + more:
-            return 0
-        size = int.from_bytes(data[start + 2 : start + 2 + more], "big")
-        head += more
-    return head + size
 
 
 class _ReadBuffer(threading.local):
@@ -456,14 +417,14 @@ class WebSocket(asyncio.BufferedProtocol):
         """
         while share > 0 and not self._ended and self._fragments is None:
             data, start = self._unread, self._position  # the owner can drop both
-            if len(data) < start + 2 or data[start] != _TEXT:
+            if len(data) < start + 2 or data[start] != WHOLE_TEXT:
                 break
-            size = data[start + 1] - _MASKED
+            size = data[start + 1] - MASKED
             mask = start + 2
-            if size == _LENGTH_16 and len(data) >= start + 4:
+            if size == LENGTH_16 and len(data) >= start + 4:
                 size = data[start + 2] << 8 | data[start + 3]
                 mask = start + 4
-            elif not 0 <= size < _LENGTH_16:
+            elif not 0 <= size < LENGTH_16:
                 break
             end = mask + 4 + size
             if end > len(data) or size > self._largest_text:
@@ -490,17 +451,17 @@ class WebSocket(asyncio.BufferedProtocol):
         limit = min(start + _SLICE, len(data))
         end = start + self._left
         may_bypass = not self._ended and self._fragments is None
-        while end < limit and (end == start or not may_bypass or data[end] != _TEXT):
-            size = _frame_size(data, end)
+        while end < limit and (end == start or not may_bypass or data[end] != WHOLE_TEXT):
+            size = frame_size(data, end)
             if not size:
-                if end == start and len(data) > end + 1 and not data[end + 1] & _MASKED:
+                if end == start and len(data) > end + 1 and not data[end + 1] & MASKED:
                     self._left = _UNKNOWN  # a client must mask, so nothing of interest follows
                     return len(data) - start
                 break
             if end == start and may_bypass and end + size > len(data) and self._is_short_text(end, size):
                 break
             end += size
-            if data[end - size] & (_FIN | _CONTROL) == _FIN:
+            if data[end - size] & (FIN | CONTROL) == FIN:
                 break  # the end of a message, after which the owner may close the connection
         self._left = max(0, end - limit)
         return min(end, limit) - start
@@ -508,7 +469,7 @@ class WebSocket(asyncio.BufferedProtocol):
     def _is_short_text(self, start: int, size: int) -> bool:
         """Return whether `_read_texts` can handle this frame of `size` bytes once all of it has arrived."""
         data = self._unread
-        return data[start] == _TEXT and data[start + 1] & _MASKED > 0 and size <= self._largest_text
+        return data[start] == WHOLE_TEXT and data[start + 1] & MASKED > 0 and size <= self._largest_text
 
     def _frame_received(self, frame: Frame) -> int:
         """Handle a frame, and return how much work it was."""

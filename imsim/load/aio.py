@@ -42,7 +42,7 @@ from imsim.load.adapters.interface import (
     Request,
 )
 from imsim.load.driver import Driver
-from imsim.load.http import exchange
+from imsim.load.exchange import exchange
 
 _CLOSE_TIMEOUT = 1.0  # seconds that a close waits for the server to close its side
 _MOST_IDLE_TICKS = 100  # calls of `handle_timer`, one after another, after which a deadline must not be in the past

@@ -28,7 +28,7 @@ from imsim.analysis import Run, make_run
 from imsim.analysis.latency import delivery_latencies, quantile
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.load.adapters.interface import Feature
-from imsim.load.health import Delays, Health, judge
+from imsim.load.health import Delays, judge, workers_of
 from imsim.results import Assembly, Facts, Offers, RowFiles, SpooledFacts, Tables, write_parts
 from imsim.scenario import Extra, Plan, Scenario, plan
 
@@ -129,7 +129,7 @@ def collect(
 def _judge(run: Run) -> None:
     """Add to the manifest how late the generator was, and whether the latencies are those of the server."""
     manifest = run.manifest
-    workers = [Health.from_json_dict(worker["health"]) for worker in manifest.get("workers", ()) if "health" in worker]
+    workers = workers_of(manifest)
     if not workers:
         return
     for name, parts in (

@@ -37,6 +37,7 @@ from imsim.load.adapters.find import options_of
 from imsim.load.collect import collect, cut, read_status, write, write_status
 from imsim.load.coordinator import Coordinator
 from imsim.load.job import Job
+from imsim.load.locust_stats import Statistics
 from imsim.load.player import Player
 from imsim.load.recording import Report
 from imsim.scenario import Scenario
@@ -47,6 +48,7 @@ events: Any = locust.events
 logger = logging.getLogger("imsim.load")
 
 _SPAWN_RATE = 100  # users per second; Locust warns about a higher rate
+_SPAWN_SECONDS = 5.0  # in which all users of a large population start nevertheless
 _NO_MESSAGES = {"workload.rate": 1e-9, "workload.arrivals": "poisson"}  # in any time that a test lasts
 _HURRY = 1.0  # seconds that the end of an interrupted test may take
 _LONGEST_NAMESPACE = 32  # characters; it leaves room for the name of the user or group itself
@@ -75,6 +77,7 @@ class Director:
         self._test: Test | None = None  # the current one
         self._writing: list[Test] = []  # tests that have ended, whose runs are being written
         self._environment = environment
+        self._statistics = Statistics(environment)
         self._users = users
         self._has_tasks = has_tasks
         self._of[environment] = self
@@ -84,7 +87,7 @@ class Director:
         if options.num_users is None or options.spawn_rate is None:
             population = self._scenario().population
             options.num_users = options.num_users or population.users * population.devices
-            options.spawn_rate = options.spawn_rate or _SPAWN_RATE
+            options.spawn_rate = options.spawn_rate or max(_SPAWN_RATE, options.num_users / _SPAWN_SECONDS)
         self._run_time: float | None = options.run_time
         if options.headless or options.autostart:
             options.run_time = None  # Locust's own timer would include the logins
@@ -187,7 +190,8 @@ class Director:
     def _begin(self, job: Job) -> None:
         job.probe()
         spawning = self._runner.target_user_count / self._options.spawn_rate
-        self._test = Test(job, self._options.imsim_folder, self._options.imsim_out, spawning, self._stop_test, _report)
+        report = self._statistics.report
+        self._test = Test(job, self._options.imsim_folder, self._options.imsim_out, spawning, self._stop_test, report)
         if (web := self._environment.web_ui) is not None:
             web._cancel_run_time_timer()  # type: ignore[no-untyped-call]  # Locust's own timer would include the logins
 
@@ -208,6 +212,7 @@ class Director:
             is_shape = self._environment.shape_class is not None and gevent.getcurrent() is self._runner.shape_greenlet
             reason = "the load shape ended the test" if is_shape else "the test was stopped"
             self._test.end(reason, is_complete=is_shape)
+            self._statistics.flush()
 
     def _stopped(self, environment: Environment, **_: Any) -> None:
         test, self._test = self._test, None
@@ -218,6 +223,7 @@ class Director:
         # Locust quits in the middle of a test after SIGTERM, or while another greenlet still ends the test.
         if (test := self._test) is not None:
             test.end("the test was terminated", patience=_HURRY)
+            self._statistics.flush()
             self._stopped(environment)
         for test in list(self._writing):
             test.written.wait()
@@ -228,6 +234,7 @@ class Director:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if self._test is not None:
             self._test.end("the test was interrupted", patience=_HURRY)
+            self._statistics.flush()
         self._runner.quit()
         if self._environment.web_ui is not None:
             self._environment.web_ui.stop()  # type: ignore[no-untyped-call]  # Locust has no types for it
@@ -326,21 +333,6 @@ class Test:
 
     def _to_coordinator(self, kind: str, **values: Any) -> None:
         self._coordinator.handle(0, kind, **values)
-
-
-def _report(name: str, ms: float | None, size: int, error: str | None) -> None:
-    events.request.fire(
-        request_type="WS",
-        name=name,
-        response_time=ms,
-        response_length=size,
-        exception=None if error is None else UndeliveredError(error),
-        context={},
-    )
-
-
-class UndeliveredError(Exception):
-    """A message was not acknowledged or not delivered, or a login failed. Locust lists it in its table of failures."""
 
 
 def _add_options(parser: Any) -> None:

@@ -9,7 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
-from imsim.load.adapters.interface import Connect, Disconnect, Event, Item, Out, Request, Session
+from imsim.core.events import Sent as ClientSent
+from imsim.load.adapters.interface import Connect, Disconnect, Event, Item, Message, Out, Request, Sent, Session
+
+_COMMANDS = frozenset([Connect, Disconnect, Request])
 
 
 class Driver(ABC):
@@ -30,8 +33,24 @@ class Driver(ABC):
 
     def give(self, item: Item) -> None:
         """Give the session an input."""
+        now, session = self.now(), self.session
+        self._carry_out(session.received(item, now), now)
+        self._arm(session.next_deadline())
+
+    def send_message(self, message: Message) -> None:
+        """Let the session send the message. If it does so at once without reporting it, report `Sent` for it."""
         now = self.now()
-        self._carry_out(self.session.received(item, now), now)
+        outs = self.session.send(message, now)
+        is_sent = False
+        for out in outs:
+            kind = type(out)
+            if kind is ClientSent or kind is Sent:
+                break
+            is_sent = is_sent or kind is bytes
+        else:
+            if is_sent:
+                self._report(Sent(message.id), now)
+        self._carry_out(outs, now)
         self._arm(self.session.next_deadline())
 
     def _carry_out(self, outs: Iterable[Out], now: float) -> None:
@@ -39,14 +58,14 @@ class Driver(ABC):
             kind = type(out)
             if kind is bytes:
                 self._send(out)  # type: ignore[arg-type]  # `kind` narrows it
+            elif kind not in _COMMANDS:
+                self._report(out, now)  # type: ignore[arg-type]  # only events are left
             elif kind is Connect:
                 self._connect(out)  # type: ignore[arg-type]  # `kind` narrows it
             elif kind is Disconnect:
                 self._disconnect()
-            elif kind is Request:
-                self._request(out)  # type: ignore[arg-type]  # `kind` narrows it
             else:
-                self._report(out, now)  # type: ignore[arg-type]  # only events are left
+                self._request(out)  # type: ignore[arg-type]  # `kind` narrows it
 
     @abstractmethod
     def now(self) -> float:

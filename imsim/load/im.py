@@ -93,9 +93,10 @@ class IM:
 
     user: the user's name in the scenario.
     device: the name of this device.
+    listens: whether messages that arrive are kept for `expect`, which takes time for each.
     """
 
-    def __init__(self, player: Player, device: Device) -> None:
+    def __init__(self, player: Player, device: Device, listens: bool = True) -> None:
         self._player = player
         self._device = device
         self._plan = player.plan
@@ -107,7 +108,8 @@ class IM:
         self._arrived = Event()
         self.has_ended = False
         """Whether a task tried to send a message after the load was stopped."""
-        player.listeners[device.number] = self._listen
+        if listens:
+            player.listeners[device.number] = self._listen
 
     # --- partners ---------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 from imsim.core.exceptions import UsageError
 from imsim.core.model import Scene
 from imsim.load.adapters import Adapter, Feature, Target, find
-from imsim.load.http import exchange
+from imsim.load.exchange import exchange
 from imsim.scenario import Draws, Scenario, Stream
 from imsim.scenario.workload import Plan
 

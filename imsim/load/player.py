@@ -23,11 +23,11 @@ import numpy as np
 from gevent.event import AsyncResult, Event
 from gevent.lock import BoundedSemaphore
 
-from imsim.core import events
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.core.model import Scene
-from imsim.load.adapters import Closed, Conversation, Feature, Joined, Message, NotJoined, Offline, Out, Ready, Sent
+from imsim.load.adapters import Closed, Conversation, Feature, Joined, Message, NotJoined, Offline, Ready
 from imsim.load.adapters.interface import Event as AdapterEvent
+from imsim.load.alarm import Alarm
 from imsim.load.collect import extras_name, spool_name
 from imsim.load.device import Device, now
 from imsim.load.extras import Extras, Pending
@@ -41,10 +41,9 @@ logger = logging.getLogger("imsim.load")
 
 _LOGINS_AT_ONCE = 32  # more logins would only wait in the server, until they time out
 _JOINS_AT_ONCE = 200  # groups and chatrooms that a process creates or joins at the same time
-_WAKE_EARLY = 0.0012  # seconds; the event loop's timers have a precision of only a millisecond
-_SHORTEST_SLEEP = 1e-6  # seconds; it lets other greenlets run; with 0 the event loop would not check for input
-_REPORT_SECONDS = 0.02  # between two reports of what is in flight
-_SENT_KINDS = (Sent, events.Sent)
+_SENDS_AT_ONCE = 8  # late messages that are sent before the devices receive
+_REPORT_SECONDS = 0.05  # between two reports of what is in flight
+_REACTIONS = frozenset([Ready, Joined, Offline, NotJoined, Closed])  # events that concern more than a message
 
 Send = Callable[..., None]
 """Sends a message to the coordinator: `send(kind, **values)`."""
@@ -70,6 +69,7 @@ class Player:
         self.devices: dict[int, Device] = {}
         """The devices whose users Locust runs in this process, by number."""
         self._released: dict[int, Device] = {}  # devices without a user, which may come back
+        self._prefix = job.prefix
         self._send = send
         self._report = report
         self.plan = plan(job.scenario)
@@ -112,8 +112,12 @@ class Player:
         self._cpu = 0.0  # CPU seconds of this process at t = 0
         self._stopped = math.inf  # the time at which the load was stopped; messages due later are not sent
         self._due: list[tuple[int, int, int]] = []  # a heap: (intended time, device, position in its messages)
-        self._due_changed = Event()
+        self._alarm: Alarm | None = None  # for the next message; None before the plan begins and after its end
         self._first, self._intents = self._messages_by_device()
+        # Unlike arrays of numpy, these give plain integers, and take half the time for one.
+        self._at, self._intent_at = self.plan.at.data, self._intents.data
+        self._conversation, self._sender = self.plan.conversation.data, self.plan.sender.data
+        self._type, self._size = self.plan.type.data, self.plan.size.data
         self._greenlets: list[gevent.Greenlet[..., None]] = []
 
     def handle(self, kind: str, **values: Any) -> None:
@@ -182,7 +186,7 @@ class Player:
 
     def id_of(self, intent: int) -> str:
         """Return the id of a message."""
-        return f"{self.job.prefix}{intent}"
+        return f"{self._prefix}{intent}"
 
     def origin(self, id: str) -> tuple[int, PlannedConversation, str | None] | None:
         """Return the sender (a user index), the conversation and the text of a message.
@@ -190,7 +194,7 @@ class Player:
         None if another process has sent it from a task, or if it is not of this run. The text of a planned message is
         None.
         """
-        number = id.removeprefix(self.job.prefix)
+        number = id.removeprefix(self._prefix)
         if number == id or not (number.isascii() and number.isdecimal()):
             return None
         intent, plan = int(number), self.plan
@@ -227,8 +231,7 @@ class Player:
         pending.text = text
         self.recording.asked_extra(pending)
         id = self.id_of(pending.extra.intent)
-        message = Message(id, self.place(conversation, user), text)
-        device.do(lambda now: self._with_sent(device.session.send(message, now), id))
+        device.send_message(Message(id, self.place(conversation, user), text))
         return pending
 
     def go_offline(self, device: Device) -> None:
@@ -291,10 +294,12 @@ class Player:
     # --- the devices' events ----------------------------------------------------------------------------------------
 
     def _event(self, device: Device, event: AdapterEvent, at: float) -> None:
-        self.recording.event(device.number, event, at)
-        if (listener := self.listeners.get(device.number)) is not None:
-            listener(event)
-        kind = type(event)
+        number, kind = device.number, type(event)
+        self.recording.event(number, event, at)
+        if number in self.listeners:
+            self.listeners[number](event)
+        if kind not in _REACTIONS:  # as the events of messages
+            return
         e: Any = event
         if kind is Ready:
             self._came_online(device, at)
@@ -452,12 +457,13 @@ class Player:
         self._cpu = time.process_time()
         self._t0 = t0
         self.recording.begin(t0)
+        self._alarm = Alarm(self._send_due)
         self._sampler.begin(t0, self.job.scenario.warmup)
         for number in absent:
             self.recording.withdrawn(number, 0.0)
         for number in self.devices:
             self._schedule(number, t0)
-        for step in (self._send_messages, self._play_actions, self._play_online_periods, self._report_state):
+        for step in (self._play_actions, self._play_online_periods, self._report_state):
             self._spawn(step)
         gevent.spawn_later(max(0.0, t0 - now()), self.begun.set)
 
@@ -474,54 +480,54 @@ class Player:
         first, last = self._first[number], self._first[number + 1]
         at = self.plan.at[self._intents[first:last]]
         self._push(number, first + int(np.searchsorted(at, round((since - self._t0) * 1e9))))
-        self._due_changed.set()
+        if self._alarm is not None:
+            self._alarm.set(0.0)
 
     def _push(self, number: int, position: int) -> None:
         if position < self._first[number + 1]:
-            heapq.heappush(self._due, (int(self.plan.at[self._intents[position]]), number, position))
+            heapq.heappush(self._due, (self._at[self._intent_at[position]], number, position))
 
-    def _send_messages(self) -> None:
-        """Send each message at its intended time, or as soon as possible if this process is late.
+    def _send_due(self) -> None:
+        """Send the messages that are due, and set the alarm for the next one. The alarm calls this.
 
         Messages that are late by more than the rest of the duration and `drain` are left out.
         """
-        t0, give_up = self._t0, self._t0 + self.job.scenario.duration + self.job.scenario.drain
-        while True:
+        t0, give_up, alarm = self._t0, self._t0 + self.job.scenario.duration + self.job.scenario.drain, self._alarm
+        assert alarm is not None
+        for _ in range(_SENDS_AT_ONCE):
             if not self._due:
-                self._due_changed.clear()
-                self._due_changed.wait()
-                continue
-            at, number, position = self._due[0]
-            due = t0 + at / 1e9
-            if not _sleep_until(due, self._due_changed):
-                continue  # another message may be due earlier
-            if due >= self._stopped or now() > give_up:
                 return
-            heapq.heappop(self._due)
+            at, number, position = self._due[0]
+            due, moment = t0 + at / 1e9, now()
+            if due >= self._stopped or moment > give_up:
+                return
+            if moment < due:
+                alarm.set(due)
+                return
             device = self.devices.get(number)
-            if device is not None:
-                self._push(number, position + 1)
-                if number in self._away:
-                    continue
-                self._send_message(device, int(self._intents[position]), due)
+            if device is None or position + 1 == self._first[number + 1]:
+                heapq.heappop(self._due)
+            else:
+                heapq.heapreplace(self._due, (self._at[self._intent_at[position + 1]], number, position + 1))
+            if device is not None and number not in self._away:
+                try:
+                    self._send_message(device, self._intent_at[position], due)
+                except Exception as error:  # in the event loop, no caller would handle it
+                    self._crashed(error)
+                    return
+        alarm.set(0.0)  # once the devices have received
 
     def _send_message(self, device: Device, intent: int, due: float) -> None:
-        scene, to, content, type, file, custom = actor.compose(self.plan, intent, self.job.named)
+        conversation = self.plan.conversations[self._conversation[intent]]
+        type, size = self.plan.types[self._type[intent]], self._size[intent]
+        scene, to, content, type, file, custom = actor.compose(
+            conversation, self._sender[intent], type, size, self.job.named
+        )
         if type != "text" and Feature.TYPES not in self._adapter.features:
             content, type, file, custom = custom or json.dumps(file), "text", None, None
-        id = actor.IdClient(intent, self.job.prefix)
-        message = Message(id, Conversation(scene, to), content, type, file, custom)
-        at = now()
-        self.recording.asked(intent, at - due)
-        device.do(lambda now: self._with_sent(device.session.send(message, now), id))
-
-    @staticmethod
-    def _with_sent(outs: list[Out], id: str) -> list[Out]:
-        """Add the event `Sent` if the session has sent the message without reporting it."""
-        kinds = [type(out) for out in outs]
-        if bytes in kinds and not any(kind in _SENT_KINDS for kind in kinds):
-            return [Sent(id), *outs]
-        return outs
+        message = Message(self.id_of(intent), Conversation(scene, to), content, type, file, custom)
+        self.recording.asked(intent, now() - due)
+        device.send_message(message)
 
     def _play_actions(self) -> None:
         """Play the actions of the plan, such as recalls and edits.
@@ -580,6 +586,9 @@ class Player:
 
     def _finish(self) -> None:
         """Close the spool, and report what the coordinator needs for the manifest."""
+        if self._alarm is not None:
+            self._alarm.close()
+            self._alarm = None
         gevent.killall([greenlet for greenlet in self._greenlets if greenlet is not gevent.getcurrent()])
         gc.unfreeze()
         unsent = sum(self._first[number + 1] - position for _, number, position in self._due if number in self.devices)
@@ -611,22 +620,3 @@ class Player:
 
 def _act(plan: Any, action: Any, seq_of: Any, named: Any, id_client: str, client: Any, now: float) -> None:
     actor.act(client, plan, action, seq_of, named, id_client, now)
-
-
-def _sleep_until(due: float, wake: Event) -> bool:
-    """Sleep until this time, and return true; return false if `wake` was set earlier.
-
-    Timers wake up to a millisecond late, and this delay would count as latency of the server. So the last moment is
-    spent in the event loop, in which the other greenlets run as usual.
-    """
-    if now() >= due:
-        gevent.sleep(_SHORTEST_SLEEP)  # the sender is late, but the greenlets that receive must run, too
-        return True
-    while (left := due - now()) > 0:
-        if left > _WAKE_EARLY:
-            if wake.wait(left - _WAKE_EARLY):
-                wake.clear()
-                return False
-        else:
-            gevent.sleep(_SHORTEST_SLEEP)
-    return True

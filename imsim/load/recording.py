@@ -131,7 +131,9 @@ class Recording(Recorder):
         """
         self.lateness.append(late)
         self._due.append(self._intended[intent])
-        self._move(intent, _ASKED)
+        if self._state[intent] == _PLANNED:
+            self._state[intent] = _ASKED
+            self.in_flight += 1 + self._missing[intent]
 
     def sendings(self, since: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the lateness and the intended time, in seconds, of the messages that were sent, from `since` on."""
@@ -191,9 +193,16 @@ class Recording(Recorder):
         super().acked(intent, at)
         if intent >= self._planned:
             self._answered_extra(intent, at, None)
-        elif self._state[intent] not in (_STORED, _RECALLED):
+            return
+        state = self._state[intent]
+        if state == _ASKED:  # as nearly always; `_move` would do the same
+            self._state[intent] = _STORED
+            self.in_flight -= 1
+        elif state not in (_STORED, _RECALLED):
             self._move(intent, _STORED)
-            self._report("send -> stored", self._ms(intent, at), self._size[intent], None)
+        else:
+            return
+        self._report("send -> stored", (at - self._intended[intent]) * 1e3, self._size[intent], None)
 
     def failed(self, intent: int, at: float, code: Code, text: str = "") -> None:
         super().failed(intent, at, code)
@@ -201,7 +210,7 @@ class Recording(Recorder):
             self._answered_extra(intent, at, f"{code}: {text}")
             return
         self._move(intent, _FAILED)
-        self._report("send -> stored", self._ms(intent, at), self._size[intent], f"{code}: {text}")
+        self._report("send -> stored", (at - self._intended[intent]) * 1e3, self._size[intent], f"{code}: {text}")
 
     def delivered(self, intent: int, device: int, at: float, route: Route) -> None:
         super().delivered(intent, device, at, route)
@@ -211,7 +220,7 @@ class Recording(Recorder):
             self._missing[intent] -= 1
             if self._state[intent] not in (_FAILED, _RECALLED):
                 self.in_flight -= 1
-            self._report("send -> delivered", self._ms(intent, at), self._size[intent], None)
+            self._report("send -> delivered", (at - self._intended[intent]) * 1e3, self._size[intent], None)
 
     def recalled(self, intent: int, at: float) -> None:
         super().recalled(intent, at)
@@ -259,9 +268,6 @@ class Recording(Recorder):
         if state == _ASKED:
             return 1 + self._missing[intent]
         return self._missing[intent] if state == _STORED else 0
-
-    def _ms(self, intent: int, at: float) -> float:
-        return (at - self._intended[intent]) * 1e3
 
 
 def _awaited(plan: Plan) -> frozenset[tuple[int, int]] | None:

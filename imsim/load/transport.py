@@ -1,29 +1,39 @@
-"""A WebSocket on a gevent socket, with websockets' Sans-I/O `ClientProtocol`.
+"""The client's end of a WebSocket, for thousands of them in one process.
 
-It uses one file descriptor and one greenlet, the one that calls `read`. `send` never waits: a writer greenlet sends the
-data that the socket does not accept at once, in order. So a server that does not read blocks only its own connection.
+The event loop of gevent calls an open connection when data has arrived. So the connection needs no greenlet, and one
+file descriptor. `send` never waits: data that the socket does not accept at once is sent later, in order. So a server
+that does not read blocks only its own connection.
+
+Only `connect` waits, in the greenlet that calls it. It uses no proxy, whatever the environment names.
 """
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterable
 from functools import cache
+from typing import Any
 
 import gevent
-from gevent import Greenlet, socket, ssl
+from gevent import monkey, socket
+from gevent.event import Event
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
-from websockets.frames import DATA_OPCODES, Frame, Opcode
-from websockets.http11 import Response
-from websockets.protocol import CONNECTING, OPEN
+from websockets.protocol import CONNECTING
 from websockets.typing import Subprotocol
-from websockets.uri import parse_uri
+from websockets.uri import WebSocketURI, parse_uri
 
 from imsim.load.adapters.interface import Connect
+from imsim.wire import websocket_frames as ws
 
 _CHUNK = 1 << 16  # bytes per read
 _CLOSE_TIMEOUT = 1.0  # seconds that a close waits for the server to close its side
 _LARGEST_BACKLOG = 1 << 24  # bytes that may wait for a server that does not read
+
+_READ, _WRITE = 1, 2  # events of the loop's watchers
+
+# A socket of gevent has two watchers of its own and takes several calls for a read.
+_Socket: Any = monkey.get_original("socket", "socket")
 
 
 class TransportError(OSError):
@@ -31,96 +41,98 @@ class TransportError(OSError):
 
 
 class Transport:
-    """An open WebSocket. `read` calls `on_message(data)` for each message; `on_message` must not wait.
+    """An open WebSocket. `connect` makes it, and `listen` makes it receive.
 
-    `binary`: whether the messages to the server are binary. Both kinds are received.
+    subprotocol: the one that the server chose, or None.
     """
+
+    __slots__ = (
+        "_backlog",
+        "_head",
+        "_is_corked",
+        "_is_deaf",
+        "_is_open",
+        "_on_end",
+        "_out",
+        "_reader",
+        "_received",
+        "_sock",
+        "_timer",
+        "_tls",
+        "_watcher",
+        "_writer",
+        "subprotocol",
+    )
 
     def __init__(
         self,
         sock: socket.socket,
-        protocol: ClientProtocol,
-        secure: bool,
+        tls: _Tls | None,
+        received: bytes,
+        subprotocol: str | None,
+        largest: int,
         binary: bool,
         on_message: Callable[[bytes], None],
     ) -> None:
-        self._sock = sock
-        self._protocol = protocol
-        self._secure = secure
-        self._send = protocol.send_binary if binary else protocol.send_text
-        self._on_message = on_message
-        self._fragments: list[bytes] = []
-        self._backlog = bytearray()
-        self._corked = False  # true while `read` dispatches messages, so that their answers are sent together
-        self._writer: Greenlet[..., None] | None = None
-        self._close_timer: Greenlet[..., None] | None = None
+        self.subprotocol = subprotocol
+        self._sock = _Socket(fileno=sock.detach())
+        self._sock.setblocking(False)
+        self._tls = tls
+        self._received = received  # with the answer to the handshake
+        self._reader = ws.FrameReader(largest, on_message, self._control)
+        self._head = ws.WHOLE_BINARY if binary else ws.WHOLE_TEXT
+        self._on_end: Callable[[], None] = _ignore
+        self._out: list[bytes] = []  # frames that will be sent together
+        self._backlog = bytearray()  # what the socket has not accepted
+        self._is_open = True  # until a close frame is sent, or the connection ends
+        self._is_corked = False  # true while messages are dispatched, so that their answers are sent together
+        self._is_deaf = False  # whether to drop what the server sends from now on
+        self._watcher: Any = gevent.get_hub().loop.io(self._sock.fileno(), _READ)
+        self._writer: Any = None
+        self._timer: Any = None
 
     @classmethod
     def connect(cls, to: Connect, largest: int, binary: bool, on_message: Callable[[bytes], None]) -> Transport:
-        """Connect and complete the handshake, within `to.timeout` seconds for each of the two.
+        """Connect and complete the handshake, within `to.timeout` seconds for each step.
 
-        `largest` is the largest message in bytes that the server may send; a larger one ends the connection.
+        largest: the largest message in bytes that the server may send; a larger one ends the connection.
+        binary: whether the messages to the server are binary. Both kinds are received.
+        on_message: called with each message in the event loop. So it must not wait, and it must not raise.
+
         Raises: TransportError if the WebSocket cannot be opened.
         """
         sock = None
         try:
             uri = parse_uri(to.url)
-            sock = socket.create_connection((uri.host, uri.port), timeout=to.timeout)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if uri.secure:
-                sock = _tls().wrap_socket(sock, server_hostname=uri.host)
-            subprotocols = [Subprotocol(name) for name in to.subprotocols] or None
-            protocol = ClientProtocol(uri, subprotocols=subprotocols, max_size=largest)
-            transport = cls(sock, protocol, uri.secure, binary, on_message)
-            transport._shake_hands(to.headers)
-            sock.settimeout(None)
+            sock = _connect(uri.host, uri.port, to.timeout)
+            tls = _Tls(sock, uri.host) if uri.secure else None
+            received, subprotocol = _shake_hands(sock, tls, uri, to)
+            return cls(sock, tls, received, subprotocol, largest, binary, on_message)
         except BaseException as error:
             if sock is not None:
                 sock.close()
             if isinstance(error, OSError | InvalidHandshake | InvalidURI):
                 raise TransportError(f"no WebSocket at {to.url}: {_reason(error)}") from None
             raise
-        return transport
 
-    @property
-    def subprotocol(self) -> str | None:
-        """The subprotocol that the server chose."""
-        return self._protocol.subprotocol
+    def listen(self, on_end: Callable[[], None]) -> None:
+        """Begin to receive. `on_end` is called in the event loop once the connection has ended, from either side.
 
-    def _shake_hands(self, headers: Iterable[tuple[str, str]]) -> None:
-        protocol = self._protocol
-        request = protocol.connect()
-        request.headers.update(headers)
-        protocol.send_request(request)
-        self._sock.sendall(b"".join(protocol.data_to_send()))
-        while protocol.state is CONNECTING:  # data that arrives with the answer may already close the connection
-            data = self._sock.recv(_CHUNK)
-            if data:
-                protocol.receive_data(data)
-            else:
-                protocol.receive_eof()
-            if protocol.handshake_exc is not None:
-                raise protocol.handshake_exc
+        The messages that arrived together with the answer to the handshake are dispatched at once.
+        """
+        self._on_end = on_end
+        if self._watcher is None:
+            gevent.get_hub().loop.run_callback(on_end)
+            return
+        self._watcher.start(self._readable)
+        received, self._received = self._received, b""
+        self._dispatch(received)
 
-    def read(self) -> None:
-        """Dispatch messages until the connection has ended, for any reason and from either side."""
-        protocol, sock = self._protocol, self._sock
-        try:
-            self._dispatch()  # the messages that arrived together with the answer to the handshake
-            while data := sock.recv(_CHUNK):
-                protocol.receive_data(data)
-                self._dispatch()
-            protocol.receive_eof()
-        except OSError:
-            pass  # the connection was reset, or this side closed it
-        finally:
-            self._close_socket()
-
-    def send(self, data: bytes) -> None:
-        """Send a message, at once or after the messages that wait. Drop it if the connection has ended."""
-        if self._protocol.state is OPEN:
-            self._send(data)
-            if not self._corked:
+    def send(self, payload: bytes) -> None:
+        """Send a message, at once or after the messages that wait. Drop it if the connection is closed."""
+        if self._is_open:
+            self._out.append(ws.masked(self._head, payload))
+            if not self._is_corked:
                 self._flush()
 
     def close(self) -> None:
@@ -128,77 +140,237 @@ class Transport:
 
         The connection ends when the server has closed its side, or after 1 s.
         """
-        self._on_message = _ignore
-        if self._protocol.state is OPEN:
-            self._protocol.send_close(1000)
+        self._send_close(ws.NORMAL)
+
+    def join(self, timeout: float) -> None:
+        """Wait until the connection has ended, for this many seconds at most. Then `on_end` is not called."""
+        if self._watcher is not None:
+            ended = Event()
+            self._on_end = ended.set
+            ended.wait(timeout)
+
+    # --- in the event loop ------------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:  # the connection was reset
+            self._end()
+            return
+        if not data:
+            self._end()
+        elif not self._is_deaf:
+            self._dispatch(data)
+
+    def _dispatch(self, data: bytes) -> None:
+        self._is_corked = True
+        try:
+            if self._tls is not None:
+                data = self._tls.decrypt(data)
+            self._reader.receive(data)
+        except ws.FrameError as error:
+            self._send_close(error.code)
+        except ssl.SSLError:
+            self._end()
+        finally:
+            self._is_corked = False
             self._flush()
-        self._end_soon()
 
-    def _end_soon(self) -> None:
-        if self._close_timer is None:
-            self._close_timer = gevent.spawn_later(_CLOSE_TIMEOUT, self._close_socket)
+    def _control(self, opcode: int, payload: bytes) -> bool:
+        if opcode == ws.PING and self._is_open:
+            self._out.append(ws.masked(ws.FIN | ws.PONG, payload))
+        elif opcode == ws.CLOSE:
+            self._send_close(int.from_bytes(payload[:2], "big") if len(payload) > 1 else None)
+        return not self._is_deaf
 
-    def _dispatch(self) -> None:
-        self._corked = True
-        for frame in self._protocol.events_received():
-            if isinstance(frame, Response):
-                continue
-            assert isinstance(frame, Frame)
-            if frame.opcode is not Opcode.CONT and frame.opcode in DATA_OPCODES and frame.fin:
-                self._on_message(bytes(frame.data))
-            elif frame.opcode in DATA_OPCODES:
-                self._fragments.append(bytes(frame.data))
-                if frame.fin:
-                    whole, self._fragments = b"".join(self._fragments), []
-                    self._on_message(whole)
-        self._corked = False
-        self._flush()
-        if self._protocol.close_expected():
-            self._end_soon()
+    def _send_close(self, code: int | None) -> None:
+        self._is_deaf = True
+        self._reader.on_message = _drop
+        if self._is_open:
+            payload = b"" if code is None else code.to_bytes(2, "big")
+            self._out.append(ws.masked(ws.FIN | ws.CLOSE, payload))
+            self._is_open = False
+            self._timer = gevent.get_hub().loop.timer(_CLOSE_TIMEOUT)
+            self._timer.start(self._end)
+            if not self._is_corked:
+                self._flush()
 
     def _flush(self) -> None:
-        data = b"".join(self._protocol.data_to_send())  # an empty item means end of stream; `_close_socket` does that
-        if not data:
+        out = self._out
+        if self._tls is not None:
+            data = self._tls.encrypt(out)
+        else:
+            data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        if not data or self._watcher is None:
             return
-        if self._writer is None and not self._secure:
+        sent = 0
+        if self._writer is None:
             try:
-                sent = self._sock.send(data, 0, 0.0)  # type: ignore[call-arg]  # gevent's timeout argument: 0 raises instead of waiting
-                data = data[sent:]
+                sent = self._sock.send(data)
             except BlockingIOError:
                 pass
             except OSError:
-                self._close_socket()
+                self._end()
                 return
-        if data:
-            self._backlog += data
-            if len(self._backlog) > _LARGEST_BACKLOG:
-                self._close_socket()
-            elif self._writer is None:
-                self._writer = gevent.spawn(self._write)
+            if sent == len(data):
+                return
+            self._writer = gevent.get_hub().loop.io(self._sock.fileno(), _WRITE)
+            self._writer.start(self._writable)
+        self._backlog += data[sent:]
+        if len(self._backlog) > _LARGEST_BACKLOG:
+            self._end()
 
-    def _write(self) -> None:
+    def _writable(self) -> None:
         try:
-            while self._backlog:
-                data = bytes(self._backlog)
-                self._backlog.clear()
-                self._sock.sendall(data)
+            sent = self._sock.send(self._backlog)
+        except BlockingIOError:
+            return
         except OSError:
-            self._close_socket()
-        finally:
+            self._end()
+            return
+        del self._backlog[:sent]
+        if not self._backlog:
+            _stop(self._writer)
             self._writer = None
 
-    def _close_socket(self) -> None:
-        self._sock.close()  # wakes the reader and the writer
-        if self._close_timer is not None and self._close_timer is not gevent.getcurrent():
-            self._close_timer.kill(block=False)
+    def _end(self) -> None:
+        if self._watcher is None:
+            return
+        self._is_open, self._is_deaf = False, True
+        self._reader.on_message = _drop
+        _stop(self._watcher)
+        self._watcher = None
+        _stop(self._writer)
+        self._writer = None
+        _stop(self._timer)
+        self._timer = None
+        self._sock.close()
+        # Not at once, because the caller may be in the middle of an input or of a send.
+        gevent.get_hub().loop.run_callback(self._on_end)
 
 
-def _ignore(data: bytes) -> None:
+def _stop(watcher: Any) -> None:
+    if watcher is not None:
+        watcher.stop()
+        watcher.close()
+
+
+def _ignore() -> None:
     pass
 
 
+def _drop(message: bytes) -> None:
+    pass
+
+
+# --- the opening ----------------------------------------------------------------------------------------------------
+
+
+def _connect(host: str, port: int, timeout: float) -> socket.socket:
+    """Return a connected socket. Its further steps have this timeout, too."""
+    error: OSError | None = None
+    try:
+        addresses = _addresses(host, port)
+    except UnicodeError:
+        raise OSError(f"not a valid host: {host[:80]!r}") from None
+    for family, address in addresses:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(timeout)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.connect(address)
+        except OSError as failure:
+            sock.close()
+            error = failure
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    _addresses.cache_clear()  # the server may have moved
+    raise error or OSError("the name has no address")
+
+
 @cache
-def _tls() -> ssl.SSLContext:
+def _addresses(host: str, port: int) -> list[tuple[int, Any]]:
+    """Return the families and addresses of a host. They are cached, because each look-up takes a thread."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys((int(family), address) for family, _, _, _, address in found))
+
+
+def _shake_hands(sock: socket.socket, tls: _Tls | None, uri: WebSocketURI, to: Connect) -> tuple[bytes, str | None]:
+    """Return the data that arrived with the answer, and the subprotocol that the server chose."""
+    protocol = ClientProtocol(uri, subprotocols=[Subprotocol(name) for name in to.subprotocols] or None)
+    request = protocol.connect()
+    request.headers.update(to.headers)
+    protocol.send_request(request)
+    data = b"".join(protocol.data_to_send())
+    sock.sendall(data if tls is None else tls.encrypt([data]))
+    answer, is_refused = b"", False
+    while protocol.state is CONNECTING:
+        data = sock.recv(_CHUNK)
+        is_over = not data
+        answer += data if tls is None else tls.decrypt(data)
+        end = answer.find(b"\r\n\r\n") + 4
+        if end > 3 and answer.startswith(b"HTTP/1.1 101") and not is_refused:
+            protocol.receive_data(answer[:end])  # the rest is frames, which are not for the library
+            answer = answer[end:]
+        elif end > 3 or is_refused or is_over or len(answer) > _CHUNK:
+            is_refused = True
+            protocol.receive_data(answer)
+            answer = b""
+        if is_over:
+            protocol.receive_eof()
+        if protocol.handshake_exc is not None:
+            raise protocol.handshake_exc
+    return answer, protocol.subprotocol
+
+
+class _Tls:
+    """TLS of one connection, on a connected socket of which it needs only the data. It shakes hands at once."""
+
+    __slots__ = ("_incoming", "_object", "_outgoing")
+
+    def __init__(self, sock: socket.socket, host: str) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._object = _context().wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        while True:
+            try:
+                self._object.do_handshake()
+            except ssl.SSLWantReadError:
+                sock.sendall(self._outgoing.read())
+                data = sock.recv(_CHUNK)
+                if not data:
+                    raise ConnectionError("the server closed the connection within the handshake of TLS") from None
+                self._incoming.write(data)
+            else:
+                sock.sendall(self._outgoing.read())
+                return
+
+    def decrypt(self, data: bytes) -> bytes:
+        """Return the plain bytes of what the server sent."""
+        self._incoming.write(data)
+        plain = []
+        try:
+            while data := self._object.read(_CHUNK):
+                plain.append(data)
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            pass
+        return b"".join(plain)
+
+    def encrypt(self, parts: Iterable[bytes]) -> bytes:
+        """Return what to send to the server: these bytes, and what TLS itself has to send."""
+        for part in parts:
+            if part:
+                self._object.write(part)
+        return self._outgoing.read()
+
+
+@cache
+def _context() -> ssl.SSLContext:
     # The context is cached, because loading the certificates takes tens of milliseconds.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from imsim.core import events
@@ -10,6 +11,7 @@ from imsim.core.model import Message, MessageType, Scene
 from imsim.results.recorder import Recorder
 from imsim.scenario import Plan, actor
 
+_NAMES = 1024  # names of messages whose numbers are kept
 _DIGITS = 10  # facts have 32 bits for an intent
 
 #: Called with the number of a device, an event of its client, and the time of the event.
@@ -31,7 +33,8 @@ class Observer:
         self._plan = plan
         self._recorder = recorder
         self._prefix = prefix
-        self.intent: Callable[[str], int | None] = self._read if prefix else actor.intent_of
+        # Each name is read several times within a short time, by its sender and by all recipients.
+        self.intent: Callable[[str], int | None] = lru_cache(_NAMES)(self._read) if prefix else actor.intent_of
         """Returns the intent of the message with this `id_client`, or None if it is not from this run."""
         self._messages = len(plan)
         self._to_room = plan.to_room

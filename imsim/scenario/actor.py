@@ -15,7 +15,7 @@ from imsim.core import events
 from imsim.core.attachments import EXAMPLES
 from imsim.core.client.client import Client
 from imsim.core.model import MessageType, Scene
-from imsim.scenario.workload import Action, Plan, device_name
+from imsim.scenario.workload import Action, Plan, PlannedConversation, device_name
 
 #: Returns the seq of a message by its number in the plan; None until its sender knows it.
 SeqOf = Callable[[int], int | None]
@@ -60,17 +60,18 @@ class Composed(NamedTuple):
     custom: str | None
 
 
-def compose(plan: Plan, intent: int, named: Named) -> Composed:
-    """Return message number `intent` of the plan."""
-    conversation = plan.conversations[plan.conversation[intent]]
-    type = plan.types[plan.type[intent]]
-    content, file, custom = body(type, int(plan.size[intent]))
-    return Composed(conversation.scene, named(conversation.to(int(plan.sender[intent]))), content, type, file, custom)
+def compose(conversation: PlannedConversation, sender: int, type: str, size: int, named: Named) -> Composed:
+    """Return a message of this user (a user index) as its device sends it."""
+    content, file, custom = body(type, size)
+    return Composed(conversation.scene, named(conversation.to(sender)), content, type, file, custom)
 
 
 def send(client: Client, plan: Plan, named: Named, id_client: IdClient, now: float) -> None:
     """Send the message of the plan to which this idClient belongs."""
-    scene, to, content, type, file, custom = compose(plan, id_client.intent, named)
+    intent = id_client.intent
+    conversation, sender = plan.conversations[plan.conversation[intent]], int(plan.sender[intent])
+    type, size = plan.types[plan.type[intent]], int(plan.size[intent])
+    scene, to, content, type, file, custom = compose(conversation, sender, type, size, named)
     client.send(scene, to, content, id_client, now, type=type, file=file, custom=custom)
 
 

@@ -14,8 +14,8 @@ from imsim.analysis.kinds import UTILISATIONS, WAITS
 from imsim.analysis.run_length import Behind
 from imsim.analysis.warmup import Beginning, Steadiness
 from imsim.experiments import Capacity, Replications, Sample
-from imsim.experiments.capacity import Bracket, load_of, search
 from imsim.experiments.replicate import Sampling, replicate
+from imsim.experiments.search import Bracket, load_of, search
 from imsim.scenario import Scenario
 
 

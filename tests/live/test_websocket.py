@@ -15,7 +15,8 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from imsim.live.websocket import MESSAGE_WORK, SHARE, WebSocket, text_frame
+from imsim.live.websocket import MESSAGE_WORK, SHARE, WebSocket
+from imsim.wire.websocket_frames import text_frame
 
 
 class Transport(asyncio.Transport):

@@ -8,7 +8,15 @@ import math
 import numpy as np
 import pytest
 
-from imsim.load.health import FLOORS, LARGEST_SHARE, Delays, Health, judge, largest_backlog
+from imsim.load.health import (
+    FLOORS,
+    LARGEST_SHARE,
+    Delays,
+    Health,
+    judge,
+    largest_backlog,
+    workers_of,
+)
 
 
 def healthy(**values: object) -> Health:
@@ -99,7 +107,7 @@ def test_healthy_generator_is_valid_whatever_the_server_does(latencies):
     assert (found.valid, found.reason, found.warnings) == (True, "", ())
 
 
-@pytest.mark.parametrize("side", ["lateness", "receiving", "receiving_by_message"])
+@pytest.mark.parametrize("side", ["lateness", "receiving_by_message"])
 @pytest.mark.parametrize("latency", [60.0, 1000.0])
 def test_generator_with_a_large_share_of_a_latency_is_invalid(side, latency):
     part = constant(1.1 * LARGEST_SHARE * latency)
@@ -118,14 +126,14 @@ def test_same_delays_are_harmless_beside_a_slower_server():
 
 
 def test_sending_and_receiving_add_up():
-    both = healthy(lateness=constant(20), receiving=constant(20), receiving_by_message=constant(20))
+    both = healthy(lateness=constant(20), receiving_by_message=constant(20))
     assert not judge([both], {"p50": 120.0}).valid
     assert judge([healthy(lateness=constant(20))], {"p50": 120.0}).valid
 
 
 def test_pauses_spoil_the_tail_only():
     paused = Delays.merged([constant(0.1, 970), constant(200, 30)])
-    found = judge([healthy(receiving=paused)], {"p50": 5.0, "p95": 20.0, "p99": 210.0})
+    found = judge([healthy(receiving_by_message=paused)], {"p50": 5.0, "p95": 20.0, "p99": 210.0})
     assert not found.valid
     assert "of p99 (" in found.reason
 
@@ -140,7 +148,7 @@ def test_delays_below_the_floor_are_valid_but_noted(name):
 
 
 def test_lost_percentile_is_judged_by_pauses_that_can_lose_messages():
-    paused = healthy(receiving=Delays.merged([constant(0.1, 900), constant(4000, 100)]))
+    paused = healthy(receiving_by_message=Delays.merged([constant(0.1, 900), constant(4000, 100)]))
     found = judge([paused], {"p50": 900.0, "p99": None})
     assert not found.valid
     assert "which can lose messages" in found.reason
@@ -166,3 +174,20 @@ def test_one_slow_worker_of_several_is_named():
     found = judge([healthy(lateness=constant(0.1)), slow, healthy(lateness=constant(0.1))], {"p50": 2.0, "p99": 450.0})
     assert not found.valid
     assert "worker 1: it waited for a CPU" in found.reason
+
+
+def test_pause_without_messages_spoils_nothing():
+    """The probes notice it, but it delays no message."""
+    paused = healthy(receiving=Delays.merged([constant(0.1, 900), constant(500, 100)]))
+    assert judge([paused], {"p50": 2.0, "p99": 6.0}).valid
+
+
+def test_receiving_counts_over_time_if_nothing_was_recorded():
+    paused = Health(receiving=Delays.merged([constant(0.1, 900), constant(500, 100)]))
+    assert not judge([paused], {"p50": 2.0, "p99": 600.0}).valid
+
+
+def test_worker_that_died_has_no_health():
+    manifest = {"workers": [{"index": 0, "health": healthy().to_json_dict()}, {"index": 1, "died_at": 1.0}]}
+    assert [health.cpu for health in workers_of(manifest)] == [0.2]
+    assert workers_of({}) == []

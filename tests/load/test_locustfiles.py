@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
+from load.servers import mosquitto, prosody
 
 from imsim.results import RunData
 from imsim.scenario import Scenario, plan
@@ -78,6 +79,25 @@ def test_locustfile_makes_a_run(locust, url, tmp_path, file, seconds, users):
     if file in ("storm", "soak"):  # the shapes take devices away
         assert run.manifest["withdrawn"]["devices"] > 0
         assert set(run.messages.outcome) <= {"stored", "unsent"}
+
+
+@pytest.mark.parametrize("file", ["mqtt", "xmpp", "custom"])
+def test_locustfile_loads_another_server(locust, tmp_path, file):
+    """The tasks of custom.py run on a broker as on imsim's own server."""
+    with prosody() if file == "xmpp" else mosquitto(tmp_path) as server:
+        url = f"ws://127.0.0.1:{server.port}{'/xmpp-websocket' if file == 'xmpp' else ''}"
+        arguments = ["-f", f"locustfiles/{file}.py", "-H", url, "--headless", "--only-summary", "-t", "3s"]
+        if file == "custom":
+            arguments += ["--imsim-adapter", "mqtt", "-u", "12"]
+        result = locust(*arguments, "--imsim-out", str(tmp_path / "results"))
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    (folder,) = (tmp_path / "results").iterdir()
+    run = RunData.open(folder)
+    assert run.manifest["adapter"] == ("xmpp" if file == "xmpp" else "mqtt")
+    assert len(run.messages) > 0
+    assert set(run.deliveries.outcome) <= {"delivered", "absent"}
+    assert (run.deliveries.outcome == "delivered").any()
 
 
 @pytest.mark.parametrize("option", ["--master", "--worker", "--processes=2"])

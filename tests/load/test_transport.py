@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from imsim.load.transport import Transport, TransportError
 
 def open_(url, on_text, timeout=5.0, largest=1 << 20):
     transport = Transport.connect(Connect(url, timeout=timeout), largest, False, on_text)
-    return transport, gevent.spawn(transport.read)
+    ended = Event()
+    gevent.spawn(transport.listen, ended.set)
+    return transport, ended
 
 url = sys.argv[1]
 """
@@ -39,7 +42,7 @@ def on_text(data):
     if len(got) == SENDERS * EACH:
         everything.set()
 
-transport, reader = open_(url, on_text)
+transport, ended = open_(url, on_text)
 
 def sender(me):
     for number in range(EACH):
@@ -56,8 +59,8 @@ for data in got:
     assert int(number) == latest.get(me, -1) + 1
     latest[me] = int(number)
 transport.close()
-reader.join(timeout=5)
-assert reader.ready()
+ended.wait(timeout=5)
+assert ended.is_set()
 print("ok")
 """
 )
@@ -117,20 +120,20 @@ def test_server_that_does_not_read_blocks_only_its_own_connection(python):
     script = (
         PRELUDE
         + """
-stuck, stuck_reader = open_(sys.argv[2], print)
+stuck, stuck_ended = open_(sys.argv[2], print)
 for _ in range(80):
     stuck.send(b"x" * 100_000)
 answered = Event()
-transport, reader = open_(url, lambda data: answered.set())
+transport, ended = open_(url, lambda data: answered.set())
 transport.send(b"still here?")
 assert answered.wait(timeout=5)
 for _ in range(200):
     stuck.send(b"x" * 100_000)  # more than the backlog may hold: this connection ends
-stuck_reader.join(timeout=5)
-assert stuck_reader.ready()
+stuck_ended.wait(timeout=5)
+assert stuck_ended.is_set()
 stuck.send(b"dropped")
 transport.close()
-reader.join(timeout=5)
+ended.wait(timeout=5)
 print("ok")
 """
     )
@@ -148,7 +151,7 @@ def test_transport_joins_fragments_answers_pings_and_detects_the_end(python):
         await (await connection.ping())
         await connection.send("bye")
 
-    script = PRELUDE + "_, reader = open_(url, lambda d: print(*d))\nreader.join(timeout=5)\nprint(reader.ready())"
+    script = PRELUDE + "_, ended = open_(url, lambda d: print(*d))\nended.wait(timeout=5)\nprint(ended.is_set())"
     with serving(handler) as url:
         *messages, ended = python(script, url).splitlines()
     assert [bytes(map(int, message.split())).decode() for message in messages] == ["Grüße", "bye"]
@@ -164,9 +167,9 @@ def test_transport_accepts_the_largest_message_and_ends_at_a_larger_one(python):
     script = (
         PRELUDE
         + """
-_, reader = open_(url, lambda data: print(len(data)), largest=1_000)
-reader.join(timeout=5)
-print(reader.ready())
+_, ended = open_(url, lambda data: print(len(data)), largest=1_000)
+ended.wait(timeout=5)
+print(ended.is_set())
 """
     )
     with serving(handler) as url:
@@ -187,7 +190,7 @@ def test_close_frame_in_the_segment_of_the_handshake_ends_the_connection(python)
             request.read()  # until the client has closed the connection
 
     script = (
-        PRELUDE + "_, reader = open_(url, lambda d: print(d.decode()))\nreader.join(timeout=5)\nprint(reader.ready())"
+        PRELUDE + "_, ended = open_(url, lambda d: print(d.decode()))\nended.wait(timeout=5)\nprint(ended.is_set())"
     )
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=answer)
@@ -210,9 +213,9 @@ def on_text(data):
     if data == b"3":
         transport.close()
 
-transport, reader = open_(url, on_text)
-reader.join(timeout=5)
-print(reader.ready())
+transport, ended = open_(url, on_text)
+ended.wait(timeout=5)
+print(ended.is_set())
 """
     )
     with serving(handler) as url:
@@ -241,3 +244,55 @@ for url, timeout in zip(sys.argv[1:], (5.0, 5.0, 0.3)):
     assert "refused" in refused
     assert "HTTP 200 in answer to the WebSocket handshake" in wrong_path
     assert "no answer within the timeout" in no_answer
+
+
+def test_refusal_in_several_segments_is_reported(python):
+    """The body of the answer comes later than its head, and the server keeps the connection open."""
+
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection, connection.makefile("rb") as request:
+            while request.readline() != b"\r\n":
+                pass
+            for segment in (b"HTTP/1.1 503 Busy\r\nContent-Len", b"gth: 4\r\n\r\n", b"bu", b"sy"):
+                connection.sendall(segment)
+                time.sleep(0.02)
+            request.read()  # until the client has closed the connection
+
+    script = PRELUDE + "try: open_(url, print)\nexcept TransportError as error: print(error)"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert "HTTP 503 in answer" in python(script, f"ws://127.0.0.1:{listening.getsockname()[1]}")
+        thread.join()
+
+
+def test_binary_messages_and_subprotocols(python):
+    async def handler(connection):
+        assert connection.request.headers["X-Test"] == "yes"
+        message = await connection.recv()
+        assert isinstance(message, bytes)
+        await connection.send([message[:2], message[2:]])
+        await connection.wait_closed()
+
+    script = (
+        PRELUDE
+        + """
+answered = Event()
+
+def on_message(data):
+    print(data)
+    answered.set()
+
+to = Connect(url, subprotocols=("mqtt", "other"), headers=(("X-Test", "yes"),))
+transport = Transport.connect(to, 1000, True, on_message)
+transport.listen(lambda: None)
+print(transport.subprotocol)
+transport.send(b"\\x00\\xffhello")
+assert answered.wait(timeout=5)
+transport.close()
+transport.join(timeout=5)
+"""
+    )
+    with serving(handler, subprotocols=["mqtt"]) as url:
+        assert python(script, url).splitlines() == ["mqtt", repr(b"\x00\xffhello")]

@@ -6,6 +6,7 @@ from imsim.analysis.plots.cdf import cdf
 from imsim.analysis.plots.comparison import comparison
 from imsim.analysis.plots.designs import tradeoff, trend
 from imsim.analysis.plots.figures import save, save_pair, save_rows, save_side_by_side
+from imsim.analysis.plots.live_capacity import live_capacity
 from imsim.analysis.plots.nodes import nodes
 from imsim.analysis.plots.style import SIZE
 from imsim.analysis.plots.timeline import timeline
@@ -16,6 +17,7 @@ __all__ = [
     "capacity",
     "cdf",
     "comparison",
+    "live_capacity",
     "nodes",
     "save",
     "save_pair",

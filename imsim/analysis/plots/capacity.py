@@ -64,7 +64,8 @@ def capacity(
                 label=verdict,
             )
     upper.axhline(bound, color=GREY, linewidth=1, linestyle=":", label=budget)
-    _limit_metric(upper, frame, drawn, metric, bound)
+    highest = float(frame[[metric, f"{metric}.high"]].max().max())
+    limit_metric(upper, drawn, metric, bound, highest)
     for tier, color in TIER_COLORS.items():
         busy = frame.dropna(subset=[f"utilisation.{tier}"])
         lower.plot(busy[over], busy[f"utilisation.{tier}"], ".-", color=color, linewidth=1.4, label=tier)
@@ -78,11 +79,7 @@ def capacity(
             label = "breaks from here on" if ax is upper else None
             ax.axvline(breaks, color=COLORS[1], linewidth=1.4, linestyle="--", zorder=0, label=label)
         decorate(ax)
-    if frame[over].max() >= 10 * frame[over].min():
-        lower.set_xscale("log")  # the upper axes share it
-        lower.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        lower.xaxis.set_minor_formatter(NullFormatter())
+    load_axis(lower, frame[over].min(), frame[over].max())
     upper.tick_params(labelbottom=False)
     titled(upper, title)
     if len(drawn) < len(frame):
@@ -97,14 +94,21 @@ def capacity(
     return upper, lower
 
 
-def _limit_metric(ax: Axes, frame: pd.DataFrame, drawn: pd.DataFrame, metric: str, bound: float) -> None:
+def load_axis(ax: Axes, lowest: float, highest: float) -> None:
+    """Make the x axis logarithmic if the loads differ by a factor of ten or more. Axes that share it change, too."""
+    if highest >= 10 * lowest:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def limit_metric(ax: Axes, drawn: pd.DataFrame, metric: str, bound: float, highest: float) -> None:
     """Limit the y axis. It is logarithmic if some load breaks the budget by far, as all other loads would be at the
-    bottom of a linear axis."""
+    bottom of a linear axis. highest: the highest number that is drawn, with the ends of intervals."""
     if not bound or not len(drawn) or drawn[metric].max() <= 5 * bound:
         from_zero(ax, bound)
         return
     ax.set_yscale("log")
     if kind_of(metric).unit == "ms":
-        highest = float(frame[[metric, f"{metric}.high"]].max().max())
-        lowest = min(bound, float(drawn[metric].min()))
-        log_latency(ax, "y", lowest / 1.5, highest * 1.3)
+        log_latency(ax, "y", min(bound, float(drawn[metric].min())) / 1.5, highest * 1.3)

@@ -21,7 +21,8 @@ from imsim.core.sizes import largest_taken
 from imsim.live.client.access import Access, TokenSourceFailed
 from imsim.live.client.credentials import Unauthorized
 from imsim.live.log import LOGGER
-from imsim.live.websocket import WebSocket, text_frame
+from imsim.live.websocket import WebSocket
+from imsim.wire.websocket_frames import text_frame
 
 _LOGGER = logging.getLogger("imsim.client")
 _OPEN_TIMEOUT = 10.0  # seconds of real time for the token and the handshake

@@ -12,6 +12,7 @@ from imsim.core.client.client import Client
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Scene, conversation_id
 from imsim.core.sizes import largest_taken
+from imsim.core.timers import Timers
 from imsim.load.adapters.interface import (
     Adapter,
     Closed,
@@ -94,7 +95,8 @@ class ImsimSession(Session):
         self, user: str, device: str, target: Target, token: Request, connect: Connect, draw: Callable[[], float]
     ) -> None:
         self._port = _Port(token, connect)
-        self.client = self._port.client = Client(self._port, user, device, "", target.policies, draw)
+        self._timers = Timers()
+        self.client = self._port.client = Client(self._port, user, device, "", target.policies, draw, "", self._timers)
 
     def start(self, now: float) -> list[Out]:
         return self.act(Client.start, now)
@@ -148,7 +150,7 @@ class ImsimSession(Session):
         return self._outs(now)
 
     def next_deadline(self) -> float | None:
-        return self.client.next_deadline()
+        return self._timers.next_deadline()
 
     def handle_timer(self, now: float) -> list[Out]:
         return self.act(Client.handle_timer, now)
@@ -215,8 +217,10 @@ class _Port:
 
     def emit(self, event: events.ClientEvent) -> None:
         kind, outs = type(event), self.outs
-        e: Any = event
         outs.append(event)
+        if kind is events.Sent or (kind is events.Acked and not self.creating):
+            return
+        e: Any = event
         if kind is events.Shown:
             if actor.wants_answer(self.client, e):
                 self.friend_requests.append(e)

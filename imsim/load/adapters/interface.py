@@ -189,8 +189,8 @@ class Delivered:
     id: str
     conversation: Conversation | None = None
     synced: bool = False
-    sender: str | None = None
-    text: str | None = None
+    sender: str | None = field(default=None, compare=False)
+    text: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from imsim.load.adapters.interface import Acked, Adapter, Event, Feature, Read, 
 from imsim.load.conformance import live, offline
 from imsim.load.conformance.kit import Failure, Kit, raised
 from imsim.load.conformance.report import Outcome, Report, Result
-from imsim.load.http import exchange
+from imsim.load.exchange import exchange
 
 POLICIES = Policies(login_timeout=3.0, send_timeout=1.5, send_attempts=2, reconnect_min=0.1, reconnect_max=1.0)
 """Short timeouts and pauses for the checks. A target can have others."""

@@ -12,7 +12,7 @@ from imsim.core.exceptions import RunError
 from imsim.core.model import Code, Flow, Route, Scene
 from imsim.core.policies import Policies
 from imsim.live import Device, SqliteStore
-from imsim.live.websocket import text_frame
+from imsim.wire.websocket_frames import text_frame
 
 
 def codes(client) -> list:

@@ -27,7 +27,7 @@ from imsim.load.adapters import (
     Target,
 )
 from imsim.load.adapters.imsim import ImsimAdapter
-from imsim.load.http import exchange
+from imsim.load.exchange import exchange
 
 
 def adapter(url="ws://host:1", key="imsim", **values) -> ImsimAdapter:

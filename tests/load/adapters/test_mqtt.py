@@ -227,7 +227,7 @@ def test_message_is_published_to_topic_of_conversation(conversation, topic):
     outs = send(session, "n:1", conversation)
     (packet,) = packets(outs)
     assert (packet.topic, packet.qos, packet.duplicate, packet.retain) == (topic, QOS1, False, False)
-    assert packet.payload == b"n:1 o, how are you?"
+    assert packet.payload == b"n:1 Hello, how are you?"
     assert session.received(pubacks(outs), 1.1) == [Acked("n:1")]
     assert session.received(pubacks(outs), 1.2) == []
 

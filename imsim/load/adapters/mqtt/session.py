@@ -35,7 +35,7 @@ from imsim.load.adapters.interface import (
     Target,
 )
 from imsim.load.adapters.mqtt.topics import Topics
-from imsim.load.adapters.text import id_in, with_id
+from imsim.load.adapters.text import id_in, with_id, without_id
 
 _LARGEST = 1 << 24  # the size of the largest packet that the broker may send (bytes)
 _QOS = (QoS.AT_MOST_ONCE, QoS.AT_LEAST_ONCE)
@@ -419,8 +419,10 @@ class MqttSession(Session):
             if type(packet) is PublishPacket and self._state > State.LOGGING_IN:
                 if packet.packet_id is not None:
                     acks.append(PubAckPacket(packet.packet_id).write())
-                id = id_in(packet.payload.decode("utf-8", "replace"))
-                outs.append(Delivered(id, self._topics.conversation(packet.topic)))
+                text, topic = packet.payload.decode("utf-8", "replace"), packet.topic
+                topics = self._topics
+                conversation, sender = topics.conversation(topic), topics.sender(topic)
+                outs.append(Delivered(id_in(text), conversation, False, sender, without_id(text)))
             elif type(packet) is PubAckPacket and self._state > State.LOGGING_IN:
                 outgoing = self._unanswered.pop(packet.packet_id, None)
                 if outgoing is not None:

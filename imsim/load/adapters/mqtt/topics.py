@@ -29,8 +29,10 @@ class Topics:
         self._p2p = _p2p_pattern(options).replace("{namespace}", namespace)
         self.name_sender = "{from}" in self._p2p
         """Whether the topic of a p2p message contains its sender."""
-        expression = re.escape(self._p2p).replace(r"\{to\}", "([^/]+)").replace(r"\{from\}", "[^/]+")
-        self._find_recipient = re.compile(expression).fullmatch
+        expression = (
+            re.escape(self._p2p).replace(r"\{to\}", "(?P<recipient>[^/]+)").replace(r"\{from\}", "(?P<sender>[^/]+)")
+        )
+        self._match = re.compile(expression).fullmatch
         self._conversations: dict[str, Conversation] = {}  # groups and chatrooms, by topic
 
     def own_filters(self, user: str) -> list[str]:
@@ -56,8 +58,13 @@ class Topics:
         known = self._conversations.get(topic)
         if known is not None:
             return known
-        recipient = self._find_recipient(topic)
-        return Conversation(Scene.P2P, recipient[1]) if recipient else None
+        found = self._match(topic)
+        return Conversation(Scene.P2P, found["recipient"]) if found else None
+
+    def sender(self, topic: str) -> str | None:
+        """Return the sender of the messages with this topic, or None if the topic does not contain it."""
+        found = self._match(topic) if self.name_sender and topic not in self._conversations else None
+        return found["sender"] if found else None
 
 
 class Affixes(NamedTuple):

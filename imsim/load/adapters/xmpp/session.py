@@ -582,8 +582,14 @@ class XmppSession(Session):
                 return []  # the offline storage repeats the archive
         if room is not None and sender == room.me:
             return self._answered(id)  # the reflection of an own message
-        outs: list[Out] = [Delivered(id, conversation, is_late)]
+        outs: list[Out] = [Delivered(id, conversation, is_late, self._author(sender, kind), message.findtext(_BODY))]
         return outs + self._confirm(id, sender) if wants_receipt else outs
+
+    def _author(self, address: str, kind: str | None) -> str:
+        """Return the user who wrote a message from this address. An occupant of a room is called user.device."""
+        if kind == "groupchat":
+            return address.partition("/")[2].rpartition(".")[0]
+        return self._settings.user_conversation(address).name
 
     def _confirm(self, id: str, sender: str) -> list[Out]:
         """Send a receipt (XEP-0184) to the device that sent a message."""

@@ -6,7 +6,8 @@ It blocks: under Locust's monkey patches only its own greenlet, elsewhere its th
 from __future__ import annotations
 
 import http.client
-from typing import Any
+import ssl
+from functools import cache
 from urllib.parse import urlsplit
 
 from imsim.load.adapters.interface import Request, Response
@@ -21,8 +22,7 @@ def exchange(request: Request) -> Response:
     """
     try:
         parts = urlsplit(request.url)
-        kind: Any = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname, parts.port, timeout=request.timeout)
+        connection = _connection(parts.scheme, parts.hostname or "", parts.port, request.timeout)
         try:
             path = parts.path + (f"?{parts.query}" if parts.query else "")
             headers = {name: value.encode() for name, value in request.headers}
@@ -35,6 +35,18 @@ def exchange(request: Request) -> Response:
         return _failed(request, f"no answer within {request.timeout:g} s")
     except (OSError, http.client.HTTPException, ValueError) as error:
         return _failed(request, getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def _connection(scheme: str, host: str, port: int | None, timeout: float) -> http.client.HTTPConnection:
+    if scheme == "https":
+        return http.client.HTTPSConnection(host, port, timeout=timeout, context=_context())
+    return http.client.HTTPConnection(host, port, timeout=timeout)
+
+
+@cache
+def _context() -> ssl.SSLContext:
+    # The context is cached, because loading the certificates takes tens of milliseconds.
+    return ssl.create_default_context()
 
 
 def _failed(request: Request, reason: str) -> Response:

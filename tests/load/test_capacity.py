@@ -1,0 +1,58 @@
+"""The capacity of a real server whose limit is known."""
+
+from __future__ import annotations
+
+import asyncio
+
+import imsim
+from imsim.core.storage import Append
+from imsim.live import MemoryStore
+
+SCENARIO = """
+seed = 5
+duration = "2s"
+warmup = "500ms"
+drain = "5s"
+[population]
+users = 20
+[conversations]
+p2p_share = 1
+partners = 3
+[workload]
+rate = 3.0
+"""
+
+
+class SlowStore(MemoryStore):
+    """A store that stores 100 messages a second, one after the other, and answers 100 ms later."""
+
+    def __init__(self):
+        super().__init__()
+        self._free = 0.0
+        self._waiting = 0
+
+    def submit(self, request):
+        loop = asyncio.get_running_loop()
+        self._free = max(self._free, loop.time()) + (0.01 if type(request) is Append else 0.0)
+        self._waiting += 1
+        loop.call_at(self._free + 0.1, self._submit, request)
+
+    def _submit(self, request):
+        self._waiting -= 1
+        super().submit(request)
+
+    @property
+    def idle(self):
+        return not self._waiting and super().idle
+
+
+def test_search_finds_the_limit_of_a_server(server_with):
+    """60 messages a second wait 0.1 s; of 240 a second, the last wait 2 s longer than that."""
+    scenario = imsim.Scenario.from_toml(SCENARIO, name="slow")
+    with server_with(store=SlowStore()) as server:
+        found = imsim.capacity(
+            scenario, "delivery.p95 < 500ms", url=server.url, low=3, high=12, tolerance=1, progress=False
+        )
+    assert (found.keeps, found.bracket.undecided) in [(3.0, []), (6.0, [])]
+    assert found.breaks in (6.0, 12.0)
+    assert found.gave_way == "server"
