@@ -533,10 +533,11 @@ def loadtest(
     key_file: AnyPath | None = None,
     seed: int | None = None,
     duration: float | str | None = None,
+    processes: int = 1,
     out: AnyPath | None = None,
     progress: bool = True,
 ) -> Run:
-    """Send a scenario's messages to a server in real time, with Locust in a process of its own.
+    """Send a scenario's messages to a server in real time, with Locust in processes of its own.
 
     The messages and their times are the same as in `imsim.simulate`. The test ends when everything has arrived, or when
     the scenario's `drain` is over. `help(imsim)` describes the other arguments.
@@ -548,6 +549,7 @@ def loadtest(
         options: the options of the adapter, by name.
         key: the server's key for tokens. None means the environment variable IMSIM_KEY, or "imsim".
         key_file: a file with the key, instead of `key`.
+        processes: the number of Locust's processes that send and receive, one for each core that the load needs.
 
     Returns:
         The run. With `out`, its rows are also in a new folder there, `run.path`. If the test ended early, for example
@@ -581,6 +583,7 @@ def loadtest(
             out=None if out is None else Path(out),
             warnings=left_out,
             progress=bar.show,
+            processes=processes,
         )
 
 

@@ -156,10 +156,63 @@ class Waits:
         delivered_at = run.integers("deliveries", "delivered_at", NEVER)[row]
         return cls(row, intent, intended, waits_since(run, row, delivered_at, intended), delivered_at)
 
+    @classmethod
+    def last(cls, run: RunData, since: int | None = None, until: int | None = None) -> Waits:
+        """Return the delivery of each message to a group or a chatroom that arrived last, or one that never arrived.
+
+        Devices that were offline by plan at the intended time do not count. since, until: as for `of`.
+        """
+        waits = cls.of(run, since, until)
+        to_many = run.integers("messages", "intent")[~run.words("messages", "scene").equal(Scene.P2P)]
+        counts = np.flatnonzero((waits.since == waits.intended) & np.isin(waits.intent, to_many))
+        order = counts[np.lexsort((waits.delivered_at[counts], waits.intent[counts]))]
+        return waits.part(order[np.flatnonzero(np.diff(waits.intent[order], append=-1))])
+
+    def part(self, rows: NDArray[np.int64]) -> Waits:
+        """Return the deliveries at these positions."""
+        columns = self.row, self.intent, self.intended, self.since, self.delivered_at
+        return Waits(*(column[rows] for column in columns))
+
     @property
     def ms(self) -> NDArray[np.float64]:
         """The latencies in ms; inf for messages that never arrived."""
         return _ms_between(self.since, self.delivered_at)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The messages that have a latency until an answer arrived at the sender. Times are in ns from the run's start.
+
+    row: the positions in `messages`. answered_at: NEVER if no answer arrived.
+    """
+
+    row: NDArray[np.int64]
+    intended: NDArray[np.int64]
+    answered_at: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, run: RunData, *, is_confirmed: bool = False, since: int | None = None, until: int | None = None
+    ) -> Answers:
+        """Return the messages that `ack_latencies` covers, or those of `confirmed_latencies` if `is_confirmed`.
+
+        since, until: as for `Waits.of`.
+        """
+        answered_at = run.integers("messages", "acked_at", NEVER)
+        if is_confirmed:
+            answered_at = np.minimum(answered_at, run.integers("messages", "received_at", NEVER))
+        intended = run.integers("messages", "intended_at")
+        is_due = _counts(run, intended, since, until) & ~run.words("messages", "outcome").equal(Outcome.REJECTED)
+        row = np.flatnonzero(is_due) if run.has_acks else np.empty(0, np.int64)
+        intended, answered_at = intended[row], answered_at[row]
+        is_left_out = answered_at == NEVER
+        is_left_out[is_left_out] = is_excused(run, row[is_left_out], intended[is_left_out])
+        return cls(row[~is_left_out], intended[~is_left_out], answered_at[~is_left_out])
+
+    @property
+    def ms(self) -> NDArray[np.float64]:
+        """The latencies in ms; inf for messages without an answer."""
+        return _ms_between(self.intended, self.answered_at)
 
 
 def counted_deliveries(run: RunData, *, since: int | None = None, until: int | None = None) -> pd.DataFrame:
@@ -199,13 +252,7 @@ def last_latencies(run: RunData, *, since: int | None = None, until: int | None 
     In ms, ascending; inf if a delivery never arrived. Devices that were offline by plan at the intended time do not
     count. since, until: as for `Waits.of`.
     """
-    waits = Waits.of(run, since, until)
-    to_many = run.integers("messages", "intent")[~run.words("messages", "scene").equal(Scene.P2P)]
-    counts = (waits.since == waits.intended) & np.isin(waits.intent, to_many)
-    intent, ms = waits.intent[counts], waits.ms[counts]
-    order = np.argsort(intent, kind="stable")
-    starts = np.flatnonzero(np.diff(intent[order], prepend=-1))
-    return np.sort(np.maximum.reduceat(ms[order], starts)) if len(starts) else ms
+    return np.sort(Waits.last(run, since, until).ms)
 
 
 def ack_latencies(run: RunData, *, since: int | None = None, until: int | None = None) -> NDArray[np.float64]:
@@ -217,7 +264,7 @@ def ack_latencies(run: RunData, *, since: int | None = None, until: int | None =
 
     since, until: as for `Waits.of`.
     """
-    return _answer_latencies(run, run.integers("messages", "acked_at", NEVER), since, until)
+    return np.sort(Answers.of(run, since=since, until=until).ms)
 
 
 def confirmed_latencies(run: RunData, *, since: int | None = None, until: int | None = None) -> NDArray[np.float64]:
@@ -226,23 +273,7 @@ def confirmed_latencies(run: RunData, *, since: int | None = None, until: int | 
     Success is the stored-ack or, under the policy `after_receive`, the frame `received` if it arrives first. So these
     latencies can be compared across ack policies. Otherwise they are as `ack_latencies`.
     """
-    first = (run.integers("messages", name, NEVER) for name in ("received_at", "acked_at"))
-    return _answer_latencies(run, np.minimum(*first), since, until)
-
-
-def _answer_latencies(
-    run: RunData, answered_at: NDArray[np.int64], since: int | None, until: int | None
-) -> NDArray[np.float64]:
-    if not run.has_acks:
-        return np.empty(0)
-    intended = run.integers("messages", "intended_at")
-    row = np.flatnonzero(
-        _counts(run, intended, since, until) & ~run.words("messages", "outcome").equal(Outcome.REJECTED)
-    )
-    intended, answered_at = intended[row], answered_at[row]
-    is_left_out = answered_at == NEVER
-    is_left_out[is_left_out] = is_excused(run, row[is_left_out], intended[is_left_out])
-    return np.sort(_ms_between(intended, answered_at)[~is_left_out])
+    return np.sort(Answers.of(run, is_confirmed=True, since=since, until=until).ms)
 
 
 def has_early_acks(run: RunData) -> bool:

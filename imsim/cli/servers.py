@@ -151,6 +151,7 @@ def serve(
     epilog=examples(
         "imsim load office --url ws://127.0.0.1:8765",
         "imsim load office --url wss://chat.example.com --adapter mqtt --option qos=1 --duration 30s",
+        "imsim load office --url ws://127.0.0.1:8765 --set population.users=4000 --processes 4",
     )
 )
 @click.argument("scenario")
@@ -159,6 +160,14 @@ def serve(
 @SET
 @SEED
 @DURATION
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Number of Locust processes that send and receive: one for each core that the load needs.",
+)
 @KEY
 @OUT
 @JSON
@@ -170,6 +179,7 @@ def load(
     overrides: tuple[str, ...],
     seed: int | None,
     duration: float | str | None,
+    processes: int,
     key: str | None,
     key_file: str | None,
     out: str,
@@ -190,6 +200,7 @@ def load(
             adapter=adapter,
             options=options_of(adapter_options, "--option"),
             duration=duration,
+            processes=processes,
             key=key,
             key_file=key_file,
             out=out,

@@ -76,7 +76,8 @@ def collect(
     Args:
         folders: the folder of the process that directed the test, which has the status, then those of other processes.
         scenario: the scenario that was to be played.
-        clocks: ns to add to the times of a worker, by its number. A worker that is left out needs no correction.
+        clocks: ns to add to the times of a worker, by its number. A worker that is left out needs no correction. None
+            means those of the status.
         rows: a folder for the files of the rows, which must exist until the run is written: the memory that this
             function needs then hardly depends on the length of the run. None keeps the rows in memory.
         shed: the number of deliveries in chatrooms that the server shed during the run; None: unknown.
@@ -90,6 +91,7 @@ def collect(
     ended: {"reason": why the test ended, "phase": in which phase}.
     undecided_since: only if the tester ended the drain early: the time in the plan (seconds) from which on messages may
         have been in flight. Their missing deliveries are absent, and their missing answers do not count.
+    clocks: ns to add to the times of a worker, by its number, of those that need it.
     manifest: entries for the manifest of the run, such as `features`, `workers`, `invalid_because` and `warnings`.
 
     A run that was stopped early becomes the run of a shorter scenario, because the shorter plan is a prefix of the
@@ -104,7 +106,8 @@ def collect(
     if "started" not in status:
         raise RunError(f"the test ended before messages were sent: {ended['reason']}")
     manifest = {"warnings": [], **status.get("manifest", {})}
-    clocks = clocks or {}
+    if clocks is None:
+        clocks = {int(worker): ns for worker, ns in status.get("clocks", {}).items()}
     spools = [(path, clocks.get(worker, 0)) for worker, path in _files(folders, "facts-*.spool")]
     extras = [(path, clocks.get(worker, 0)) for worker, path in _files(folders, "extras-*.jsonl")]
     played = status.get("played")

@@ -1,15 +1,17 @@
 """The coordinator of a run: it leads the players through login, provision, play and drain, and ends the run.
 
 There is one for each test, in the process of Locust's master, or in the only process. It sees the players only through
-messages, so it does not matter where they are.
+messages, so it does not matter where they are. A player on another process may end at any time: `lose` handles that.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,22 @@ import numpy as np
 from gevent.event import Event
 
 from imsim.core.exceptions import RunError
-from imsim.load.collect import write_status
+from imsim.load.clocks import Clock, Offset, warning_of
+from imsim.load.collect import spool_name, write_status
 from imsim.load.device import now
 from imsim.load.job import Job
 from imsim.load.recording import lateness_warnings
-from imsim.scenario import plan
+from imsim.results import Recorder
 
 logger = logging.getLogger("imsim.load")
 
 _HEAD_START = 0.1  # seconds from the last preparation to t = 0
+_REMOTE_HEAD_START = 0.5  # the same if the players are on other processes
+_QUIET_SECONDS = 0.3  # without an arrival, after which nothing is in flight between processes
+_SETTLE_SECONDS = 6.0  # after the loss of a worker, in which Locust may start its users elsewhere
+_PROBES = 24  # of each clock
+_PROBE_TIMEOUT = 0.5  # seconds to wait for the answer to a probe
+_UNANSWERED = 3  # probes, after which a clock counts as unknown
 _WATCH_SECONDS = 0.5  # between two looks at the count of devices that are online
 _GONE_SECONDS = 30.0  # without any device online, after which the server counts as gone
 _FINISH_TIMEOUT = 30.0  # seconds that a player may take to report its end
@@ -41,10 +50,11 @@ class Coordinator:
     """The leader of a run.
 
     send: sends a message to a player: `send(index, kind, **values)`.
-    count: the count of players.
+    count: the count of players at the start, which have the numbers from 0.
     folder: the folder for the status of the run.
     finished: called once the plan is played, or the run has failed. Then stop the Locust test; this calls `end`.
     spawning: the seconds that Locust needs to start all users.
+    about: what `describe` returns in this process, if the players are on others; None: the player is on this one.
     """
 
     def __init__(
@@ -56,6 +66,7 @@ class Coordinator:
         finished: Callable[[], None],
         manifest: dict[str, Any],
         spawning: float = 0.0,
+        about: dict[str, Any] | None = None,
     ) -> None:
         self.job = job
         self.failure: str | None = None
@@ -71,7 +82,7 @@ class Coordinator:
             "adapter": Path(job.adapter).name,
             "features": sorted(adapter.features),
         }
-        self._plan = plan(job.scenario)
+        self._plan = job.plan
         job.check(self._plan, adapter)
         self._expected = len(self._plan.users) * len(self._plan.devices)
         self._spawning = spawning
@@ -80,20 +91,35 @@ class Coordinator:
         self._away: set[int] = set()  # devices that the plan or a task has logged out
         self._refused = 0  # count of users for whom there was no device
         self._online: set[int] = set()
-        self._provisioned = 0  # count of players that have done the current step of provisioning
-        self._opened: dict[str, list[int]] = {}  # of each group of a task: the player, and how many have joined it
+        self._owner: dict[int, int] = {}  # the player of each device that has a user
+        self._players = set(range(count))  # those that take part
+        self._about = about
+        self._workers: dict[int, dict[str, Any]] = {index: {} for index in range(count)}  # what they reported
+        self._clocks: dict[int, Clock] = {}  # of players on other processes
+        self._probes: dict[int, list[tuple[float, float, float]]] = {}  # the answers of each player
+        self._losses: dict[int, tuple[float, str]] = {}  # players that were lost: when (s of the plan), in which phase
+        self._lost_at = -math.inf  # when the last one was lost
+        self._incomplete: str | None = None  # why a part of the run is missing
+        self._withdrawn: Recorder | None = None
+        self._with_spawned: set[int] = set()  # players on whose process Locust has started all users
+        self._provisioned: set[int] = set()  # players that have done the current step of provisioning
+        self._opened: dict[str, tuple[int, set[int]]] = {}  # of each group of a task: its player, those that joined it
         self._states: dict[int, dict[str, Any]] = {}  # the latest report of each player
+        self._arrived = 0.0  # when one of them last differed from the one before
         self._ends: dict[int, dict[str, Any]] = {}  # the last report of each player
         self._changed = Event()  # set when one of these has changed
         self._trouble = ""  # the latest reason why a device was offline
         self._warnings: list[str] = []
         self._phase = "login"
         self._t0: float | None = None
+        self._cpu = 0.0  # CPU seconds of this process at t = 0
         self._started = ""
         self._stopped: float | None = None
         self._is_played = False
         self._seen = math.inf  # when a device was online, the last time that `_watch` looked
         self._deadline = math.inf  # of the waits at the end
+        self._cutting = ""  # why the drain must not take its time
+        self._undecided_since: float | None = None  # see `imsim.load.collect.collect`
         self._ending = False
         self._ended = Event()
         self._update_status()
@@ -103,26 +129,115 @@ class Coordinator:
         """The seconds since the plan began; 0 before that."""
         return 0.0 if self._t0 is None else max(0.0, now() - self._t0)
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether `end` was called."""
+        return self._ending
+
     def start(self) -> None:
         """Begin the run, in a greenlet of its own."""
         self._director = gevent.spawn(self._direct)
 
     def handle(self, index: int, kind: str, **values: Any) -> None:
         """Handle a message of player number `index`."""
-        getattr(self, f"_on_{kind}")(index, **values)
+        if not self.is_lost(index):
+            getattr(self, f"_on_{kind}")(index, **values)
+            self._changed.set()
+
+    def add(self, index: int) -> bool | None:
+        """Add a player that comes late.
+
+        Return true if it takes part like the others, false if it gets devices only once it has received `play`, and
+        None if it cannot take part.
+        """
+        if self._ending or self.failure is not None:
+            return None
+        self._workers[index] = {}
+        if self._phase == "login":
+            self._players.add(index)
+            return True
+        return False
+
+    def is_lost(self, index: int) -> bool:
+        """Return whether this player was lost, or cannot take part."""
+        return index in self._losses or index not in self._workers
+
+    def lose(self, index: int, reason: str, heard: float = math.inf) -> None:
+        """Handle the loss of a player: it sends nothing any longer. Its devices are withdrawn; the others play on.
+
+        heard: when its last message arrived.
+        """
+        if self.is_lost(index):
+            return
+        at = 0.0 if self._t0 is None else max(0.0, min(now(), heard) - self._t0)
+        self._losses[index] = at, self._phase
+        self._lost_at = now()
+        self._players.discard(index)
+        numbers = sorted(number for number, owner in self._owner.items() if owner == index)
+        for number in numbers:
+            self._take_back(number)
+        if self._t0 is not None:
+            self._withdraw(numbers, at)
+        when = f"during {self._phase}" if self._t0 is None else f"during {self._phase}, at {at:.1f} s of the plan"
+        text = f"{self._name(index)} was lost {when}: {reason}; its {len(numbers)} devices are withdrawn from then on"
+        self._workers[index]["devices"] = len(numbers)
+        self._warn(text)
+        self._incomplete = self._incomplete or text
+        if not self._players and not self._ending:
+            self._on_failed(index, f"all workers were lost; the last one: {reason}")
+        self._report_opened()
         self._changed.set()
+        gevent.spawn_later(_SETTLE_SECONDS, self._changed.set)  # for `_awaited`
 
-    # --- messages of the players ------------------------------------------------------------------------------------
+    def _name(self, index: int) -> str:
+        about = self._workers[index]
+        return f"worker {index} ({about['host']}, pid {about['pid']})" if "pid" in about else f"worker {index}"
 
-    def _on_want(self, index: int) -> None:
-        self._refused += not self._free
-        is_over = self._ending or not self._free
-        self._send(index, "lease", number=None if is_over else self._free.pop())
-
-    def _on_release(self, index: int, number: int) -> None:
+    def _take_back(self, number: int) -> None:
+        del self._owner[number]
         self._online.discard(number)
         self._free.append(number)
         self._free.sort(reverse=True)
+
+    def _withdraw(self, numbers: Iterable[int], at: float) -> None:
+        if self._withdrawn is None:
+            self._withdrawn = Recorder(self._folder / spool_name(self._count))
+        for number in numbers:
+            self._withdrawn.withdrawn(number, at)
+
+    # --- messages of the players ------------------------------------------------------------------------------------
+
+    def _on_hello(self, index: int, **about: Any) -> None:
+        self._workers[index] |= about
+        if self._about is not None and about["byteorder"] != self._about["byteorder"]:
+            self._on_refused(index, "its computer has another byte order than the master's")
+        elif self._t0 is not None and index not in self._players:
+            gevent.spawn(self._bring_in, index)
+
+    def _on_refused(self, index: int, reason: str, **about: Any) -> None:
+        self._workers[index] |= about
+        text = f"{self._name(index)} cannot take part: {reason}"
+        del self._workers[index]
+        self._players.discard(index)
+        if self._t0 is None:
+            self._fail(text)
+        else:
+            self._warn(text)
+
+    def _on_probed(self, index: int, sent: float, at: float) -> None:
+        self._probes[index].append((sent, at, now()))
+
+    def _on_want(self, index: int) -> None:
+        number = None
+        self._refused += not self._free
+        if self._free and not self._ending:
+            number = self._free.pop()
+            self._owner[number] = index
+        self._send(index, "lease", number=number)
+
+    def _on_release(self, index: int, number: int) -> None:
+        if self._owner.get(number) == index:
+            self._take_back(number)
 
     def _on_online(self, index: int, number: int) -> None:
         self._online.add(number)
@@ -137,23 +252,37 @@ class Coordinator:
             self._fail(reason)
 
     def _on_provisioned(self, index: int) -> None:
-        self._provisioned += 1
+        self._provisioned.add(index)
 
     def _on_seen(self, index: int, owner: int, **values: Any) -> None:
-        self._send(owner, "seen", **values)
+        if owner in self._players:
+            self._send(owner, "seen", **values)
 
     def _on_opened(self, index: int, name: str, members: list[int], creator: int) -> None:
-        self._opened[name] = [index, 0]
+        self._opened[name] = index, set()
         self._tell_all("opened", name=name, members=members, creator=creator)
 
     def _on_entered(self, index: int, name: str) -> None:
-        opened = self._opened[name]
-        opened[1] += 1
-        if opened[1] == self._count:
-            self._send(opened[0], "ready", name=name)
+        self._opened[name][1].add(index)
+        self._report_opened()
+
+    def _report_opened(self) -> None:
+        """Tell the players of the groups of tasks whose members are all in them."""
+        for name, (creator, entered) in list(self._opened.items()):
+            if entered >= self._players:
+                del self._opened[name]
+                self._send(creator, "ready", name=name)
+
+    def _on_spawned(self, index: int) -> None:
+        self._with_spawned.add(index)
+        if self._with_spawned >= self._players:
+            self.spawned()
 
     def _on_state(self, index: int, **state: Any) -> None:
-        self._states[index] = state
+        if state["is_stopped"] or not self._ending:  # a state from before the stop may arrive after it
+            if state != self._states.get(index):
+                self._arrived = now()
+            self._states[index] = state
 
     def _on_failed(self, index: int, reason: str) -> None:
         is_first = self.failure is None
@@ -191,7 +320,8 @@ class Coordinator:
 
     def _awaited(self) -> int:
         """Return the count of devices that must be online before the plan begins."""
-        return self._expected - len(self._free) if self._has_spawned else self._expected
+        is_settled = bool(self._losses) and now() - self._lost_at >= _SETTLE_SECONDS and self._owner
+        return self._expected - len(self._free) if self._has_spawned or is_settled else self._expected
 
     def spawned(self) -> None:
         """Do not wait for more users: Locust has started as many as it will start before the plan begins."""
@@ -202,25 +332,59 @@ class Coordinator:
         """Let the first online member of each group and chatroom create it, or all others join it."""
         is_online = np.zeros(self._expected, np.uint8)
         is_online[list(self._online)] = 1
-        self._provisioned = 0
+        self._provisioned.clear()
         self._tell_all("provision", creates=creates, online=np.packbits(is_online).tobytes())
-        if not self._wait(lambda: self._provisioned == self._count, setup_timeout(len(self._plan.conversations))):
+        if not self._wait(lambda: self._provisioned >= self._players, setup_timeout(len(self._plan.conversations))):
             step = "create every group" if creates else "let every device into its groups and chatrooms"
             raise RunError(f"the server did not {step} in time")
 
     def _play(self) -> None:
         """Play the plan, for the scenario's duration."""
-        t0 = self._t0 = now() + _HEAD_START
-        self._started = datetime.fromtimestamp(datetime.now(UTC).timestamp() + _HEAD_START, UTC).isoformat()
+        self._clocks |= {index: self._clock(index) for index in sorted(self._players)}
+        head_start = _HEAD_START if self._about is None else _REMOTE_HEAD_START
+        t0 = self._t0 = now() + head_start
+        self._started = datetime.fromtimestamp(datetime.now(UTC).timestamp() + head_start, UTC).isoformat()
         self._seen = now()
+        self._cpu = time.process_time()
         self._enter("play")
-        for index in range(self._count):
-            self._send(index, "play", t0=t0, absent=list(self._free) if index == 0 else [])
+        players = sorted(self._players)
+        for index in players:
+            absent = list(self._free) if index == players[0] else []
+            self._send(index, "play", t0=t0 + self._clocks[index].applied, absent=absent)
+        for index in sorted(self._workers.keys() - self._players - self._losses.keys()):
+            if self._workers[index]:  # it came while the others created groups
+                gevent.spawn(self._bring_in, index)
         end = t0 + self.job.scenario.duration
         while (left := end - now()) > 0:
             gevent.sleep(min(left, _WATCH_SECONDS))
             self._watch()
         self._is_played = True
+
+    def _clock(self, index: int) -> Clock:
+        """Measure the clock of a player."""
+        if self._about is None:
+            return Clock(Offset(0.0, 0.0), is_shared=True)
+        return Clock(self._measure(index), self._workers[index].get("boot") == self._about["boot"])
+
+    def _measure(self, index: int) -> Offset | None:
+        """Return how far the clock of a player is ahead; None if it does not answer."""
+        answers = self._probes[index] = []
+        unanswered = 0
+        for sent in range(_PROBES):
+            self._send(index, "probe", sent=now())
+            if not self._wait(partial(_has_more, answers, sent - unanswered), _PROBE_TIMEOUT, raises=False):
+                unanswered += 1
+                if unanswered == _UNANSWERED or index in self._losses:
+                    break
+        return Offset.estimate(answers)
+
+    def _bring_in(self, index: int) -> None:
+        """Let a player that came late take part."""
+        assert self._t0 is not None
+        self._clocks[index] = self._clock(index)
+        if not self._ending and index not in self._losses:
+            self._players.add(index)
+            self._send(index, "play", t0=self._t0 + self._clocks[index].applied, absent=[])
 
     def _watch(self) -> None:
         """End the run if the server has gone away and does not come back.
@@ -247,6 +411,8 @@ class Coordinator:
         patience: seconds that the wait may take at most.
         """
         self._deadline = min(self._deadline, now() + patience)
+        if patience < math.inf:
+            self._cutting = self._cutting or reason
         self._changed.set()
         if self._ending:
             self._ended.wait()
@@ -259,17 +425,25 @@ class Coordinator:
         elif not is_complete:
             self._fail(reason)
         try:
-            self._tell_all("stop", at=self._stopped)
+            for index in self._players:
+                self._send(index, "stop", at=self._stopped + self._applied(index))
             if self._director is not gevent.getcurrent():
                 self._director.kill()
             if self._t0 is not None:
                 self._wait_until_sent()
                 self._drain()
             self._deadline = math.inf
+            if self._about is not None:
+                for index in sorted(self._players & self._clocks.keys()):
+                    self._clocks[index].finish(self._measure(index))
             self._tell_all("finish")
-            self._wait(lambda: len(self._ends) == self._count, _FINISH_TIMEOUT, raises=False)
+            self._wait(lambda: self._ends.keys() >= self._players, _FINISH_TIMEOUT, raises=False)
+            for index in self._players - self._ends.keys():
+                self.lose(index, f"it did not report its end within {_FINISH_TIMEOUT:.0f} s")
             self._conclude(ended)
         finally:
+            if self._withdrawn is not None:
+                self._withdrawn.close()
             self._ended.set()
 
     def _wait_until_sent(self) -> None:
@@ -280,16 +454,23 @@ class Coordinator:
         self._states.clear()
         self._wait(lambda: self._has_states() and not self._is_behind(), self.job.scenario.drain, raises=False)
 
+    def _applied(self, index: int) -> float:
+        return self._clocks[index].applied if index in self._clocks else 0.0
+
     def _has_states(self) -> bool:
-        return len(self._states) == self._count
+        return self._states.keys() >= self._players
 
     def _is_behind(self) -> bool:
-        return any(state["is_behind"] for state in self._states.values())
+        return any(self._states[index]["is_behind"] for index in self._players)
 
     def _drain(self) -> None:
         self._enter("drain")
         self._states.clear()
-        self._wait(lambda: self._has_states() and self._in_flight() <= 0, self.job.scenario.drain, raises=False)
+        since, drain = now(), self.job.scenario.drain
+        if not self._wait(self._is_drained, drain, raises=False) and now() - since < drain:
+            assert self._t0 is not None
+            self._undecided_since = max(0.0, now() - self._t0 - drain)
+            self._fail(self._cutting)
         leased = self._expected - len(self._free)
         expected = leased - len(self._away.difference(self._free))
         if not self._online and expected:
@@ -298,8 +479,18 @@ class Coordinator:
             count = expected - len(self._online)
             self._warn(f"{count} of {leased} devices were offline at the end ({self._trouble})")
 
-    def _in_flight(self) -> int:
-        return sum(state["in_flight"] for state in self._states.values())
+    def _is_drained(self) -> bool:
+        """Return whether nothing is in flight.
+
+        The states of several players are not of the same moment. A message that its sender gave up, but that arrives at
+        another player, makes their sum too small. So nothing may have arrived for a moment, too. After the loss of a
+        player the sum means nothing.
+        """
+        if self._losses or not self._has_states():
+            return not self._players
+        if sum(state["in_flight"] for state in self._states.values()) > 0:
+            return False
+        return len(self._players) == 1 or now() - self._arrived >= _QUIET_SECONDS
 
     def _played(self) -> float:
         """Return how many seconds of the plan were played."""
@@ -314,6 +505,8 @@ class Coordinator:
                 self._fail(end["failure"])
         if self._t0 is None:
             self._fail("the load was stopped before sending began")
+        if self.failure is None and self._incomplete is not None:
+            self.failure, ended = self._incomplete, ended | {"phase": min(self._losses.values())[1]}
         if self.failure is not None:
             ended = {"reason": self.failure, "phase": ended["phase"] if ended["phase"] != "done" else self._phase}
         if count := sum(end["from_tasks"] for end in ends):
@@ -327,7 +520,7 @@ class Coordinator:
                 f"{self._refused} users of Locust took no part, because the scenario has only {self._expected} devices;"
                 " raise population.users, or start the test with the largest number of users"
             )
-        if missing := sum(end["missing_in_rooms"] for end in ends):
+        if not self._losses and (missing := sum(end["missing_in_rooms"] for end in ends)) > 0:
             self._warn(
                 f"{missing} deliveries of chatroom messages never arrived: they were lost, or shed by the server"
                 " (clients cannot distinguish the two)"
@@ -342,10 +535,55 @@ class Coordinator:
         self._manifest |= {
             "lateness_ms": lateness,
             "foreign": sum(end["foreign"] for end in ends),
-            "locust_cpu": round(sum(end["cpu"] for end in ends), 3),
+            "locust_cpu": round(sum(end["cpu"] for end in ends) + self._own_cpu(), 3),
             "warnings": self._warnings,
+            "workers": [self._entry(index) for index in sorted(self._workers)],
         }
-        self._enter(self._phase if self.failure is not None else "done", played=self._played(), ended=ended)
+        if (doubt := self._clock_warning(ends)) is not None:
+            self._warn(doubt)
+        if unknown := [index for index, clock in self._clocks.items() if not clock.is_known]:
+            names = ", ".join(map(self._name, unknown))
+            self._manifest["invalid_because"] = (
+                f"the clock of {names} is unknown, because it answered no probe: latencies between workers mean nothing"
+            )
+        clocks = {index: clock.correction for index, clock in self._clocks.items() if clock.correction}
+        phase = self._phase if self.failure is not None else "done"
+        undecided = {} if self._undecided_since is None else {"undecided_since": self._undecided_since}
+        self._enter(phase, played=self._played(), ended=ended, clocks=clocks, **undecided)
+
+    def _own_cpu(self) -> float:
+        """Return the CPU time of this process per second since the start of the plan, unless a player counts it."""
+        if self._about is None or self._t0 is None:
+            return 0.0
+        return (time.process_time() - self._cpu) / max(now() - self._t0, 1e-9)
+
+    def _clock_warning(self, ends: list[dict[str, Any]]) -> str | None:
+        """Return a warning if the clocks of two workers are not known well enough for the latencies between them."""
+        errors = sorted(clock.error for clock in self._clocks.values())
+        latencies = [end["between_ms"] for end in ends if end["between_ms"] is not None]
+        return warning_of(sum(errors[-2:]), float(np.median(latencies)) / 1e3) if latencies else None
+
+    def _entry(self, index: int) -> dict[str, Any]:
+        """Return the entry of a worker for the manifest."""
+        about, clock = self._workers[index], self._clocks.get(index)
+        died_at = None
+        if index in self._losses:
+            died_at = round(self._losses[index][0], 3)
+        entry = {"index": index, "host": about.get("host"), "pid": about.get("pid"), "died_at": died_at}
+        entry["devices"] = about.get("devices", sum(owner == index for owner in self._owner.values()))
+        if index in self._ends:
+            entry["health"] = self._ends[index]["health"]
+        if clock is None or not clock.is_known:
+            return entry | {"offset_ms": None, "offset_error_ms": None, "offset_applied": False}
+        # Clocks of two computers count from their starts. Their difference says nothing, that of the times of day does.
+        seconds = clock.offset.seconds
+        if self._about is not None and about["boot"] != self._about["boot"]:
+            seconds += about["anchor"] - self._about["anchor"]
+        return entry | {
+            "offset_ms": round(seconds * 1e3, 4),
+            "offset_error_ms": round(clock.offset.error * 1e3, 4),
+            "offset_applied": bool(clock.applied or clock.correction),
+        }
 
     # --- helpers ----------------------------------------------------------------------------------------------------
 
@@ -358,7 +596,7 @@ class Coordinator:
         write_status(self._folder, {"phase": self._phase, "manifest": self._manifest, **started, **status})
 
     def _tell_all(self, kind: str, **values: Any) -> None:
-        for index in range(self._count):
+        for index in sorted(self._players):
             self._send(index, kind, **values)
 
     def _warn(self, text: str) -> None:
@@ -388,3 +626,7 @@ class Coordinator:
             if left <= 0:
                 return False
             self._changed.wait(timeout=left)
+
+
+def _has_more(answers: list[Any], count: int) -> bool:
+    return len(answers) > count

@@ -14,10 +14,13 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
+import termios
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,9 +30,10 @@ import gevent
 import locust
 from gevent.event import Event
 from locust.env import Environment
-from locust.runners import WorkerNode
+from locust.runners import MasterRunner, WorkerNode, WorkerRunner
 
 from imsim import disk
+from imsim.analysis import Run
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.core.model import check_name
 from imsim.keys import DEFAULT_KEY, VARIABLE, check_key
@@ -37,9 +41,10 @@ from imsim.load.adapters.find import options_of
 from imsim.load.collect import collect, cut, read_status, write, write_status
 from imsim.load.coordinator import Coordinator
 from imsim.load.job import Job
-from imsim.load.locust_stats import Statistics
+from imsim.load.locust_stats import Statistics, write_csv
 from imsim.load.player import Player
 from imsim.load.recording import Report
+from imsim.load.workers import Crew, Worker, Workers, describe
 from imsim.scenario import Scenario
 
 # Locust has no types for the arguments of its events and its parser.
@@ -50,7 +55,8 @@ logger = logging.getLogger("imsim.load")
 _SPAWN_RATE = 100  # users per second; Locust warns about a higher rate
 _SPAWN_SECONDS = 5.0  # in which all users of a large population start nevertheless
 _NO_MESSAGES = {"workload.rate": 1e-9, "workload.arrivals": "poisson"}  # in any time that a test lasts
-_HURRY = 1.0  # seconds that the end of an interrupted test may take
+_HURRY = 0.5  # seconds that the end of an interrupted test may take
+_INTERRUPTED = 130  # the exit code after Ctrl-C
 _LONGEST_NAMESPACE = 32  # characters; it leaves room for the name of the user or group itself
 
 
@@ -77,10 +83,15 @@ class Director:
         self._test: Test | None = None  # the current one
         self._writing: list[Test] = []  # tests that have ended, whose runs are being written
         self._environment = environment
-        self._statistics = Statistics(environment)
         self._users = users
+        self._statistics = Statistics(environment)
         self._has_tasks = has_tasks
         self._of[environment] = self
+        self._worker = Worker(environment, self._statistics) if isinstance(self._runner, WorkerRunner) else None
+        if self._worker is not None:
+            self._sigint = gevent.signal_handler(signal.SIGINT, self._leave)
+            return
+        self._workers = Workers(environment) if isinstance(self._runner, MasterRunner) else None
         options = self._options
         self._most_users: int | None = options.num_users  # of a shape, if given
         # These defaults depend on another option, so they cannot be defaults of the parser.
@@ -96,6 +107,10 @@ class Director:
         events.test_stopping.add_listener(self._stopping)
         events.test_stop.add_listener(self._stopped)
         events.quitting.add_listener(self._quitting)
+        events.quit.add_listener(self._summarize)
+        self._reason = ""  # why the latest test failed
+        self._kept: Path | None = None  # the folder of its run
+        self._terminal = _terminal()
         self._sigint = gevent.signal_handler(signal.SIGINT, self._interrupt)
 
     @classmethod
@@ -105,7 +120,9 @@ class Director:
 
     @property
     def player(self) -> Player | None:
-        """The player of the current test; None if there is no test, or if it could not begin."""
+        """The player of the current test in this process; None if there is none, or if it could not begin."""
+        if self._worker is not None:
+            return self._worker.wait()
         return None if self._test is None else self._test.player
 
     @property
@@ -134,7 +151,7 @@ class Director:
     # --- the start of a test ----------------------------------------------------------------------------------------
 
     def _start(self, environment: Environment, **_: Any) -> None:
-        self._test = None
+        self._test, self._reason, self._kept = None, "", None
         try:
             self._begin(self._job())
         except ImsimError as error:
@@ -189,14 +206,15 @@ class Director:
 
     def _begin(self, job: Job) -> None:
         job.probe()
+        self._statistics.begin()
         spawning = self._runner.target_user_count / self._options.spawn_rate
-        report = self._statistics.report
-        self._test = Test(job, self._options.imsim_folder, self._options.imsim_out, spawning, self._stop_test, report)
+        out, report = self._options.imsim_out, self._statistics.report
+        self._test = Test(job, self._options.imsim_folder, out, spawning, self._stop_test, report, self._workers)
         if (web := self._environment.web_ui) is not None:
             web._cancel_run_time_timer()  # type: ignore[no-untyped-call]  # Locust's own timer would include the logins
 
     def _spawned(self, **_: Any) -> None:
-        if self._test is not None:
+        if self._test is not None and self._workers is None:
             gevent.spawn(self._test.spawned)  # after the new users have asked for their devices
 
     # --- the end of a test ------------------------------------------------------------------------------------------
@@ -209,9 +227,12 @@ class Director:
 
     def _stopping(self, environment: Environment, **_: Any) -> None:
         if self._test is not None:
+            if self._workers is not None and not self._workers.count:
+                self._workers.lose_all()  # Locust stops the test for this reason
             is_shape = self._environment.shape_class is not None and gevent.getcurrent() is self._runner.shape_greenlet
             reason = "the load shape ended the test" if is_shape else "the test was stopped"
-            self._test.end(reason, is_complete=is_shape)
+            is_second = self._test.is_ending and not is_shape  # the Stop button, during the drain
+            self._test.end(reason, is_complete=is_shape, patience=_HURRY if is_second else math.inf)
             self._statistics.flush()
 
     def _stopped(self, environment: Environment, **_: Any) -> None:
@@ -227,11 +248,20 @@ class Director:
             self._stopped(environment)
         for test in list(self._writing):
             test.written.wait()
+        write_csv()
+
+    def _leave(self) -> None:
+        """End this worker, because of Ctrl-C, which often reaches the master, too. A second Ctrl-C ends it at once."""
+        self._sigint.cancel()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        assert self._worker is not None
+        self._worker.leave()
+        self._runner.quit()
 
     def _interrupt(self) -> None:
         """End the test and Locust, because of Ctrl-C. A second Ctrl-C ends Locust at once."""
         self._sigint.cancel()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._sigint = gevent.signal_handler(signal.SIGINT, self._end_at_once)
         if self._test is not None:
             self._test.end("the test was interrupted", patience=_HURRY)
             self._statistics.flush()
@@ -239,22 +269,41 @@ class Director:
         if self._environment.web_ui is not None:
             self._environment.web_ui.stop()  # type: ignore[no-untyped-call]  # Locust has no types for it
 
+    def _end_at_once(self) -> None:
+        for test in (self._test, *self._writing):
+            if test is not None:
+                test.close()
+        if self._terminal is not None:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._terminal)
+        print("imsim: interrupted twice; the run is not kept", file=sys.stderr, flush=True)
+        os._exit(_INTERRUPTED)
+
+    def _summarize(self, exit_code: int, **_: Any) -> None:
+        """Print why the test failed, as the last line. Locust has printed its tables after the line in the log."""
+        if self._reason and self._options.headless:
+            kept = "" if self._kept is None else f"; the run until then is {self._kept}"
+            print(f"imsim: {self._reason}{kept}", file=sys.stderr, flush=True)
+
     def _write(self, test: Test) -> None:
         self._writing.append(test)
         try:
-            path = test.write()
-            if path is not None:
+            run = test.collect()
+            if run is not None:
+                path = self._kept = test.write(run)
                 logger.info("run: %s", path)
                 print(f"run: {path}", flush=True)
+                self._statistics.rebuild(run)
         except ImsimError as error:
             self._fail(str(error))
         finally:
+            test.close()
             self._writing.remove(test)
         if test.failure is not None:
             self._fail(test.failure)
 
     def _fail(self, reason: str) -> None:
         """Show the reason in the log and on the web page, and make Locust exit with 1."""
+        self._reason = reason
         logger.error(reason)
         self._runner.log_exception("imsim", reason, reason)
         if self._options.headless:
@@ -262,9 +311,10 @@ class Director:
 
 
 class Test:
-    """A run in this process, from its start until its folder is written.
+    """A run that this process leads, from its start until its folder is written.
 
     shared: the folder of the parent process, which then makes the run; None: `write` makes it in `out`.
+    workers: the other processes, which play the plan; None: this process plays it.
     """
 
     def __init__(
@@ -275,16 +325,25 @@ class Test:
         spawning: float,
         finished: Callable[[], None],
         report: Report,
+        workers: Workers | None = None,
     ) -> None:
+        self.player: Player | None = None
         self.written = Event()
         self._shared = shared
         self._out = out
+        self._crew: Crew | None = None
         with disk.errors("make a folder in", tempfile.gettempdir(), note=disk.TMPDIR):
-            self._folder = Path(shared or tempfile.mkdtemp(prefix="imsim-load-"))
+            folder = self._folder = Path(shared or tempfile.mkdtemp(prefix="imsim-load-"))
+        manifest, about = {"locust": locust.__version__}, describe()
         try:
-            self.player = Player(job, 0, 1, self._folder, self._to_coordinator, report)
-            manifest = {"locust": locust.__version__}
-            self._coordinator = Coordinator(job, self._to_player, 1, self._folder, finished, manifest, spawning)
+            if workers is not None:
+                crew = self._crew = workers.crew(job, folder)
+                self._coordinator = Coordinator(job, crew.send, crew.count, folder, finished, manifest, spawning, about)
+                crew.start(self._coordinator)
+            else:
+                self.player = Player(job, 0, 1, folder, self._to_coordinator, report)
+                self._coordinator = Coordinator(job, self._to_player, 1, folder, finished, manifest, spawning)
+                self._to_coordinator("hello", **about)
         except BaseException:
             self._remove_folder()
             raise
@@ -305,6 +364,11 @@ class Test:
         """The seconds since the plan began; 0 before that."""
         return self._coordinator.elapsed
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the test has begun to end."""
+        return self._coordinator.is_ending
+
     def spawned(self) -> None:
         """See `Coordinator.spawned`."""
         self._coordinator.spawned()
@@ -313,26 +377,41 @@ class Test:
         """See `Coordinator.end`."""
         self._coordinator.end(reason, is_complete=is_complete, patience=patience)
 
-    def write(self) -> Path | None:
-        """Make the run, and return the path of its folder; None if there is no run, or if the parent makes it."""
-        try:
-            if self._shared is not None or "started" not in read_status(self._folder):
-                return None
-            run = collect(self._folder, self._coordinator.job.scenario, rows=self._folder / "rows")
-            return write(run, self._out)
-        finally:
-            self._remove_folder()
-            self.written.set()
+    def collect(self) -> Run | None:
+        """Return the run; None if it has no rows, or if the parent makes it. Its rows exist until `close`."""
+        if self._shared is not None or "started" not in read_status(self._folder):
+            return None
+        return collect(self._folder, self._coordinator.job.scenario, rows=self._folder / "rows")
+
+    def write(self, run: Run) -> Path:
+        """Write the run, and return the path of its folder."""
+        return write(run, self._out)
+
+    def close(self) -> None:
+        """Remove the temporary folder."""
+        if self._crew is not None:
+            self._crew.close()
+        self._remove_folder()
+        self.written.set()
 
     def _remove_folder(self) -> None:
         if self._shared is None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _to_player(self, index: int, kind: str, **values: Any) -> None:
+        assert self.player is not None
         self.player.handle(kind, **values)
 
     def _to_coordinator(self, kind: str, **values: Any) -> None:
         self._coordinator.handle(0, kind, **values)
+
+
+def _terminal() -> list[Any] | None:
+    """Return the settings of the terminal, which Locust changes while it runs; None without a terminal."""
+    try:
+        return termios.tcgetattr(sys.stdin)
+    except (OSError, ValueError, termios.error):
+        return None
 
 
 def _add_options(parser: Any) -> None:
@@ -347,20 +426,6 @@ def _add_options(parser: Any) -> None:
     add("--imsim-folder", help=argparse.SUPPRESS, include_in_web_ui=False)  # for imsim.load.launch
     # Messages that the server refuses or loses are results of the test, not a failure of this process.
     parser.set_defaults(exit_code_on_error=0)
-    _refuse_distributed(parser)
-
-
-def _refuse_distributed(parser: Any) -> None:
-    # Locust fires no event after it has read its options and before it forks or connects to a master.
-    parse = parser.parse_args
-
-    def parse_args(*args: Any, **kwargs: Any) -> Any:
-        options = parse(*args, **kwargs)
-        if options.master or options.worker or options.processes:
-            parser.error("imsim supports only one Locust process; leave out --master, --worker and --processes")
-        return options
-
-    parser.parse_args = parse_args
 
 
 events.init_command_line_parser.add_listener(_add_options)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from imsim.core.exceptions import UsageError
 from imsim.core.model import Scene
 from imsim.load.adapters import Adapter, Feature, Target, find
 from imsim.load.exchange import exchange
-from imsim.scenario import Draws, Scenario, Stream
+from imsim.scenario import Draws, Scenario, Stream, plan
 from imsim.scenario.workload import Plan
 
 _NEEDED = {Scene.GROUP: Feature.GROUPS, Scene.CHATROOM: Feature.CHATROOMS}
@@ -33,6 +34,11 @@ class Job:
     adapter: str = "imsim"
     options: Mapping[str, str] = field(default_factory=dict)
     has_tasks: bool = False
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan of the scenario. It is drawn once: a large one takes seconds."""
+        return plan(self.scenario)
 
     @property
     def prefix(self) -> str:

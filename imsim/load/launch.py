@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,12 +22,12 @@ from types import MappingProxyType
 
 from imsim import disk
 from imsim.analysis import Run
-from imsim.core.exceptions import ImsimError, RunError
+from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.keys import DEFAULT_KEY
 from imsim.load.adapters.find import absolute, find
 from imsim.load.collect import collect, read_status, write
 from imsim.load.job import Job
-from imsim.scenario import Scenario, plan
+from imsim.scenario import Scenario
 
 _START_STOP_TIMEOUT = 60.0  # seconds that Locust may take to start and to stop, together
 _POLL_INTERVAL = 0.1  # seconds between two checks of the child
@@ -48,13 +49,15 @@ def loadtest(
     out: Path | str | None = None,
     warnings: Sequence[str] = (),
     progress: Callable[[str, float], None] | None = None,
+    processes: int = 1,
 ) -> Run:
     """Play the scenario's plan against the server at `url` (ws://... or wss://...) and return the run.
 
     key: the server's key, for tokens. adapter: the kind of server, as `imsim.load.adapters.find` takes it. options: the
     options of the adapter. out: the folder in which the run's folder is created, with Locust's log; None:
     the run is not written. warnings: further warnings for the manifest. progress: receives the current phase and, while
-    messages are sent, the share of the duration that has passed (0 to 1).
+    messages are sent, the share of the duration that has passed (0 to 1). processes: the count of Locust's processes
+    that play the plan; with more than one, another process leads them.
 
     In the run's manifest, `lateness_ms` is how late the load generator sent. `warnings` has an entry if it was too late
     to trust the latencies. `shed` is how many deliveries of chatroom messages the server shed during the run.
@@ -66,7 +69,9 @@ def loadtest(
     this process is interrupted; the run until then is in its attribute `run`.
     """
     job = Job(scenario, url, "", key, adapter, options)
-    job.check(plan(scenario), job.make_adapter())  # raises here, not in the child
+    if processes < 1:
+        raise UsageError(f"processes: expected at least 1, got {processes}")
+    job.check(job.plan, job.make_adapter())  # raises here, not in the child
     before = job.probe()
     with disk.temporary_folder("imsim-load-") as name:
         folder = Path(name)
@@ -74,7 +79,7 @@ def loadtest(
         stop: BaseException | None = None
         try:
             try:
-                _run_locust(job, folder, log, progress)
+                _run_locust(job, folder, log, progress, processes)
             except Exception:
                 raise
             except BaseException as error:  # Ctrl-C or SIGTERM
@@ -113,6 +118,7 @@ def _run_locust(
     folder: Path,
     log: Path,
     progress: Callable[[str, float], None] | None,
+    processes: int,
 ) -> None:
     """Run Locust to its end. Terminate it if it takes too long or if this process is interrupted."""
     scenario = job.scenario
@@ -127,6 +133,10 @@ def _run_locust(
     files = find(job.adapter).files
     for name, value in job.options.items():  # the child runs in another folder
         command.append(f"--imsim-option={name}={os.path.abspath(value) if name in files else value}")
+    if processes > 1:
+        port = str(_free_port())
+        command += ["--processes", str(processes), "--master-bind-host", "127.0.0.1", "--master-host", "127.0.0.1"]
+        command += ["--master-bind-port", port, "--master-port", port]
     # A time limit, in case those of the child fail. It covers logins and groups, the plan, and the drain.
     bound = _START_STOP_TIMEOUT + 2 * (30 + 0.02 * devices) + scenario.duration + scenario.drain
     with disk.errors("write", log):
@@ -160,6 +170,11 @@ def _run_locust(
             assert child.stdin is not None
             with child.stdin:
                 _end(child, folder)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def _environment(key: str) -> dict[str, str]:

@@ -8,6 +8,9 @@ import gevent
 from gevent.socket import wait_read
 
 from imsim.load.users import IMUser
+from imsim.load.workers import remove_folders
+
+_first = os.getpid()
 
 
 class Device(IMUser):
@@ -21,7 +24,9 @@ def _end_with_parent() -> None:
     ended. Without the parent, no process would use the results, and the load must not continue.
     """
     wait_read(sys.stdin.fileno())
-    shutil.rmtree(sys.argv[sys.argv.index("--imsim-folder") + 1], ignore_errors=True)
+    remove_folders()
+    if os.getpid() == _first:  # with --processes, the others are its workers
+        shutil.rmtree(sys.argv[sys.argv.index("--imsim-folder") + 1], ignore_errors=True)
     os._exit(1)
 
 

@@ -32,9 +32,9 @@ from imsim.load.collect import extras_name, spool_name
 from imsim.load.device import Device, now
 from imsim.load.extras import Extras, Pending
 from imsim.load.job import Job
-from imsim.load.recording import Recording, Report, summarize_lateness
+from imsim.load.recording import LOGIN, Recording, Report, summarize_lateness
 from imsim.load.sampler import Sampler
-from imsim.scenario import actor, plan
+from imsim.scenario import actor
 from imsim.scenario.workload import Extra, PlannedConversation, conversation_of
 
 logger = logging.getLogger("imsim.load")
@@ -42,7 +42,8 @@ logger = logging.getLogger("imsim.load")
 _LOGINS_AT_ONCE = 32  # more logins would only wait in the server, until they time out
 _JOINS_AT_ONCE = 200  # groups and chatrooms that a process creates or joins at the same time
 _SENDS_AT_ONCE = 8  # late messages that are sent before the devices receive
-_REPORT_SECONDS = 0.05  # between two reports of what is in flight
+_REPORT_SECONDS = 0.05  # between two reports of what is in flight, once the load is stopped
+_IDLE_REPORT_SECONDS = 0.2  # the same until then
 _REACTIONS = frozenset([Ready, Joined, Offline, NotJoined, Closed])  # events that concern more than a message
 
 Send = Callable[..., None]
@@ -56,7 +57,7 @@ class StoppedError(Exception):
 class Player:
     """The devices of one Locust process.
 
-    index, count: the number of this process among the processes of the run, and their count.
+    index, count: the number of this process among the processes of the run, and the most that these may become.
     folder: the folder for the facts of this process.
     send: sends a message to the coordinator.
     report: feeds Locust's statistics.
@@ -72,7 +73,7 @@ class Player:
         self._prefix = job.prefix
         self._send = send
         self._report = report
-        self.plan = plan(job.scenario)
+        self.plan = job.plan
         self.groups = {one.name: one for one in self.plan.conversations if one.scene is Scene.GROUP}
         """The groups of the plan and those that tasks have opened, by name."""
         self.listeners: dict[int, Callable[[AdapterEvent], None]] = {}
@@ -93,6 +94,7 @@ class Player:
             self._seen_elsewhere,
             first_sync,
             Feature.RESUME in self._adapter.features,
+            job.scenario.warmup,
         )
         self._sampler = Sampler(lambda: self.recording.recorded)
         self._login_timeout = job.scenario.core_policies().login_timeout
@@ -111,6 +113,7 @@ class Player:
         self._t0 = math.inf
         self._cpu = 0.0  # CPU seconds of this process at t = 0
         self._stopped = math.inf  # the time at which the load was stopped; messages due later are not sent
+        self._has_stopped = Event()
         self._due: list[tuple[int, int, int]] = []  # a heap: (intended time, device, position in its messages)
         self._alarm: Alarm | None = None  # for the next message; None before the plan begins and after its end
         self._first, self._intents = self._messages_by_device()
@@ -124,10 +127,20 @@ class Player:
         """Handle a message of the coordinator."""
         getattr(self, f"_{kind}")(**values)
 
+    def flush(self) -> None:
+        """Write what is buffered to the files.
+
+        Raises: RunError if a file cannot be written.
+        """
+        self._extras.flush()  # first, because the facts are about these messages
+        self.recording.flush()
+
     # --- for the Locust users ---------------------------------------------------------------------------------------
 
     def admit(self) -> Device | None:
         """Return the next device of the population, for `log_in`; None if there is no further device."""
+        if self._stopped < math.inf:
+            return None
         lease: AsyncResult[int | None] = AsyncResult()
         self._leases.append(lease)
         self._send("want")
@@ -320,7 +333,7 @@ class Player:
             self._returning.discard(device.number)
             self._away.discard(device.number)
             self.recording.returned(device.number, at - self._t0)
-        self._report("login", (at - device.since) * 1e3, 0, None)
+        self._report(LOGIN, (at - device.since) * 1e3, 0, None)
         if answered := self._answered.pop(device.number, None):
             answered.set()
             if self._is_provisioned:  # it came late: its groups exist, but it is not in them
@@ -330,7 +343,7 @@ class Player:
 
     def _went_offline(self, device: Device, reason: str, is_final: bool) -> None:
         self._online.discard(device.number)
-        self._report("login", None, 0, reason)
+        self._report(LOGIN, None, 0, reason)
         if is_final and (answered := self._answered.pop(device.number, None)):
             answered.set()
         if device.number in self.devices:
@@ -346,7 +359,13 @@ class Player:
     # --- messages of the coordinator: preparation -------------------------------------------------------------------
 
     def _lease(self, number: int | None) -> None:
-        self._leases.popleft().set(number)
+        if self._leases:
+            self._leases.popleft().set(number)
+        elif number is not None:  # the load was stopped meanwhile
+            self._send("release", number=number)
+
+    def _probe(self, sent: float) -> None:
+        self._send("probed", sent=sent, at=now())
 
     def _provision(self, creates: bool, online: bytes) -> None:
         """Create the groups and chatrooms, or join those that other devices have created."""
@@ -450,7 +469,11 @@ class Player:
     # --- messages of the coordinator: the plan ----------------------------------------------------------------------
 
     def _play(self, t0: float, absent: list[int]) -> None:
-        """Play the plan, which starts at `t0`. `absent`: devices without a user, to be recorded by this process."""
+        """Play the plan, which starts at `t0`. It has already begun if this player comes late.
+
+        absent: devices without a user, to be recorded by this process.
+        """
+        self._is_provisioned = True
         self._log_out_absent_devices()
         gc.collect()
         gc.freeze()  # all present objects live until the end: the collector must not pause the run to scan them again
@@ -569,8 +592,12 @@ class Player:
 
     def _report_state(self) -> None:
         while True:
-            self._send("state", in_flight=self.recording.in_flight, is_behind=self._is_behind())
-            gevent.sleep(_REPORT_SECONDS)
+            is_stopped = self._stopped < math.inf
+            self._send("state", in_flight=self.recording.in_flight, is_behind=self._is_behind(), is_stopped=is_stopped)
+            if is_stopped:
+                gevent.sleep(_REPORT_SECONDS)
+            else:
+                self._has_stopped.wait(_IDLE_REPORT_SECONDS)
 
     def _is_behind(self) -> bool:
         """Return whether a message is not sent so far that was due before now and before the stop."""
@@ -581,6 +608,7 @@ class Player:
     def _stop(self, at: float) -> None:
         """Send nothing that is due at `at` or later."""
         self._stopped = at
+        self._has_stopped.set()
         while self._leases:
             self._leases.popleft().set(None)
 
@@ -608,6 +636,7 @@ class Player:
             foreign=self.recording.foreign,
             from_tasks=len(self._extras.pending),
             missing_in_rooms=self.recording.missing_in_rooms(),
+            between_ms=self.recording.between_ms() if self._count > 1 and failure is None else None,
             cpu=round((time.process_time() - self._cpu) / max(now() - self._t0, 1e-9), 3),
         )
 

@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from imsim.core.model import Code, Route
 from imsim.load.adapters.interface import Acked, Delivered, Event, Failed, Offline, Read, Ready, Received, Sent
 from imsim.load.extras import Extras, Pending
-from imsim.results import Observer, Recorder
+from imsim.results import Observer, Recorder, SpooledFacts
+from imsim.results.recorder import Kind
 from imsim.scenario import Plan
+
+STORED, DELIVERED, LOGIN = "send -> stored", "send -> delivered", "login"  # names of reports
 
 Report = Callable[[str, float | None, int, str | None], None]
 """The callback that feeds Locust's statistics.
@@ -36,6 +39,8 @@ _PLANNED, _ASKED, _STORED, _FAILED, _RECALLED = range(5)
 # The limit of the sender's lateness (ms, p99). Beyond it, the load follows the speed of the sender's computer and not
 # the plan.
 _LATE = 50.0
+
+_LATEST_PIECES = 20  # of the spool, that the latency between processes is taken from
 
 
 class Recording(Recorder):
@@ -57,6 +62,7 @@ class Recording(Recorder):
         forward: Forward,
         first_sync: int = 0,
         resumes: bool = True,
+        warmup: float = 0.0,
     ) -> None:
         super().__init__(spool)
         self._extras = extras
@@ -79,6 +85,7 @@ class Recording(Recorder):
                 Offline: lambda device, event, at: self.disconnected(device, at),
             }
         self._report = report
+        self._warmup = warmup  # seconds; messages before its end are not reported
         self._t0: float | None = None
         self._intended: list[float] = (plan.at / 1e9).tolist()
         self._size: list[int] = plan.size.tolist()
@@ -93,7 +100,7 @@ class Recording(Recorder):
             intents = [intent for intent, _ in self._awaited]
             self._missing = np.bincount(np.array(intents, np.int64), minlength=len(plan)).tolist()
         self._state = bytearray(len(plan))
-        self._to_room = plan.to_room
+        self._expected_in_rooms = {intent: self._missing[intent] for intent in np.flatnonzero(plan.to_room).tolist()}
         self.in_flight = 0
         """The count of acknowledgements and deliveries that may still arrive, less those that messages of other
         processes caused here. So the sum over all processes counts what may still arrive anywhere."""
@@ -155,8 +162,33 @@ class Recording(Recorder):
             self._extras.close()
 
     def missing_in_rooms(self) -> int:
-        """Return the count of deliveries in chatrooms that have not arrived in this process."""
-        return sum(self._missing[intent] for intent in np.flatnonzero(self._to_room) if self._state[intent] == _STORED)
+        """Return the count of deliveries in chatrooms that have not arrived in this process.
+
+        Deliveries of messages that another process has sent count as -1. So the sum over all processes counts what has
+        not arrived anywhere.
+        """
+        missing = 0
+        for intent, expected in self._expected_in_rooms.items():
+            if self._state[intent] == _STORED:
+                missing += self._missing[intent]
+            elif self._state[intent] == _PLANNED:
+                missing += self._missing[intent] - expected
+        return missing
+
+    def between_ms(self) -> float | None:
+        """Return the median latency (ms) of the latest deliveries of messages from other processes; None if there is
+        none. The recording must be closed.
+        """
+        if self._path is None:
+            return None
+        pieces, latencies = SpooledFacts([(self._path, 0)]), []
+        for piece in pieces[-_LATEST_PIECES:]:
+            facts = piece[(piece["kind"] == Kind.DELIVERED) & (piece["intent"] < len(self._state))]
+            intent = facts["intent"]
+            is_foreign = np.frombuffer(self._state, np.uint8)[intent] == _PLANNED
+            latencies.append(facts["at"][is_foreign] / 1e6 - np.array(self._intended)[intent[is_foreign]] * 1e3)
+        found = np.concatenate(latencies) if latencies else np.empty(0)
+        return round(float(np.median(found)), 3) if len(found) else None
 
     # --- events of adapters; those of the core's client go to the observer ------------------------------------------
 
@@ -202,7 +234,8 @@ class Recording(Recorder):
             self._move(intent, _STORED)
         else:
             return
-        self._report("send -> stored", (at - self._intended[intent]) * 1e3, self._size[intent], None)
+        if (since := self._intended[intent]) >= self._warmup:
+            self._report(STORED, (at - since) * 1e3, self._size[intent], None)
 
     def failed(self, intent: int, at: float, code: Code, text: str = "") -> None:
         super().failed(intent, at, code)
@@ -210,7 +243,8 @@ class Recording(Recorder):
             self._answered_extra(intent, at, f"{code}: {text}")
             return
         self._move(intent, _FAILED)
-        self._report("send -> stored", (at - self._intended[intent]) * 1e3, self._size[intent], f"{code}: {text}")
+        if (since := self._intended[intent]) >= self._warmup:
+            self._report(STORED, (at - since) * 1e3, self._size[intent], f"{code}: {text}")
 
     def delivered(self, intent: int, device: int, at: float, route: Route) -> None:
         super().delivered(intent, device, at, route)
@@ -220,7 +254,9 @@ class Recording(Recorder):
             self._missing[intent] -= 1
             if self._state[intent] not in (_FAILED, _RECALLED):
                 self.in_flight -= 1
-            self._report("send -> delivered", (at - self._intended[intent]) * 1e3, self._size[intent], None)
+            since = self._intended[intent]
+            if since >= self._warmup and device // self._per_user != self._sender[intent] // self._per_user:
+                self._report(DELIVERED, (at - since) * 1e3, self._size[intent], None)
 
     def recalled(self, intent: int, at: float) -> None:
         super().recalled(intent, at)
@@ -231,7 +267,8 @@ class Recording(Recorder):
         pending = self._extras.pending.get(intent)
         if pending is None or pending.is_stored:
             return
-        self._report("send -> stored", at * 1e3 - pending.extra.at / 1e6, pending.extra.size, error)
+        if (since := pending.extra.at / 1e9) >= self._warmup:
+            self._report(STORED, (at - since) * 1e3, pending.extra.size, error)
         if not pending.is_answered:
             self.in_flight -= 1 if error is None else 1 + len(pending.missing)
         pending.is_answered, pending.is_stored, pending.error = True, error is None, error
@@ -246,7 +283,9 @@ class Recording(Recorder):
             pending.missing.discard(device)
             if pending.error is None:
                 self.in_flight -= 1
-            self._report("send -> delivered", at * 1e3 - pending.extra.at / 1e6, pending.extra.size, None)
+            since, sender = pending.extra.at / 1e9, pending.extra.sender
+            if since >= self._warmup and device // self._per_user != sender:
+                self._report(DELIVERED, (at - since) * 1e3, pending.extra.size, None)
             pending.notify()
 
     def _is_awaited(self, intent: int, device: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -62,8 +63,12 @@ def serving(
     on_event: Callable[[Server, object], None] = lambda server, event: None,
     policies: Policies | None = None,
     store: Store | None = None,
+    on_start: Callable[[asyncio.AbstractEventLoop], None] = lambda loop: None,
 ) -> Iterator[Server]:
-    """Run a server in another thread. `on_event` receives each Committed, Pushed and Shed event in that thread."""
+    """Run a server in another thread. `on_event` receives each Committed, Pushed and Shed event in that thread.
+
+    `on_start` receives the event loop of the server.
+    """
     started: Future[tuple[Server, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def main() -> None:
@@ -79,6 +84,7 @@ def serving(
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()
     server, loop, over = started.result(timeout=10)
+    on_start(loop)
     try:
         yield server
     finally:
@@ -139,27 +145,65 @@ for line in sys.stdin:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # at once, because the orderly exit of the interpreter is slow
+    print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
+class Forking:
+    """A process that has imported Locust. It runs scripts in forks of itself, one at a time."""
+
+    def __init__(self, parent: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+        self._parent = parent
+        self._tmp_path_factory = tmp_path_factory
+
+    def __call__(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a script (text) with arguments, and return the result."""
+        return self.start(script, *arguments, **environment).wait()
+
+    def start(self, script: str, *arguments: str, **environment: str) -> Fork:
+        """Start a script (text) with arguments. Call `wait` of the result before the next start."""
+        folder = self._tmp_path_factory.mktemp("forked")
+        self._parent.stdin.write(json.dumps((script, arguments, environment, str(folder))) + "\n")
+        self._parent.stdin.flush()
+        return Fork(self._parent, int(self._parent.stdout.readline()), arguments, folder)
+
+
+class Fork:
+    """A running script of `Forking`, with its pid. `folder` has its output."""
+
+    def __init__(self, parent: subprocess.Popen[str], pid: int, arguments: tuple[str, ...], folder: Path) -> None:
+        self.pid = pid
+        self._parent = parent
+        self._arguments = arguments
+        self._folder = folder
+        self._result: subprocess.CompletedProcess[str] | None = None
+
+    @property
+    def stderr(self) -> str:
+        return (self._folder / "err").read_text()
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        """Wait for the end of the script, and return its result."""
+        if self._result is None:
+            code, out = int(self._parent.stdout.readline()), (self._folder / "out").read_text()
+            self._result = subprocess.CompletedProcess(self._arguments, code, out, self.stderr)
+        return self._result
+
+    def kill(self) -> None:
+        """End the script if it runs."""
+        if self._result is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
+
+
 @pytest.fixture(scope="session")
-def forked(tmp_path_factory):
+def forked(tmp_path_factory) -> Iterator[Forking]:
     """A function that runs a script (text) with arguments in a process with Locust. It returns the result."""
     command = [sys.executable, "-c", FORKING]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as parent:
-
-        def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-            folder = tmp_path_factory.mktemp("forked")
-            parent.stdin.write(json.dumps((script, arguments, environment, str(folder))) + "\n")
-            parent.stdin.flush()
-            code = int(parent.stdout.readline())
-            return subprocess.CompletedProcess(
-                arguments, code, (folder / "out").read_text(), (folder / "err").read_text()
-            )
-
-        yield run
+        yield Forking(parent, tmp_path_factory)
         parent.stdin.close()
 
 

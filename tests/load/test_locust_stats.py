@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import re
+
+import pytest
+
+import imsim
+from imsim.core.policies import Policies
+from imsim.scenario import Scenario
+
 PRELUDE = """
 import random, time
 import gevent
@@ -29,7 +39,7 @@ one, other = environment(), environment()
 statistics = Statistics(other)
 for n in range(2_000):
     clock[0] += draw.expovariate(200)
-    name = draw.choice(["send -> stored", "send -> delivered"])
+    name = draw.choice(["send -> other", "send -> delivered"])
     ms = None if draw.random() < 0.1 else draw.expovariate(1 / 80)
     error = "no answer" if ms is None else None
     one.events.request.fire(request_type="WS", name=name, response_time=ms, response_length=n % 90,
@@ -51,11 +61,8 @@ for ours, theirs in [(one.stats.total, other.stats.total)] + [
 ]:
     assert state(ours) == state(theirs), (state(ours), state(theirs))
 assert one.stats.entries.keys() == other.stats.entries.keys()
-
-def failures(environment):
-    return sorted((e.name, repr(e.error), e.occurrences) for e in environment.stats.errors.values())
-
-assert failures(one) == failures(other)
+assert sorted((e.name, repr(e.error), e.occurrences) for e in one.stats.errors.values()) == sorted(
+    (e.name, repr(e.error), e.occurrences) for e in other.stats.errors.values())
 print(one.stats.total.num_requests)
 """
     )
@@ -76,7 +83,7 @@ one.events.request.add_listener(listen)
 statistics.report("login", 500.0, 0, None)
 statistics.report("login", None, 7, "refused")
 statistics.flush()
-print(one.stats.total.num_requests, one.stats.total.num_failures)
+print(one.stats.entries["login", "WS"].num_requests, one.stats.entries["login", "WS"].num_failures)
 """
     )
     first, second, total = python(script).splitlines()
@@ -93,9 +100,109 @@ one = environment()
 statistics = Statistics(one)
 statistics.report("login", 1.0, 0, None)
 with gevent.Timeout(5):
-    while not one.stats.total.num_requests:
+    while not one.stats.get("login", "WS").num_requests:
         gevent.sleep(0.01)
 print("ok")
 """
     )
     assert python(script) == "ok\n"
+
+
+def test_row_aggregated_contains_only_deliveries(python):
+    script = (
+        PRELUDE
+        + """
+one = environment()
+statistics = Statistics(one)
+for name in ("login", "send -> stored", "send -> delivered"):
+    statistics.report(name, 8.0, 4, None)
+    statistics.report(name, None, 4, "lost")
+one.events.request.fire(request_type="GET", name="/", response_time=5, response_length=3, context={})
+statistics.flush()
+print(one.stats.total.num_requests, one.stats.total.num_failures, dict(one.stats.total.response_times))
+statistics.discard()
+statistics.report("login", 9.0, 4, None)
+statistics.flush()
+print(sorted(one.stats.entries), one.stats.total.num_requests, [error.name for error in one.stats.errors.values()])
+"""
+    )
+    assert python(script).splitlines() == [
+        "3 1 {5: 1, 8: 1}",
+        "[('/', 'GET'), ('login', 'WS')] 1 ['login']",
+    ]
+
+
+@pytest.fixture(scope="module")
+def scenario() -> Scenario:
+    """A scenario with two devices per user, groups, a warm-up, and a chatroom whose server sheds most messages."""
+    return Scenario.from_toml(
+        """
+seed = 5
+duration = "2s"
+warmup = "0.5s"
+drain = "1s"
+[population]
+users = 10
+devices = 2
+[conversations]
+p2p_share = 0.5
+room_share = 0.1
+partners = 2
+groups = 3
+group_size = 4
+rooms = 1
+room_size = 6
+[workload]
+rate = 5.0
+"""
+    )
+
+
+@pytest.mark.parametrize("processes", [(), ("--processes", "2")])
+def test_locusts_reports_agree_with_the_rows(processes, scenario, locust, server_with, free_port, tmp_path):
+    file = tmp_path / "scenario.toml"
+    file.write_text(scenario.to_toml())
+    arguments = ["-f", "locustfiles/office.py", "--headless", "--only-summary", "--csv", str(tmp_path / "locust")]
+    arguments += ["--imsim-scenario", str(file), "--imsim-out", str(tmp_path / "results"), *processes]
+    if processes:
+        arguments += ["--master-bind-port", str(free_port), "--master-port", str(free_port)]
+    with server_with(policies=Policies(room_rate=1.0, room_burst=1)) as server:
+        html, table = tmp_path / "locust.html", str(tmp_path / "table")
+        result = locust(*arguments, "-H", server.url, "--html", str(html), "--json-file", table)
+    assert result.returncode == 0, result.stderr
+    [path] = (tmp_path / "results").iterdir()
+    run = imsim.read_run(path)
+    summary = run.summary()
+    assert processes or summary.lost["delivery"] > 0
+
+    with (tmp_path / "locust_stats.csv").open() as opened:
+        rows = {row["Name"]: row for row in csv.DictReader(opened)}
+    names = {"send -> stored": "ack", "send -> delivered": "delivery", "send -> last delivered": "last"}
+    assert rows.keys() == {*names, "login", "Aggregated"}
+    assert int(rows["login"]["Request Count"]) == 20
+    for name, kind in (*names.items(), ("Aggregated", "delivery")):
+        row, (latencies, lost) = rows[name], _latencies(run, kind)
+        assert int(row["Request Count"]) == summary["count"][kind], name
+        assert int(row["Failure Count"]) == summary.lost[kind] == lost, name
+        assert float(row["Max Response Time"]) == pytest.approx(latencies[-1])
+        assert float(row["Average Response Time"]) == pytest.approx(sum(latencies) / len(latencies))
+        for percent in (50, 95, 99):
+            exact = latencies[round(len(latencies) * percent / 100) - 1 : round(len(latencies) * percent / 100) + 1]
+            low, high = exact[0] * 0.95 - 1, exact[-1] * 1.05 + 1  # Locust rounds to 1 ms or to two digits
+            assert low <= float(row[f"{percent}%"]) <= high, (name, percent)
+    with (tmp_path / "locust_failures.csv").open() as opened:
+        failures = [(row["Name"], int(row["Occurrences"])) for row in csv.DictReader(opened)]
+    assert failures == [(name, summary.lost[names[name]]) for name in sorted(names) if summary.lost[names[name]]][::1]
+    found = {row["name"]: row for row in json.loads((tmp_path / "table.json").read_text())}
+    assert found["send -> delivered"]["num_requests"] == summary["count"]["delivery"]
+    in_html = re.search(r'"name": "Aggregated".*?"num_requests": (\d+)', html.read_text())
+    assert in_html is not None
+    assert int(in_html[1]) == summary["count"]["delivery"]
+
+
+def _latencies(run, kind):
+    from imsim.analysis.latency import LATENCIES
+
+    values = LATENCIES[kind](run).tolist()
+    finite = [value for value in values if value < float("inf")]
+    return finite, len(values) - len(finite)

@@ -23,10 +23,12 @@ def scenario(tiny):
     return tiny
 
 
-def made_in(folder, the_plan, index=0, report=lambda *report: None, forward=lambda *seen: None) -> Recording:
+def made_in(
+    folder, the_plan, index=0, report=lambda *report: None, forward=lambda *seen: None, warmup=0.0
+) -> Recording:
     """Return the recording of one of two processes."""
     extras = Extras(len(the_plan), index, 2, folder / extras_name(index))
-    return Recording(the_plan, "ns:", folder / spool_name(index), report, extras, forward)
+    return Recording(the_plan, "ns:", folder / spool_name(index), report, extras, forward, warmup=warmup)
 
 
 @pytest.fixture
@@ -58,9 +60,21 @@ def test_message_is_in_flight_until_acknowledged_and_delivered_to_every_device(m
         made.recording.delivered(0, device, 0.4, Route.PUSH)
     assert made.recording.in_flight == 0
     made.recording.close()
-    assert [name for name, *_ in made.reports] == ["send -> stored"] + ["send -> delivered"] * len(devices)
+    to_others = [device for device in devices if device // 2 != made.plan.sender[0]]
+    assert [name for name, *_ in made.reports] == ["send -> stored"] + ["send -> delivered"] * len(to_others)
     late = 0.3 - made.plan.at[0] / 1e9
     assert made.reports[0][1] == pytest.approx(late * 1e3)
+
+
+def test_messages_of_the_warmup_are_not_reported(scenario, tmp_path):
+    reports, the_plan = [], plan(scenario)
+    recording = made_in(tmp_path, the_plan, report=lambda *report: reports.append(report), warmup=0.5)
+    recording.begin(0.0)
+    for intent in range(len(the_plan)):
+        recording.asked(intent, 0.0)
+        recording.acked(intent, 2.0)
+    recording.close()
+    assert 0 < len(reports) == (the_plan.at >= 0.5e9).sum() < len(the_plan)
 
 
 def test_failed_message_is_not_in_flight_until_an_ack_shows_that_it_is_stored(made):

@@ -77,11 +77,11 @@ class Plain(User):
 def play(locust, url, tiny_file, tmp_path):
     """A function that runs the locustfile with 14 users, and returns the run."""
 
-    def run(plays_plan: bool):
+    def run(plays_plan: bool, *options: str):
         file = tmp_path / "shop.py"
         file.write_text(LOCUSTFILE.format(tiny=tiny_file.read_text(), plays_plan=plays_plan))
         arguments = ["-f", str(file), "-H", url, "--headless", "-u", "14", "--only-summary"]
-        result = locust(*arguments, "--imsim-out", str(tmp_path / "results"))
+        result = locust(*arguments, *options, "--imsim-out", str(tmp_path / "results"))
         assert result.returncode == 0, result.stderr
         assert "Traceback" not in result.stderr
         [path] = (tmp_path / "results").iterdir()
@@ -103,6 +103,18 @@ def test_every_message_of_a_task_is_a_row(play):
     assert (deliveries.outcome == "delivered").sum() > 20
     assert run.manifest["foreign"] == run.manifest["stray"] == 0
     assert any("closed model" in warning for warning in run.warnings)
+
+
+def test_tasks_of_two_processes_talk_to_each_other(play, free_port):
+    """A task waits for devices of the other process: for their answers, and until they have received its message."""
+    port = str(free_port)
+    run = play(False, "--processes", "2", "--master-bind-port", port, "--master-port", port)
+    assert run.manifest["extras"] == len(run.messages) > 20
+    assert set(run.messages.scene) == {"p2p", "group"}
+    assert set(run.messages.outcome) == {"stored"}
+    assert set(run.deliveries.outcome) <= {"delivered", "absent"}
+    assert run.manifest["foreign"] == run.manifest["stray"] == 0
+    assert [worker["devices"] > 3 for worker in run.manifest["workers"]] == [True, True]
 
 
 def test_tasks_run_next_to_the_plan(play):

@@ -1,0 +1,306 @@
+"""Tests of the coordinator with fake players: without Locust users and server, with messages in any order."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+#: Fakes of two players on other processes. A test lists what it changes, then calls `run`.
+FAKES = """
+import json, os, sys, tempfile
+from pathlib import Path
+import gevent
+from imsim.load.coordinator import Coordinator
+from imsim.load.device import now
+from imsim.load.job import Job
+from imsim.results import read_facts
+from imsim.results.recorder import Kind
+from imsim.scenario import Scenario
+
+ABOUT = {"host": "here", "pid": 1, "boot": "b", "anchor": 0.0, "byteorder": sys.byteorder}
+END = {"failure": None, "lateness_ms": {}, "foreign": 0, "from_tasks": 0, "missing_in_rooms": 0, "cpu": 0.1}
+END |= {"between_ms": 20.0, "health": {}}
+
+class Fake:
+    '''A player with `devices` users, whose messages take `delay` seconds.'''
+    def __init__(self, index, devices=4, delay=0.0, offset=0.0, in_flight=(0,), boot="b"):
+        self.index, self.wanted, self.delay, self.offset = index, devices, delay, offset
+        self.in_flight, self.boot = in_flight, boot
+        self.numbers, self.seen, self.is_dead, self.t0 = [], [], False, None
+        self.ignored = set()
+    def send(self, kind, **values):
+        gevent.spawn_later(self.delay, lambda: self.is_dead or coordinator.handle(self.index, kind, **values))
+    def hello(self):
+        self.send("hello", **(ABOUT | {"pid": 100 + self.index, "boot": self.boot}))
+        for _ in range(self.wanted):
+            self.send("want")
+    def receive(self, kind, values):
+        self.seen.append(kind)
+        if self.is_dead or kind in self.ignored:
+            return
+        if kind == "lease" and values["number"] is not None:
+            self.numbers.append(values["number"])
+            self.send("online", number=values["number"])
+        elif kind == "probe":
+            self.send("probed", sent=values["sent"], at=now() + self.offset)
+        elif kind == "provision":
+            self.send("provisioned")
+        elif kind == "play":
+            self.t0, self.absent = values["t0"], values["absent"]
+        elif kind == "stop":
+            self.at = values["at"]
+            gevent.spawn(self.report)
+        elif kind == "finish":
+            self.send("finished", **END)
+    def report(self):
+        for count in self.in_flight:
+            self.send("state", in_flight=count, is_behind=False, is_stopped=True)
+            gevent.sleep(0.02)
+        while not self.is_dead:
+            self.send("state", in_flight=self.in_flight[-1], is_behind=False, is_stopped=True)
+            gevent.sleep(0.02)
+
+CHANGES = {
+    "population.users": 8, "population.devices": 1, "conversations.groups": 0, "conversations.p2p_share": 1.0,
+    "conversations.room_share": 0.0, "workload.rate": 10.0, "warmup": 0.0, "duration": 0.3,
+}
+folder = Path(tempfile.mkdtemp())
+def lead(fakes, **changes):
+    global coordinator, players
+    players = {fake.index: fake for fake in fakes}
+    job = Job(Scenario.load("office", CHANGES | changes), "ws://127.0.0.1:1", "ns")
+    def send(index, kind, **values):
+        gevent.spawn_later(players[index].delay, players[index].receive, kind, values)
+    coordinator = Coordinator(job, send, len(fakes), folder, lambda: coordinator.end(), {}, about=ABOUT)
+    coordinator.start()
+    return coordinator
+def status():
+    found = json.loads((folder / "status.json").read_text())
+    spool = folder / f"facts-{len(players) if 9 not in players else len(players) - 1}.spool"
+    if spool.exists():
+        facts = read_facts([spool])
+        assert set(facts["kind"].tolist()) == {Kind.WITHDRAWN}
+        found["withdrawn"] = list(zip(facts["device"].tolist(), (facts["at"] / 1e9).tolist()))
+    return found
+def finish(seconds=20):
+    with gevent.Timeout(seconds):
+        coordinator._ended.wait()
+    print(json.dumps({"status": status(), "failure": coordinator.failure}))
+"""
+
+
+@pytest.fixture
+def led(python):
+    """A function that runs a script with the fakes. It returns what `finish` and `print` wrote, decoded."""
+
+    def run(script: str) -> list:
+        return [json.loads(line) for line in python(FAKES + script).splitlines()]
+
+    return run
+
+
+def test_coordinator_leads_two_players_to_the_end(led):
+    (end,) = led("""
+fakes = Fake(0), Fake(1, delay=0.02)
+lead(fakes)
+for fake in fakes: fake.hello()
+finish()
+""")
+    assert end["failure"] is None
+    assert end["status"]["phase"] == "done"
+    entries = end["status"]["manifest"]["workers"]
+    assert [(entry["index"], entry["pid"], entry["devices"], entry["died_at"]) for entry in entries] == [
+        (0, 100, 4, None),
+        (1, 101, 4, None),
+    ]
+
+
+def test_late_hello_and_late_devices_delay_the_start(led):
+    end, waited = led("""
+fakes = Fake(0), Fake(1)
+lead(fakes)
+fakes[0].hello()
+gevent.sleep(0.3)
+before = "provision" in fakes[0].seen
+fakes[1].hello()
+finish()
+print(json.dumps([before, "provision" in fakes[0].seen]))
+""")
+    assert waited == [False, True]
+    assert end["failure"] is None
+
+
+def test_coordinator_gives_each_player_the_times_of_its_own_clock(led):
+    end, times = led("""
+fakes = Fake(0), Fake(1, offset=5000.0, delay=0.002, boot="other")
+lead(fakes)
+for fake in fakes: fake.hello()
+finish()
+print(json.dumps([fakes[1].t0 - fakes[0].t0, fakes[1].at - fakes[0].at]))
+""")
+    assert times == [pytest.approx(5000.0, abs=0.01)] * 2
+    mine, other = end["status"]["manifest"]["workers"]
+    assert not mine["offset_applied"]
+    assert abs(mine["offset_ms"]) <= mine["offset_error_ms"]
+    assert other["offset_applied"]
+    assert "clocks of the workers are known to" in end["status"]["manifest"]["warnings"][0]
+    assert 1.9 < other["offset_error_ms"] < 50  # half of the smallest round trip
+    # Clocks of two computers: the entry compares their times of day, which are made equal here by the anchors.
+    assert other["offset_ms"] == pytest.approx(5000e3, abs=50)
+
+
+def test_player_that_answers_no_probe_makes_the_run_invalid(led):
+    (end,) = led("""
+fakes = Fake(0), Fake(1)
+fakes[1].ignored = {"probe"}
+lead(fakes)
+for fake in fakes: fake.hello()
+finish()
+""")
+    assert end["failure"] is None
+    assert "the clock of worker 1 (here, pid 101) is unknown" in end["status"]["manifest"]["invalid_because"]
+    assert end["status"]["manifest"]["workers"][1]["offset_ms"] is None
+
+
+@pytest.mark.parametrize("phase", ["login", "play", "drain"])
+def test_lost_player_makes_the_run_partial_and_the_others_play_on(led, phase):
+    """Its devices are withdrawn from the time of the loss."""
+    end, absent = led(f"""
+phase = {phase!r}
+fakes = Fake(0), Fake(1, in_flight=(3,))
+lead(fakes, drain=0.5)
+import imsim.load.coordinator as module
+module._SETTLE_SECONDS = 0.2
+for fake in fakes: fake.hello()
+if phase == "login":
+    fakes[1].ignored = {{"lease"}}
+def kill():
+    with gevent.Timeout(10):
+        while coordinator._phase != phase or (phase == "play" and now() < coordinator._t0):
+            gevent.sleep(0.005)
+    gevent.sleep(0.1)
+    fakes[1].is_dead = True
+    coordinator.lose(1, "its process has ended")
+gevent.spawn(kill)
+finish()
+print(len(fakes[0].absent))
+""")
+    assert "worker 1 (here, pid 101) was lost" in end["failure"]
+    status = end["status"]
+    assert status["ended"]["phase"] == phase
+    assert status["manifest"]["warnings"] == [end["failure"]]
+    assert [entry["died_at"] is None for entry in status["manifest"]["workers"]] == [True, False]
+    died_at = status["manifest"]["workers"][1]["died_at"]
+    if phase == "login":
+        assert (died_at, absent) == (0, 4)  # those are recorded by the first of the other players
+    else:
+        assert len(status["withdrawn"]) == 4
+        assert {round(at, 3) for _, at in status["withdrawn"]} == {died_at}
+    assert status["played"] == pytest.approx(0.3)
+
+
+def test_messages_of_a_lost_player_are_ignored_and_its_devices_can_be_leased_again(led):
+    end, numbers = led("""
+fakes = Fake(0), Fake(1, devices=3)
+lead(fakes, drain=0.2)
+for fake in fakes: fake.hello()
+gevent.sleep(0.05)
+coordinator.lose(1, "it sent nothing for 10 s")
+lost = fakes[1].numbers
+coordinator.handle(1, "release", number=fakes[0].numbers[0])
+coordinator.handle(1, "failed", reason="no space")
+for _ in range(4): fakes[0].send("want")
+finish()
+print(json.dumps([sorted(lost), sorted(fakes[0].numbers)]))
+""")
+    assert numbers[1] == list(range(8))
+    assert set(numbers[0]) < set(numbers[1])
+    assert "withdrawn" not in end["status"]
+    assert "was lost" in end["failure"]
+
+
+def test_loss_of_the_last_player_ends_the_run(led):
+    (end,) = led("""
+fakes = Fake(0), Fake(1)
+lead(fakes, duration=60.0)
+for fake in fakes: fake.hello()
+while coordinator._phase != "play": gevent.sleep(0.01)
+for fake in fakes: coordinator.lose(fake.index, "its process has ended")
+finish()
+""")
+    assert end["failure"] == "all workers were lost; the last one: its process has ended"
+    assert len(end["status"]["withdrawn"]) == 8
+
+
+def test_player_that_cannot_take_part_ends_the_run_before_it_begins(led):
+    (end,) = led("""
+fakes = Fake(0), Fake(1)
+lead(fakes)
+fakes[0].hello()
+fakes[1].send("refused", reason="adapter: there is no module x", host="there", pid=7)
+finish()
+""")
+    assert end["failure"] == "worker 1 (there, pid 7) cannot take part: adapter: there is no module x"
+    assert "started" not in end["status"]
+
+
+def test_drain_waits_while_deliveries_arrive_at_another_player(led):
+    """A message that its sender gave up makes the sum of what is in flight too small: 3 here, -5 and fewer there."""
+    (end, seconds) = led("""
+fakes = Fake(0, in_flight=(3,)), Fake(1, in_flight=tuple(range(-5, -35, -1)))
+lead(fakes)
+for fake in fakes: fake.hello()
+while coordinator._phase != "drain": gevent.sleep(0.005)
+since = now()
+finish()
+print(now() - since)
+""")
+    assert end["failure"] is None
+    assert 0.8 < seconds < 5
+
+
+def test_states_from_before_the_stop_do_not_end_the_wait(led):
+    (end, states) = led("""
+fakes = Fake(0), Fake(1)
+lead(fakes)
+for fake in fakes: fake.hello()
+while not coordinator._ending: gevent.sleep(0.005)
+coordinator._states.clear()
+coordinator.handle(0, "state", in_flight=0, is_behind=False, is_stopped=False)
+print(json.dumps(len(coordinator._states)))
+finish()
+""")[::-1]
+    assert states == 0
+    assert end["failure"] is None
+
+
+@pytest.mark.parametrize("phase", ["login", "play"])
+def test_player_that_comes_late_takes_part(led, phase):
+    end, late = led(f"""
+fakes = Fake(0, devices=4 if {phase!r} == "login" else 8), Fake(9, devices=4)
+lead(fakes[:1])
+players[9] = fakes[1]
+fakes[0].hello()
+while coordinator._phase != {phase!r}: gevent.sleep(0.005)
+takes_part = coordinator.add(9)
+fakes[1].hello()
+finish()
+print(json.dumps([takes_part, "provision" in fakes[1].seen, fakes[1].t0 == fakes[0].t0]))
+""")
+    assert late == ([True, True, True] if phase == "login" else [False, False, True])
+    assert end["failure"] is None
+    assert [entry["index"] for entry in end["status"]["manifest"]["workers"]] == [0, 9]
+
+
+def test_player_that_comes_during_the_drain_takes_no_part(led):
+    end, late = led("""
+fakes = Fake(0, devices=8, in_flight=(1,)),
+lead(fakes, drain=0.3)
+fakes[0].hello()
+while not coordinator._ending: gevent.sleep(0.005)
+print(json.dumps(coordinator.add(9)))
+finish()
+""")[::-1]
+    assert late is None
+    assert end["failure"] is None
