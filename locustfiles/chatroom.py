@@ -2,6 +2,8 @@
 
     imsim serve chatroom --port 8765
     locust -f locustfiles/chatroom.py -H ws://127.0.0.1:8765 --headless
+
+office.py describes the options.
 """
 
 from imsim import Scenario

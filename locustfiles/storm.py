@@ -2,6 +2,8 @@
 
     imsim serve office --port 8765
     locust -f locustfiles/storm.py -H ws://127.0.0.1:8765 --headless
+
+office.py describes the options.
 """
 
 from imsim.load.shapes import Storm
