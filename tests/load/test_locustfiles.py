@@ -100,16 +100,6 @@ def test_locustfile_loads_another_server(locust, tmp_path, file):
     assert (run.deliveries.outcome == "delivered").any()
 
 
-@pytest.mark.parametrize("option", ["--master", "--worker", "--processes=2"])
-def test_locust_refuses_distributed_mode(locust, url, option):
-    result = locust("-f", "locustfiles/office.py", "-H", url, "--headless", option)
-    assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].endswith(
-        "imsim supports only one Locust process; leave out --master, --worker and --processes"
-    )
-    assert "Traceback" not in result.stderr
-
-
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
