@@ -1,4 +1,10 @@
-"""A shop: customers ask, assistants answer. The users' tasks replace the plan of the scenario."""
+"""A shop: customers ask, assistants answer. The users' tasks replace the plan of the scenario.
+
+    imsim serve office --port 8765
+    locust -f locustfiles/custom.py -H ws://127.0.0.1:8765 --headless
+
+docs/custom-users.md describes `self.im`.
+"""
 
 from locust import between, task
 

@@ -1,4 +1,9 @@
-"""The office at 70 % of its devices, for a long time: set it with -t, as in -t 8h."""
+"""The office with 70 % of its devices, for a long time: `-t` sets it.
+
+    locust -f locustfiles/soak.py -H ws://127.0.0.1:8765 --headless -t 8h
+
+office.py describes the options.
+"""
 
 from imsim.load.shapes import Soak
 from imsim.load.users import IMUser

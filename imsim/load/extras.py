@@ -21,6 +21,7 @@ class Pending:
 
     extra: Extra
     missing: set[int]
+    text: str = ""
     is_answered: bool = False
     is_stored: bool = False
     error: str | None = None

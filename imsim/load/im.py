@@ -234,13 +234,17 @@ class IM:
                 return  # no user has written it
             text: str | None = message.content
             id, sender = message.id_client, message.sender
-            place: Conversation | None = Conversation(
-                message.scene, sender if message.scene == Scene.P2P else message.to
-            )
+            is_to_us = message.scene == Scene.P2P and plain(sender) != self.user  # not from another device of the user
+            place: Conversation | None = Conversation(message.scene, sender if is_to_us else message.to)
         elif isinstance(event, Delivered):
             id, sender, text, place = event.id, event.sender or "", event.text, event.conversation
-            if place is not None and place.scene is Scene.P2P:
-                place = Conversation(Scene.P2P, sender) if sender else None
+            if (known := self._player.origin(id)) is not None:  # the server may say less than this
+                number, conversation, sent = known
+                text = sent if text is None else text
+                sender = sender or self._player.job.named(user_name(number))
+                place = place or self._player.place(conversation, number)
+            if place is not None and place.scene is Scene.P2P and plain(place.name) == self.user:
+                place = Conversation(Scene.P2P, sender) if sender else None  # as this user addresses it
         else:
             return
         name = "" if place is None else plain(place.name)

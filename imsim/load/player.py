@@ -71,6 +71,7 @@ class Player:
         self.job = job
         self.devices: dict[int, Device] = {}
         """The devices whose users Locust runs in this process, by number."""
+        self._released: dict[int, Device] = {}  # devices without a user, which may come back
         self._prefix = job.prefix
         self._send = send
         self._report = report
@@ -109,6 +110,7 @@ class Player:
         self._returning: set[int] = set()  # devices that come back during the run, or for the first time
         self._away: set[int] = set()  # devices that a task has logged out; they do not send what the plan has meanwhile
         self._opening: dict[str, Event] = {}  # groups that tasks open, and whose members are not all in them
+        self._opened_groups: set[str] = set()  # the names of those that exist
         self._opening_members: dict[str, list[int]] = {}  # of those that the server has not created yet
         self._t0 = math.inf
         self._cpu = 0.0  # CPU seconds of this process at t = 0
@@ -157,7 +159,8 @@ class Player:
             return None
         user, device = divmod(number, len(self.plan.devices))
         names = self.job.named(user_name(user)), self.plan.devices[device]
-        admitted = Device(number, *names, self._adapter, self._event, self._crashed)
+        # A device that comes back keeps its session: it knows what it has received, as a real one does.
+        admitted = self._released.pop(number, None) or Device(number, *names, self._adapter, self._event, self._crashed)
         self.devices[number] = admitted
         self._answered[number] = Event()
         if self._t0 < math.inf:
@@ -192,6 +195,7 @@ class Player:
         self._answered.pop(device.number, None)
         self.listeners.pop(device.number, None)
         self._withdraw(device)
+        self._released[device.number] = device
         self._send("release", number=device.number)
         device.stop()
 
@@ -206,9 +210,30 @@ class Player:
         """Return the id of a message."""
         return f"{self._prefix}{intent}"
 
+    def origin(self, id: str) -> tuple[int, PlannedConversation, str | None] | None:
+        """Return the sender (a user index), the conversation and the text of a message.
+
+        None if another process has sent it from a task, or if it is not of this run. The text of a planned message is
+        None.
+        """
+        number = id.removeprefix(self._prefix)
+        if number == id or not (number.isascii() and number.isdecimal()):
+            return None
+        intent, plan = int(number), self.plan
+        if intent < len(plan):
+            return int(plan.sender[intent]), plan.conversations[int(plan.conversation[intent])], None
+        if (pending := self._extras.pending.get(intent)) is None:
+            return None
+        extra = pending.extra
+        return extra.sender, conversation_of(extra.scene, extra.name, extra.members), pending.text
+
     def p2p(self, user: int, other: int) -> PlannedConversation:
         """Return the conversation of two users."""
         return conversation_of(Scene.P2P, "", (min(user, other), max(user, other)))
+
+    def place(self, conversation: PlannedConversation, user: int = 0) -> Conversation:
+        """Return the conversation as the session of a user addresses it."""
+        return Conversation(conversation.scene, self.job.named(conversation.to(user)))
 
     def send_extra(self, device: Device, conversation: PlannedConversation, text: str) -> Pending:
         """Send a message beyond the plan, now.
@@ -225,10 +250,10 @@ class Player:
             lambda intent: Extra(intent, ns, user, nth, scene, name, members, "text", size),
             (number for number in self._devices_of(members) if number != device.number),
         )
+        pending.text = text
         self.recording.asked_extra(pending)
         id = self.id_of(pending.extra.intent)
-        message = Message(id, Conversation(scene, self.job.named(conversation.to(user))), text)
-        device.send_message(message)
+        device.send_message(Message(id, self.place(conversation, user), text))
         self._from_tasks += 1
         return pending
 
@@ -325,6 +350,7 @@ class Player:
     def _opened(self, name: str, members: list[int], creator: int) -> None:
         """Let the devices of the members join a group that a task has opened."""
         group = self.groups[name] = conversation_of(Scene.GROUP, name, tuple(members))
+        self._opened_groups.add(name)
         self._spawn(self._enter_opened, group, creator)
 
     def _enter_opened(self, group: PlannedConversation, creator: int) -> None:
@@ -428,14 +454,59 @@ class Player:
         while self._joins:
             self._joined.clear()
             self._joined.wait()
+        if creates and self._index == 0:
+            gevent.joinall([self._spawn(self._visit, *visit) for visit in self._visits(is_online).items()])
         self._is_provisioned = not creates
         self._send("provisioned")
 
+    def _visits(self, is_online: Any) -> dict[int, list[PlannedConversation]]:
+        """Return the groups of which no member is online, because a load shape begins with few users.
+
+        The key is the number of a device of a member.
+        """
+        visits: dict[int, list[PlannedConversation]] = {}
+        for conversation in self._used():
+            numbers = self._devices_of(conversation.members)
+            is_free = not any(is_online[number] or number in self.devices for number in numbers)
+            if conversation.scene is Scene.GROUP and numbers and is_free:
+                visits.setdefault(numbers[0], []).append(conversation)
+        return visits
+
+    def _visit(self, number: int, groups: list[PlannedConversation]) -> None:
+        """Create groups with a device that has no user so far: it logs in for that, and out again."""
+        user, nth = divmod(number, len(self.plan.devices))
+        left = {self.place(group): group for group in groups}
+        created = Event()
+
+        def report(device: Device, event: AdapterEvent, at: float) -> None:
+            if isinstance(event, Ready):
+                for place, group in left.items():
+                    device.do(partial(device.session.join, place, self._names(group), True))
+            elif isinstance(event, Joined):
+                left.pop(event.conversation, None)
+                if not left:
+                    created.set()
+            elif isinstance(event, NotJoined):
+                self._event(device, event, at)
+            elif isinstance(event, Closed):
+                self._send("failed", reason=event.reason)
+
+        names = self.job.named(self.plan.users[user]), self.plan.devices[nth]
+        device = Device(number, *names, self._adapter, report, self._crashed)
+        with self._gate:
+            try:
+                device.start()
+                created.wait()
+            finally:
+                device.stop()
+
     def _join(self, device: Device, conversation: PlannedConversation, creates: bool) -> None:
-        place = Conversation(conversation.scene, self.job.named(conversation.name))
-        members = [self.job.named(self.plan.users[user]) for user in conversation.members]
+        place, members = self.place(conversation), self._names(conversation)
         self._joins.add((device.number, place))
         device.do(lambda now: device.session.join(place, members, creates, now))
+
+    def _names(self, conversation: PlannedConversation) -> list[str]:
+        return [self.job.named(self.plan.users[user]) for user in conversation.members]
 
     def _answer_join(self, number: int, place: Conversation) -> None:
         self._joins.discard((number, place))
@@ -458,7 +529,8 @@ class Player:
 
     def _conversations_of(self, device: Device) -> list[PlannedConversation]:
         user = device.number // len(self.plan.devices)
-        return [conversation for conversation in self._used() if user in conversation.members]
+        opened = [group for name, group in self.groups.items() if name in self._opened_groups]
+        return [conversation for conversation in (*self._used(), *opened) if user in conversation.members]
 
     def _devices_of(self, users: Iterable[int]) -> list[int]:
         """Return the numbers of the devices of these users, in the order of the users."""
@@ -645,10 +717,11 @@ class Player:
             cpu=round((time.process_time() - self._cpu) / max(now() - self._t0, 1e-9), 3),
         )
 
-    def _spawn(self, step: Callable[..., None], *arguments: Any) -> None:
+    def _spawn(self, step: Callable[..., None], *arguments: Any) -> gevent.Greenlet[..., None]:
         greenlet = gevent.spawn(step, *arguments)
         greenlet.link_exception(lambda failed: self._crashed(failed.exception))
         self._greenlets.append(greenlet)
+        return greenlet
 
 
 def _act(plan: Any, action: Any, seq_of: Any, named: Any, id_client: str, client: Any, now: float) -> None:

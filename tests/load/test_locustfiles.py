@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_office_runs_headless_with_the_command_of_its_page(url, tmp_path, environment):
     """-u sets the count of devices. -t sets how long messages are sent; the run is that of a shorter plan."""
-    line = re.findall(r"^locust .*", (ROOT / "docs" / "load-testing.md").read_text(), re.MULTILINE)[0]
+    line = re.findall(r"^locust .*office.py.*", (ROOT / "docs" / "load-testing.md").read_text(), re.MULTILINE)[0]
     command = shlex.split(line.replace("ws://127.0.0.1:8765", url), comments=True)
     command += ["--headless", "-u", "6", "--imsim-seed", "5", "--imsim-out", str(tmp_path)]
     for seconds in (3, 12, 48):  # on a busy machine the logins take a larger part of the time
@@ -166,3 +166,31 @@ def test_web_page_makes_a_run_of_each_test(url, tiny_file, free_port, tmp_path, 
     runs = [RunData.open(line.removeprefix("run: ").strip()) for line in (first, second)]
     assert [run.seed for run in runs] == [7, 9]
     assert all((run.deliveries.outcome == "delivered").all() for run in runs)
+
+
+SAW = """
+from imsim.load.shapes import LoadShape
+from imsim.load.users import IMUser
+
+class Office(IMUser):
+    scenario = "office"
+
+class Saw(LoadShape):
+    def share(self, at):
+        return at * 3 % 1
+"""
+
+
+def test_users_that_a_shape_adds_are_in_their_groups_and_keep_what_they_have(locust, url, tmp_path):
+    """At the start there is one user, so most groups have no member online. Later all users come, go, and come back."""
+    (tmp_path / "saw.py").write_text(SAW)
+    arguments = ["-f", str(tmp_path / "saw.py"), "-H", url, "--headless", "--only-summary", "-u", "40", "-t", "6s"]
+    result = locust(*arguments, "--imsim-out", str(tmp_path / "out"))
+    assert result.returncode == 0, result.stderr
+    [folder] = (tmp_path / "out").iterdir()
+    run = RunData.open(folder)
+    assert "group" in set(run.messages.scene[run.messages.outcome == "stored"])
+    assert set(run.messages.outcome) == {"stored", "unsent"}
+    assert set(run.deliveries.outcome) == {"delivered", "absent"}
+    assert run.deliveries.duplicates.sum() == 0
+    assert run.withdrawals.until.notna().any()
