@@ -194,3 +194,30 @@ def test_users_that_a_shape_adds_are_in_their_groups_and_keep_what_they_have(loc
     assert set(run.deliveries.outcome) == {"delivered", "absent"}
     assert run.deliveries.duplicates.sum() == 0
     assert run.withdrawals.until.notna().any()
+
+
+BLOCKED = """
+import gevent
+from gevent.monkey import get_original
+from imsim.load.users import IMUser
+
+class Office(IMUser):
+    scenario = "office"
+
+def block():
+    while True:
+        gevent.sleep(0.2)
+        get_original("time", "sleep")(0.2)  # nothing else runs meanwhile
+
+gevent.spawn(block)
+"""
+
+
+def test_generator_that_spoils_its_run_ends_with_the_reason_and_exit_code_5(locust, url, tmp_path):
+    (tmp_path / "blocked.py").write_text(BLOCKED)
+    arguments = ["-f", str(tmp_path / "blocked.py"), "-H", url, "--headless", "--only-summary", "-u", "20", "-t", "3s"]
+    result = locust(*arguments, "--imsim-out", str(tmp_path / "out"))
+    assert result.returncode == 5, result.stderr
+    [folder] = (tmp_path / "out").iterdir()
+    assert not RunData.open(folder).valid
+    assert result.stderr.splitlines()[-1].startswith("imsim: INVALID: the generator, not the server, explains")
