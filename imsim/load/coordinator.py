@@ -43,6 +43,7 @@ _GONE_SECONDS = 30.0  # without any device online, after which the server counts
 _PROGRESS_SECONDS = 0.5  # between two writes of the progress
 _LINE_SECONDS = 5.0  # between two lines of the progress in the log
 _ACTIVITIES = {"play": "", "drain": "waiting for what is in flight, "}
+_FAILED_PATIENCE = 1.0  # seconds that a failed test may take to end
 _FINISH_TIMEOUT = 30.0  # seconds that a player may take to report its end
 
 
@@ -311,6 +312,8 @@ class Coordinator:
         is_first = self.failure is None
         self._fail(reason)
         if is_first and self._t0 is not None:
+            # A player that cannot record receives nothing, either: to wait for what is in flight would be useless.
+            self._deadline, self._cutting = min(self._deadline, now() + _FAILED_PATIENCE), reason
             gevent.spawn(self._finished)
 
     def _on_finished(self, index: int, **end: Any) -> None:
