@@ -296,7 +296,7 @@ class Director:
                 logger.info("run: %s", path)
                 print(f"run: {path}", flush=True)
                 self._statistics.rebuild(run)
-                if not run.valid:
+                if not run.valid and test.failure is None:
                     self._fail(f"{_SPOILT}{run.invalid_because}", _INVALID)
         except ImsimError as error:
             self._fail(str(error))
