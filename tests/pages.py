@@ -12,7 +12,8 @@ The kind of a code block decides how it is run:
 - `json`: valid JSON.
 - `text`, `mermaid` and blocks without a kind are not examples. `tests/test_protocol.py` runs `im`.
 
-`imsim load` and `imsim faultsearch` are shortened to 2 s and 5 seeds.
+`imsim load` and `imsim faultsearch` are shortened to 2 s and 5 seeds. A load test may be invalid (exit code 5), because
+the machine is busy.
 
 In expected outputs, `...` stands for any text, and amounts of white space do not count. A comment above a block can
 change how the block is run. Readers of the page do not see it:
@@ -47,6 +48,7 @@ _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _DIRECTIVE = re.compile(r"<!-- test: ((?:(?!-->).)*) -->\n\Z", re.DOTALL)
 _NOT_EXAMPLES = ("", "text", "mermaid", "im")
 _DOCTEST = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+_INVALID = 5  # the exit code of a load test that the generator spoilt
 _SECONDS = 3.0  # of a scenario that are simulated
 
 #: Commands that are not run here, and why.
@@ -216,7 +218,9 @@ class Examples:
             result = _process(["curl", "-sS", "--fail", "--max-time", "10", *arguments])
         else:
             raise AssertionError(f"no rule to run {line!r}: see NOT_RUN and _execute in tests/pages.py")
-        assert result.returncode == exit_code, f"{line}: exit code {result.returncode}\n{result.stdout}{result.stderr}"
+        is_spoilt = exit_code == 0 and result.returncode == _INVALID and (program == "locust" or arguments[0] == "load")
+        shown = f"{line}: exit code {result.returncode}\n{result.stdout}{result.stderr}"
+        assert is_spoilt or result.returncode == exit_code, shown
         return result
 
     def _serve(self, arguments: list[str]) -> None:

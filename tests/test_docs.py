@@ -31,7 +31,7 @@ def _one_process(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*the sender was late:UserWarning")  # on a busy machine
-@pytest.mark.filterwarnings("ignore:.*the generator explains:UserWarning")  # on a busy machine
+@pytest.mark.filterwarnings("ignore:.*the generator:UserWarning")  # the same
 @pytest.mark.parametrize("page", EXECUTED, ids=lambda page: page.name)
 def test_examples_of_page_run(page, command):
     Examples(page, command).run()

@@ -57,6 +57,8 @@ _SPAWN_SECONDS = 5.0  # in which all users of a large population start neverthel
 _NO_MESSAGES = {"workload.rate": 1e-9, "workload.arrivals": "poisson"}  # in any time that a test lasts
 _HURRY = 0.5  # seconds that the end of an interrupted test may take
 _INTERRUPTED = 130  # the exit code after Ctrl-C
+_INVALID = 5  # the exit code of a run whose latencies are not those of the server
+_SPOILT = "INVALID: "  # the beginning of the reason of such a run
 _LONGEST_NAMESPACE = 32  # characters; it leaves room for the name of the user or group itself
 
 
@@ -281,7 +283,8 @@ class Director:
     def _summarize(self, exit_code: int, **_: Any) -> None:
         """Print why the test failed, as the last line. Locust has printed its tables after the line in the log."""
         if self._reason and self._options.headless:
-            kept = "" if self._kept is None else f"; the run until then is {self._kept}"
+            span = "" if self._reason.startswith(_SPOILT) else " until then"
+            kept = "" if self._kept is None else f"; the run{span} is {self._kept}"
             print(f"imsim: {self._reason}{kept}", file=sys.stderr, flush=True)
 
     def _write(self, test: Test) -> None:
@@ -293,6 +296,8 @@ class Director:
                 logger.info("run: %s", path)
                 print(f"run: {path}", flush=True)
                 self._statistics.rebuild(run)
+                if not run.valid and test.failure is None:
+                    self._fail(f"{_SPOILT}{run.invalid_because}", _INVALID)
         except ImsimError as error:
             self._fail(str(error))
         finally:
@@ -301,13 +306,13 @@ class Director:
         if test.failure is not None:
             self._fail(test.failure)
 
-    def _fail(self, reason: str) -> None:
-        """Show the reason in the log and on the web page, and make Locust exit with 1."""
+    def _fail(self, reason: str, exit_code: int = 1) -> None:
+        """Show the reason in the log and on the web page, and make Locust exit with this code."""
         self._reason = reason
         logger.error(reason)
         self._runner.log_exception("imsim", reason, reason)
         if self._options.headless:
-            self._environment.process_exit_code = 1
+            self._environment.process_exit_code = exit_code
 
 
 class Test:

@@ -29,7 +29,7 @@ def test_office_runs_headless_with_the_command_of_its_page(url, tmp_path, enviro
         result = subprocess.run(timed, **environment, capture_output=True, text=True, timeout=120)
         if "send -> delivered" in result.stderr:
             break
-    assert result.returncode == 0, result.stderr
+    assert result.returncode in (0, 5), result.stderr  # 5: on a busy machine
     run = RunData.open(result.stdout.removeprefix("run: ").partition("\n")[0], verify=True)
     assert run.path.parent == tmp_path
     assert (run.world, run.seed, run.scenario.population.users) == ("live", 5, 6)
@@ -96,7 +96,10 @@ def test_locustfile_loads_another_server(locust, tmp_path, file):
     run = RunData.open(folder)
     assert run.manifest["adapter"] == ("xmpp" if file == "xmpp" else "mqtt")
     assert len(run.messages) > 0
-    assert set(run.deliveries.outcome) <= {"delivered", "absent"}
+    # On a broker, a member that is offline when a task opens a group misses the messages until it is back.
+    is_opened = run.messages.conversation.str.startswith("group:c")
+    rows = run.deliveries[run.deliveries.intent.isin(run.messages.intent[~is_opened])]
+    assert set(rows.outcome) <= {"delivered", "absent"}
     assert (run.deliveries.outcome == "delivered").any()
 
 
@@ -194,3 +197,30 @@ def test_users_that_a_shape_adds_are_in_their_groups_and_keep_what_they_have(loc
     assert set(run.deliveries.outcome) == {"delivered", "absent"}
     assert run.deliveries.duplicates.sum() == 0
     assert run.withdrawals.until.notna().any()
+
+
+BLOCKED = """
+import gevent
+from gevent.monkey import get_original
+from imsim.load.users import IMUser
+
+class Office(IMUser):
+    scenario = "office"
+
+def block():
+    while True:
+        gevent.sleep(0.2)
+        get_original("time", "sleep")(0.2)  # nothing else runs meanwhile
+
+gevent.spawn(block)
+"""
+
+
+def test_generator_that_spoils_its_run_ends_with_the_reason_and_exit_code_5(locust, url, tmp_path):
+    (tmp_path / "blocked.py").write_text(BLOCKED)
+    arguments = ["-f", str(tmp_path / "blocked.py"), "-H", url, "--headless", "--only-summary", "-u", "20", "-t", "3s"]
+    result = locust(*arguments, "--imsim-out", str(tmp_path / "out"), judged=True)
+    assert result.returncode == 5, result.stderr
+    [folder] = (tmp_path / "out").iterdir()
+    assert not RunData.open(folder).valid
+    assert result.stderr.splitlines()[-1].startswith("imsim: INVALID: the generator, not the server, explains")
