@@ -96,6 +96,7 @@ class _Times(ctypes.Structure):
 
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _TIMES = _Times()
+_TIMES_POINTER = ctypes.byref(_TIMES)
 
 
 def _timer_file() -> int | None:
@@ -110,4 +111,4 @@ def _set_timer(file: int, at: float) -> None:
     assert _LIBC is not None
     ns = max(_SOON, int(at * 1e9))
     _TIMES.s, _TIMES.ns = divmod(ns, 1_000_000_000)
-    _LIBC.timerfd_settime(file, _ABSOLUTE, ctypes.byref(_TIMES), None)
+    _LIBC.timerfd_settime(file, _ABSOLUTE, _TIMES_POINTER, None)

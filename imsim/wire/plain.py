@@ -42,17 +42,29 @@ def writers(kinds: Iterable[Any], alias: Callable[[str], str]) -> dict[Any, Call
 
 
 def _reader(kind: Any, alias: Callable[[str], str]) -> Callable[[bytes], Any]:
-    op = ("op", typing.Literal[kind.op])  # msgspec supports types that are computed
-    read = msgspec.json.Decoder(_struct(kind, alias, [op], forbid_unknown_fields=True)).decode
-    build = _builder(kind, kind)
-    return lambda text: build(read(text))
+    read = msgspec.json.Decoder(_struct(kind, alias, forbid_unknown_fields=True, **_tag(kind))).decode
+    values = msgspec.structs.astuple
+    if (part := _part(kind)) is None:
+        return lambda text: kind(*values(read(text)))
+    name, inner = part
+    get = attrgetter(name)
+    return lambda text: kind(inner(*values(get(read(text)))))
 
 
 def _writer(kind: Any, alias: Callable[[str], str]) -> Callable[[Any], bytes]:
-    struct = _struct(kind, alias, [], omit_defaults=True, tag_field="op", tag=kind.op)
+    struct = _struct(kind, alias, omit_defaults=True, **_tag(kind))
     write = msgspec.json.Encoder(enc_hook=_exact).encode
-    build = _builder(kind, struct)
-    return lambda frame: write(build(frame))
+    if (part := _part(kind)) is None:
+        values = _values(kind)
+        return lambda frame: write(struct(*values(frame)))
+    name, inner = part
+    get, values, inner_struct = attrgetter(name), _values(inner), typing.get_type_hints(struct)[name]
+    return lambda frame: write(struct(inner_struct(*values(get(frame)))))
+
+
+def _tag(kind: Any) -> dict[str, str]:
+    """Return the options of msgspec for a frame, whose key "op" names its class."""
+    return {"tag_field": "op", "tag": kind.op}
 
 
 def _exact(value: object) -> str:
@@ -64,10 +76,15 @@ def _exact(value: object) -> str:
 
 def _is_plain(kind: Any) -> bool:
     """Return whether all frames of this class can be plain."""
-    hints = _hints(kind)
-    if len(hints) == 1 and all(dataclasses.is_dataclass(hint) for hint in hints.values()):
-        return all(map(_is_plain, hints.values()))
-    return all(set(_alternatives(hint)) <= {*_SCALARS, types.NoneType} for hint in hints.values())
+    if (part := _part(kind)) is not None:
+        _, kind = part
+    return all(set(_alternatives(hint)) <= {*_SCALARS, types.NoneType} for hint in _hints(kind).values())
+
+
+def _part(kind: Any) -> tuple[str, Any] | None:
+    """Return the name and the class of a frame's only field if it contains an object, such as a message."""
+    fields = list(_hints(kind).items())
+    return fields[0] if len(fields) == 1 and dataclasses.is_dataclass(fields[0][1]) else None
 
 
 def _hints(kind: Any) -> dict[str, Any]:
@@ -82,37 +99,33 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if is_union else (hint,)
 
 
-def _struct(kind: Any, alias: Callable[[str], str], more: list[tuple[str, Any]], **options: Any) -> Any:
+def _struct(kind: Any, alias: Callable[[str], str], **options: Any) -> Any:
     """Return a class of msgspec with the fields of `kind`."""
-    fields: list[Any] = list(more)
+    fields: list[Any] = []
     hints = _hints(kind)
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
-            hint = _struct(hint, alias, [], **{name: options[name] for name in options if "tag" not in name})
+            hint = _struct(hint, alias, **{name: options[name] for name in options if "tag" not in name})
         default = () if field.default is dataclasses.MISSING else (field.default,)
         fields.append((field.name, hint, *default))
     return msgspec.defstruct(kind.__name__, fields, rename=alias, gc=False, **options)
 
 
-def _builder(kind: Any, target: Any) -> Callable[[Any], Any]:
-    """Return a function that makes a `target` from an object with the fields of `kind`."""
-    hints = _hints(kind)
-    if not hints:
-        return lambda source: target()
-    get: Callable[[Any], Any] = attrgetter(*hints)
-    if len(hints) == 1:
-        (name,), (hint,) = hints.keys(), hints.values()
-        if dataclasses.is_dataclass(hint):
-            inner = _builder(hint, hint if target is kind else typing.get_type_hints(target)[name])
-            return lambda source: target(inner(get(source)))
-        return lambda source: target(get(source))
-    if "file" not in hints:
-        return lambda source: target(*get(source))
+def _values(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
+    """Return a function that returns the values of all fields of a `kind`, which are scalars."""
+    names = list(_hints(kind))
+    if not names:
+        return lambda source: ()
+    get: Callable[[Any], Any] = attrgetter(*names)
+    if len(names) == 1:
+        return lambda source: (get(source),)
+    if "file" not in names:
+        return get
 
-    def build(source: Any) -> Any:
+    def check(source: Any) -> tuple[Any, ...]:
         if source.file is not None or type(source.type) is not str:  # msgspec compares an enumeration by identity
             raise msgspec.ValidationError("an attachment is not plain")
-        return target(*get(source))
+        return tuple(get(source))
 
-    return build
+    return check

@@ -26,7 +26,7 @@ NORMAL, PROTOCOL_ERROR, TOO_BIG = 1000, 1002, 1009  # codes of close frames
 _OPCODE = 0x0F
 _RESERVED = 0x70  # bits of extensions, of which there is none
 _LONGEST_CONTROL = 125  # bytes
-_random_bytes = random.Random().randbytes  # not `secrets`, which takes a system call for each mask
+_random_bits = random.Random().getrandbits  # not `secrets`, which takes a system call for each mask
 
 
 def text_frame(text: bytes, *, mask: bool) -> bytes:
@@ -50,7 +50,7 @@ def unmasked(head: int, payload: bytes) -> bytes:
 def masked(head: int, payload: bytes) -> bytes:
     """Return a frame of a client, with a random mask. `head` is its first byte."""
     size = len(payload)
-    mask = _random_bytes(4)
+    mask = _random_bits(32).to_bytes(4, "big")
     if size < LENGTH_16:
         return b"%c%c%b%b" % (head, MASKED | size, mask, apply_mask(payload, mask))
     if size < 1 << 16:

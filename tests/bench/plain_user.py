@@ -2,7 +2,9 @@
 
 It is the reference for the generator of imsim. Each user has a connection and a greenlet that reads it. Two users write
 to each other. A message is a `send`, its `stored`, a `push` and its `delivered`. When a user writes, it has read what
-arrived before, so the other user gets a `state` and answers it with `state_ack`. Nothing is recorded.
+arrived before, so the read mark moves. The server reports marks to both users with `state`, and they answer with
+`state_ack`: about two of each per message, as many as imsim's devices exchange. Nothing is recorded, not even in
+Locust's statistics: the users do not fire `events.request`.
 
 The environment has the settings: BENCH_TOKENS (a file with one token per line), BENCH_CONTENT (the text of all
 messages), BENCH_RATE (messages per second of all users together) and BENCH_SECONDS. The process prints a line of JSON:

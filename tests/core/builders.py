@@ -282,9 +282,25 @@ class Registry(_Driven):
 class Phone:
     """Bob's client, with a record of its actions."""
 
-    def __init__(self, draw: Callable[[], float] = lambda: 0.5, *, shows_at_once: bool = True, **policies: Any) -> None:
+    def __init__(
+        self,
+        draw: Callable[[], float] = lambda: 0.5,
+        *,
+        shows_at_once: bool = True,
+        reports_marks: bool = True,
+        **policies: Any,
+    ) -> None:
         self.port = RecordingPort()
-        self.machine = Client(self.port, "bob", "d0", "token", Policies(**policies), draw, shows_at_once=shows_at_once)
+        self.machine = Client(
+            self.port,
+            "bob",
+            "d0",
+            "token",
+            Policies(**policies),
+            draw,
+            shows_at_once=shows_at_once,
+            reports_marks=reports_marks,
+        )
         self.clock = ManualClock()
         self._log: list[tuple[str, Any]] = []  # every call of the port
         self._collected = 0  # the count of calls that `collect` has returned

@@ -41,6 +41,9 @@ class Client:
     If `shows_at_once`, the application shows each message to the user as soon as the client reports it. Then a send
     moves the read mark to the latest message. Otherwise only `read` moves it.
 
+    If not `reports_marks`, it does not report the events `ReadMoved`, `PeerRead` and `PeerDelivered`. These are more
+    than half of all events.
+
     If `first_sync_once`, the policy `first_sync` limits only the first sync of the device. Otherwise it also limits
     conversations that begin while the device is offline.
     """
@@ -69,6 +72,7 @@ class Client:
         timers: Timers | None = None,
         shows_at_once: bool = True,
         first_sync_once: bool = False,
+        reports_marks: bool = True,
     ) -> None:
         """Create a client. Its deadlines are in `timers`, or by default in timers of its own."""
         self.user = user
@@ -78,7 +82,7 @@ class Client:
         self._outbox = Outbox(self._connection)
         self._requests = Requests(self._connection)
         self._rooms = Rooms(user, self._connection, self._requests)
-        self._receiver = Receiver(user, self._connection, self._outbox, self._requests)
+        self._receiver = Receiver(user, self._connection, self._outbox, self._requests, reports_marks)
         self._sync = Sync(self._connection, self._outbox, self._requests, self._receiver, first_sync_once)
 
     @property

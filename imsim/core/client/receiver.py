@@ -24,14 +24,17 @@ _LOOKBACK = 20  # the size of the first range to search for the last message aft
 class Receiver:
     """The conversations of a device, with their read marks and settings."""
 
-    __slots__ = ("_connection", "_outbox", "_requests", "_user", "_wanted", "conversations")
+    __slots__ = ("_connection", "_outbox", "_reports_marks", "_requests", "_user", "_wanted", "conversations")
 
-    def __init__(self, user: str, connection: Connection, outbox: Outbox, requests: Requests) -> None:
+    def __init__(
+        self, user: str, connection: Connection, outbox: Outbox, requests: Requests, reports_marks: bool
+    ) -> None:
         self.conversations: dict[str, LocalConversation] = {}
         self._user = user
         self._connection = connection
         self._outbox = outbox
         self._requests = requests
+        self._reports_marks = reports_marks
         self._wanted = NO_NAMES  # refs of the ranges that the application requested; usually none
 
     def conversation(self, id: str) -> LocalConversation:
@@ -195,8 +198,9 @@ class Receiver:
     # --- read and delivered marks -------------------------------------------------------------------------------------
 
     def read_moved(self, conversation: LocalConversation) -> None:
-        unread = conversation.unread
-        self._connection.port.emit(events.ReadMoved(conversation.id, unread.read_seq, unread.count))
+        if self._reports_marks:
+            unread = conversation.unread
+            self._connection.port.emit(events.ReadMoved(conversation.id, unread.read_seq, unread.count))
 
     def report_read(self, conversation: LocalConversation, now: float) -> None:
         self._requests.ask(frames.Read(conversation.id, conversation.unread.read_seq), now)
@@ -230,6 +234,8 @@ class Receiver:
             self.settings_changed(conversation, before)
         if conversation.unread.read(state.read_seq):
             self.read_moved(conversation)
+        if not self._reports_marks:
+            return
         emit = self._connection.port.emit
         if state.peer_delivered_seq > known.peer_delivered_seq:
             emit(events.PeerDelivered(state.conversation_id, state.peer_delivered_seq))

@@ -138,6 +138,17 @@ def test_delivered_and_read_marks_of_the_peer_are_separate_events(phone):
 # --- recalls and edits ------------------------------------------------------------------------------------------------
 
 
+def test_client_moves_marks_without_their_events_if_it_does_not_report_marks():
+    phone = Phone(reports_marks=False).online()
+    phone.push(1, 2, 3)
+    phone.machine.read(AB, 0.0, 1)
+    phone.get(frames.State(state(2, 2, 1, peer_delivered_seq=3, peer_read_seq=1)))
+    line = phone.line()
+    assert (line.read_seq, line.unread, line.peer_delivered_seq, line.peer_read_seq) == (2, 1, 3, 1)
+    for kind in (events.ReadMoved, events.PeerDelivered, events.PeerRead):
+        assert phone.of(kind) == []
+
+
 def test_an_older_edit_does_not_undo_a_newer_edit(phone):
     phone.synced(message(1, content="newest", amended=9))
     phone.pushed(message(1, content="newest", amended=9), entry(2, "edit", seq=1, content="older"))
