@@ -26,7 +26,6 @@ from imsim.load.collect import spool_name, write_status
 from imsim.load.device import now
 from imsim.load.job import Job
 from imsim.load.progress import Progress, line
-from imsim.load.recording import lateness_warnings
 from imsim.results import Recorder
 
 logger = logging.getLogger("imsim.load")
@@ -578,15 +577,7 @@ class Coordinator:
                 f"{missing} deliveries of chatroom messages never arrived: they were lost, or shed by the server"
                 " (clients cannot distinguish the two)"
             )
-        lateness = {
-            name: max(end["lateness_ms"][name] for end in ends if end["lateness_ms"])
-            for name in ("p50", "p99", "max")
-            if any(end["lateness_ms"] for end in ends)
-        }
-        for warning in lateness_warnings(lateness):
-            self._warn(warning)
         self._manifest |= {
-            "lateness_ms": lateness,
             "foreign": sum(end["foreign"] for end in ends),
             "locust_cpu": round(sum(end["cpu"] for end in ends) + self._own_cpu(), 3),
             "warnings": self._warnings,

@@ -60,8 +60,9 @@ def loadtest(
     about the last second, and the share of the duration that has passed (0 to 1). processes: the count of Locust's
     processes that play the plan; with more than one, another process leads them.
 
-    In the run's manifest, `lateness_ms` is how late the load generator sent. `warnings` has an entry if it was too late
-    to trust the latencies. `shed` is how many deliveries of chatroom messages the server shed during the run.
+    In the run's manifest, `lateness_ms` is how late the load generator sent. `valid` is false if its own delays explain
+    too much of the latencies, and `invalid_because` is the reason. `shed` is how many deliveries of chatroom messages
+    the server shed during the run.
 
     The run is partial (`run.partial`) if it ended early, for example because the server went away.
 

@@ -32,7 +32,7 @@ from imsim.load.collect import extras_name, spool_name
 from imsim.load.device import Device, now
 from imsim.load.extras import Extras, Pending
 from imsim.load.job import Job
-from imsim.load.recording import LOGIN, Recording, Report, summarize_lateness
+from imsim.load.recording import LOGIN, Recording, Report
 from imsim.load.sampler import Sampler
 from imsim.scenario import actor, plan
 from imsim.scenario.workload import Extra, Plan, PlannedConversation, conversation_of, user_name
@@ -708,7 +708,6 @@ class Player:
             "finished",
             failure=failure,
             unsent=unsent,
-            lateness_ms=summarize_lateness(self.recording.lateness),
             health=health.to_json_dict(),
             foreign=self.recording.foreign,
             from_tasks=self._from_tasks,

@@ -19,7 +19,7 @@ from imsim.results.recorder import Kind
 from imsim.scenario import Scenario
 
 ABOUT = {"host": "here", "pid": 1, "boot": "b", "anchor": 0.0, "byteorder": sys.byteorder}
-END = {"failure": None, "lateness_ms": {}, "foreign": 0, "from_tasks": 0, "missing_in_rooms": 0, "cpu": 0.1}
+END = {"failure": None, "foreign": 0, "from_tasks": 0, "missing_in_rooms": 0, "cpu": 0.1}
 END |= {"between_ms": 20.0, "health": {}}
 
 class Fake:
@@ -304,3 +304,33 @@ finish()
 """)[::-1]
     assert late is None
     assert end["failure"] is None
+
+
+def test_drain_that_is_cut_short_leaves_the_last_messages_undecided(led):
+    """Messages of the last `drain` seconds may be in flight, as the tester does not wait for them."""
+    end, elapsed = led("""
+fakes = Fake(0, in_flight=(3,)), Fake(1)
+lead(fakes, duration=1.5, drain=0.5)
+for fake in fakes: fake.hello()
+while coordinator.elapsed < 0.8: gevent.sleep(0.005)
+coordinator.end("the test was interrupted", patience=0.2)
+print(json.dumps(coordinator.elapsed))
+finish()
+""")[::-1]
+    assert end["failure"] == "the test was interrupted"
+    assert end["status"]["ended"] == {"reason": "the test was interrupted", "phase": "play"}
+    assert end["status"]["undecided_since"] == pytest.approx(0.5, abs=0.2)
+    assert end["status"]["undecided_since"] <= elapsed - 0.5
+
+
+def test_interrupted_run_with_nothing_in_flight_has_no_undecided_messages(led):
+    (end,) = led("""
+fakes = Fake(0), Fake(1)
+lead(fakes, duration=60.0, drain=0.5)
+for fake in fakes: fake.hello()
+while coordinator.elapsed < 0.2: gevent.sleep(0.005)
+coordinator.end("the test was interrupted", patience=5.0)
+finish()
+""")
+    assert end["failure"] == "the test was interrupted"
+    assert "undecided_since" not in end["status"]
