@@ -88,7 +88,7 @@ class Coordinator:
             "features": sorted(adapter.features),
         }
         self._plan = job.plan
-        job.check(self._plan, adapter)
+        job.check(adapter)
         self._expected = len(self._plan.users) * len(self._plan.devices)
         self._spawning = spawning
         self._has_spawned = False

@@ -73,7 +73,7 @@ def loadtest(
     job = Job(scenario, url, "", key, adapter, options)
     if processes < 1:
         raise UsageError(f"processes: expected at least 1, got {processes}")
-    job.check(job.plan, job.make_adapter())  # raises here, not in the child
+    job.check(job.make_adapter())  # raises here, not in the child
     before = job.probe()
     with disk.temporary_folder("imsim-load-") as name:
         folder = Path(name)

@@ -56,7 +56,7 @@ class IMUser(User):
             player.log_in(device)
             player.begun.wait()
             has_code = self.tasks != [IMUser.stay] or type(self).on_start is not User.on_start
-            self.im = IM(player, device, listens=has_code)
+            self.im = IM(player.tasks, device, listens=has_code)
             super().run()  # type: ignore[no-untyped-call]  # Locust has no types for it
             if self.im.has_ended:
                 gevent.sleep(_FOREVER)  # the device still receives what is under way; Locust ends it afterwards
