@@ -245,6 +245,17 @@ finish()
     assert "started" not in end["status"]
 
 
+def test_player_with_another_byte_order_cannot_take_part(led):
+    (end,) = led("""
+fakes = Fake(0), Fake(1)
+lead(fakes)
+fakes[0].hello()
+fakes[1].send("hello", **(ABOUT | {"byteorder": "middle"}))
+finish()
+""")
+    assert end["failure"].endswith("cannot take part: its computer has another byte order than the master's")
+
+
 def test_drain_waits_while_deliveries_arrive_at_another_player(led):
     """A message that its sender gave up makes the sum of what is in flight too small: 3 here, -5 and fewer there."""
     (end, seconds) = led("""
