@@ -117,7 +117,7 @@ class Coordinator:
         self._changed = Event()  # set when one of these has changed
         self._trouble = ""  # the latest reason why a device was offline
         self._progress = Progress()
-        self._warnings: list[str] = []
+        self.warnings: list[str] = []
         self._phase = "login"
         self._t0: float | None = None
         self._cpu = 0.0  # CPU seconds of this process at t = 0
@@ -257,8 +257,12 @@ class Coordinator:
         self._added += 1
 
     def _on_release(self, index: int, number: int) -> None:
-        if self._owner.get(number) == index:
-            self._take_back(number)
+        if self._owner.get(number) != index:
+            return
+        self._take_back(number)
+        if self._about is not None and self._t0 is not None and not self._ending:
+            # The player records this, too, but it may be lost before its record arrives here.
+            self._withdraw([number], self.elapsed)
 
     def _on_online(self, index: int, number: int) -> None:
         self._online.add(number)
@@ -398,12 +402,12 @@ class Coordinator:
         end = t0 + self.job.scenario.duration
         if self.job.has_tasks:
             seconds = f"{self.job.scenario.duration:g} s"
-            logger.info(f"tasks run for {seconds}, the duration of the scenario; -t sets another time")
+            logger.info(f"tasks run for {seconds} (-t, or the duration of the scenario)")
         while (left := end - now()) > 0:
             gevent.sleep(min(left, _WATCH_SECONDS))
             self._watch()
         if self.job.has_tasks:
-            logger.info(f"tasks end, because {seconds} have passed; -t sets another time")
+            logger.info(f"tasks end, because {seconds} have passed (-t, or the duration of the scenario)")
         self._is_played = True
 
     def _clock(self, index: int) -> Clock:
@@ -589,7 +593,7 @@ class Coordinator:
             "lateness_ms": lateness,
             "foreign": sum(end["foreign"] for end in ends),
             "locust_cpu": round(sum(end["cpu"] for end in ends) + self._own_cpu(), 3),
-            "warnings": self._warnings,
+            "warnings": self.warnings,
             "workers": [self._entry(index) for index in sorted(self._workers)],
         }
         if (doubt := self._clock_warning(ends)) is not None:
@@ -654,7 +658,7 @@ class Coordinator:
 
     def _warn(self, text: str) -> None:
         logger.warning(text)
-        self._warnings.append(text)
+        self.warnings.append(text)
 
     def _fail(self, reason: str) -> None:
         if self.failure is None:
