@@ -175,8 +175,9 @@ def _assembled(
         manifest["withdrawn"] = taken = asdict(assembly.withdrawn)
         manifest["warnings"] = [
             *manifest["warnings"],
-            f"{taken['devices']} devices were offline for a time, because fewer users ran than the scenario has, or a"
-            f" task logged them out: {taken['messages']} messages were not sent, {taken['deliveries']} deliveries are"
+            f"{taken['devices']} devices were offline for a time, because fewer users ran than the scenario has, a task"
+            " logged them out, or their user ended (StopUser, an exception in on_start):"
+            f" {taken['messages']} messages were not sent, {taken['deliveries']} deliveries are"
             " absent",
         ]
     if translation.unknown:

@@ -102,7 +102,7 @@ class Coordinator:
         self._ends: dict[int, dict[str, Any]] = {}  # the last report of each player
         self._changed = Event()  # set when one of these has changed
         self._progress = Progress()
-        self._warnings: list[str] = []
+        self.warnings: list[str] = []
         self._phase = "login"
         self._t0: float | None = None
         self._cpu = 0.0  # CPU seconds of this process at t = 0
@@ -212,7 +212,10 @@ class Coordinator:
         self._send(index, "lease", number=number)
 
     def _on_release(self, index: int, number: int) -> None:
-        self._population.take_back(index, number)
+        has_lost_user = self._population.take_back(index, number)
+        if has_lost_user and self._roster.are_remote and self._t0 is not None and not self._ending:
+            # The player records this, too, but it may be lost before its record arrives here.
+            self._population.withdraw([number], self.elapsed)
 
     def _on_online(self, index: int, number: int) -> None:
         self._population.came_online(number)
@@ -352,12 +355,12 @@ class Coordinator:
         end = t0 + self.job.scenario.duration
         if self.job.has_tasks:
             seconds = f"{self.job.scenario.duration:g} s"
-            logger.info(f"tasks run for {seconds}, the duration of the scenario; -t sets another time")
+            logger.info(f"tasks run for {seconds} (-t, or the duration of the scenario)")
         while (left := end - now()) > 0:
             gevent.sleep(min(left, _WATCH_SECONDS))
             self._watch()
         if self.job.has_tasks:
-            logger.info(f"tasks end, because {seconds} have passed; -t sets another time")
+            logger.info(f"tasks end, because {seconds} have passed (-t, or the duration of the scenario)")
         self._is_played = True
 
     def _bring_in(self, index: int) -> None:
@@ -488,7 +491,7 @@ class Coordinator:
         entries, warnings = conclude(self._ends, self._roster, self._population, self._own_cpu())
         for text in warnings:
             self._warn(text)
-        self._manifest |= {**entries, "warnings": self._warnings}
+        self._manifest |= {**entries, "warnings": self.warnings}
         clocks = self._roster.corrections
         phase = self._phase if self.failure is not None else "done"
         undecided = {} if self._undecided_since is None else {"undecided_since": self._undecided_since}
@@ -516,7 +519,7 @@ class Coordinator:
 
     def _warn(self, text: str) -> None:
         logger.warning(text)
-        self._warnings.append(text)
+        self.warnings.append(text)
 
     def _fail(self, reason: str) -> None:
         if self.failure is None:

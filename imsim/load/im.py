@@ -105,6 +105,7 @@ class IM:
         self.device = self._plan.devices[nth]
         self._draw = Stream(Draws(tasks.job.scenario.seed, "custom"), device.number).next
         self._received: deque[ReceivedMessage] = deque(maxlen=_MOST_KEPT)
+        self._senders: set[str] = set()  # of received messages; users beyond the population may be among them
         self._arrived = Event()
         self.has_ended = False
         """Whether a task tried to send a message after the load was stopped."""
@@ -217,7 +218,8 @@ class IM:
 
     def _index(self, user: str) -> int:
         number = user.removeprefix("u")
-        if number == user or not number.isdecimal() or int(number) >= len(self._plan.users):
+        is_number = number != user and number.isdecimal()
+        if not is_number or (int(number) >= len(self._plan.users) and user not in self._senders):
             raise UsageError(f"user: must be one of u0 ... u{len(self._plan.users) - 1} (got {user!r})")
         return int(number)
 
@@ -249,6 +251,7 @@ class IM:
                 place = Conversation(Scene.P2P, sender) if sender else None  # as this user addresses it
         else:
             return
+        self._senders.add(plain(sender))
         name = "" if place is None else plain(place.name)
         self._received.append(ReceivedMessage(id, plain(sender) or None, name or None, text, place))
         self._arrived.set()

@@ -71,8 +71,9 @@ def loadtest(
     this process is interrupted; the run until then is in its attribute `run`.
     """
     job = Job(scenario, url, "", key, adapter, options)
-    if processes < 1:
-        raise UsageError(f"processes: expected at least 1, got {processes}")
+    devices = scenario.population.users * scenario.population.devices
+    if not 1 <= processes <= devices:
+        raise UsageError(f"processes: expected 1 to {devices}, the devices of the population (got {processes})")
     job.check(job.make_adapter())  # raises here, not in the child
     before = job.probe()
     with disk.temporary_folder("imsim-load-") as name:

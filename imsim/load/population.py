@@ -60,13 +60,15 @@ class Population:
         self._owner[number] = player
         return number
 
-    def take_back(self, player: int, number: int) -> None:
-        """Handle that a device of this player has lost its user."""
-        if self._owner.get(number) == player:
-            del self._owner[number]
-            self.online.discard(number)
-            self._free.append(number)
-            self._free.sort(reverse=True)
+    def take_back(self, player: int, number: int) -> bool:
+        """Handle that a device of this player has lost its user. Return false if it is not one of this player."""
+        if self._owner.get(number) != player:
+            return False
+        del self._owner[number]
+        self.online.discard(number)
+        self._free.append(number)
+        self._free.sort(reverse=True)
+        return True
 
     def add_user(self) -> None:
         """Add a user beyond the plan. The devices are absent until they are online."""

@@ -220,6 +220,21 @@ print(json.dumps([sorted(lost), sorted(fakes[0].numbers)]))
     assert "was lost" in end["failure"]
 
 
+def test_device_that_a_player_released_before_its_loss_is_withdrawn(led):
+    """The player has recorded it, too, but what it recorded last may be lost with it."""
+    (end,) = led("""
+fakes = Fake(0), Fake(1)
+lead(fakes)
+for fake in fakes: fake.hello()
+while coordinator.elapsed == 0: gevent.sleep(0.01)
+for number in fakes[1].numbers: coordinator.handle(1, "release", number=number)
+coordinator.lose(1, "its process has ended")
+finish()
+""")
+    assert "its 0 devices" in end["failure"]
+    assert len(end["status"]["withdrawn"]) == 4
+
+
 def test_loss_of_the_last_player_ends_the_run(led):
     (end,) = led("""
 fakes = Fake(0), Fake(1)

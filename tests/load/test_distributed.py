@@ -186,7 +186,7 @@ def test_loadtest_with_two_processes(url, tiny, tmp_path):
     run = loadtest(tiny, url, processes=2, out=tmp_path)
     assert len(run.manifest["workers"]) == 2
     assert (run.deliveries.outcome == "delivered").all()
-    with pytest.raises(UsageError, match="processes: expected at least 1, got 0"):
+    with pytest.raises(UsageError, match=r"processes: expected 1 to \d+, the devices of the population \(got 0\)"):
         loadtest(tiny, url, processes=0)
 
 
