@@ -183,8 +183,8 @@ class Coordinator:
 
     def _on_hello(self, index: int, **about: Any) -> None:
         self._roster.describe(index, about)
-        if not self._roster.has_our_byte_order(index):
-            self._on_refused(index, "its computer has another byte order than the master's")
+        if (objection := self._roster.objection(index)) is not None:
+            self._on_refused(index, objection)
         elif self._t0 is not None and index not in self._roster.present:
             gevent.spawn(self._bring_in, index)
 
@@ -234,14 +234,14 @@ class Coordinator:
 
     def _on_opened(self, index: int, name: str, members: list[int], creator: int) -> None:
         self._opened[name] = index, set()
-        self._tell_all("opened", name=name, members=members, creator=creator)
+        self._send_all("opened", name=name, members=members, creator=creator)
 
     def _on_entered(self, index: int, name: str) -> None:
         self._opened[name][1].add(index)
         self._report_opened()
 
     def _report_opened(self) -> None:
-        """Tell the players of the groups of tasks whose members are all in them."""
+        """Report the groups of tasks whose members are all in them to the players that opened them."""
         for name, (creator, entered) in list(self._opened.items()):
             if entered >= self._roster.present:
                 del self._opened[name]
@@ -329,7 +329,7 @@ class Coordinator:
         is_online = np.zeros(self._population.size, np.uint8)
         is_online[list(self._population.online)] = 1
         self._provisioned.clear()
-        self._tell_all("provision", creates=creates, online=np.packbits(is_online).tobytes())
+        self._send_all("provision", creates=creates, online=np.packbits(is_online).tobytes())
         if not self._wait(
             lambda: self._provisioned >= self._roster.present, setup_timeout(len(self._plan.conversations))
         ):
@@ -421,7 +421,7 @@ class Coordinator:
             self._deadline = math.inf
             self._roster.finish_clocks()
             self._reporter.kill()
-            self._tell_all("finish")
+            self._send_all("finish")
             self._wait(lambda: self._ends.keys() >= self._roster.present, _FINISH_TIMEOUT, raises=False)
             for index in self._roster.present - self._ends.keys():
                 self.lose(index, f"it did not report its end within {_FINISH_TIMEOUT:.0f} s")
@@ -513,7 +513,7 @@ class Coordinator:
         started = {"started": self._started} if self._started else {}
         write_status(self._folder, {"phase": self._phase, "manifest": self._manifest, **started, **status})
 
-    def _tell_all(self, kind: str, **values: Any) -> None:
+    def _send_all(self, kind: str, **values: Any) -> None:
         for index in sorted(self._roster.present):
             self._send(index, kind, **values)
 

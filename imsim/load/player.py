@@ -1,6 +1,6 @@
 """The player of a Locust process: it holds the process's devices, and plays their share of the plan.
 
-The coordinator (`imsim.load.coordinator`) tells it what to do and when. They exchange small messages: a kind and plain
+The coordinator (`imsim.load.coordinator`) decides what it does and when. They exchange small messages: a kind and plain
 values. In a single Locust process both run side by side, otherwise the coordinator is on the master.
 
 The player passes each message to one of its parts: `devices` (users, logins, events), `groups` (groups and chatrooms),

@@ -72,9 +72,16 @@ class Roster:
         """Note what a player reported of its process."""
         self._players[index] |= about
 
-    def has_our_byte_order(self, index: int) -> bool:
-        """Return whether the computer of a player has the same byte order as this one."""
-        return self._about is None or self._players[index]["byteorder"] == self._about["byteorder"]
+    def objection(self, index: int) -> str | None:
+        """Return why the process of a player cannot take part; None if it can."""
+        if self._about is None:
+            return None
+        about, ours = self._players[index], self._about
+        if about["version"] != ours["version"]:
+            return f"it has imsim {about['version']}, but the master has {ours['version']}; install the same version"
+        if about["byteorder"] != ours["byteorder"]:
+            return "its computer has another byte order than the master's"
+        return None
 
     def waiting(self) -> list[int]:
         """Return the players that have reported, but take no part so far."""

@@ -53,6 +53,7 @@ from imsim.load.job import Job
 from imsim.load.locust_stats import Statistics
 from imsim.load.player import Player
 from imsim.load.wire import Inflow, Outflow, Wire
+from imsim.results.run import version
 
 logger = logging.getLogger("imsim.load")
 
@@ -84,6 +85,7 @@ def describe() -> dict[str, Any]:
         "pid": os.getpid(),
         "boot": boot,
         "anchor": time.time() - now(),
+        "version": version(),
         "byteorder": sys.byteorder,
     }
 

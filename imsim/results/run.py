@@ -99,7 +99,7 @@ class RunData:
             "seed": seed,
             "digest": digest(rows),
             "stray": rows.stray,
-            "imsim": _version(),
+            "imsim": version(),
             "commit": _commit(),
             "machine": {
                 "platform": platform.platform(),
@@ -361,7 +361,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is broken: it is not the manifest of a run")
     if manifest["schema"] != VERSION:
         raise UsageError(
-            f"{path} has schema version {manifest['schema']!r}, but this imsim ({_version()}) reads version {VERSION}; "
+            f"{path} has schema version {manifest['schema']!r}, but this imsim ({version()}) reads version {VERSION}; "
             "use the imsim that wrote it"
         )
     for key, kind in _REQUIRED.items():
@@ -388,7 +388,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _version() -> str:
+def version() -> str:
+    """Return the version of imsim that is installed; "unknown" if none is."""
     try:
         return importlib.metadata.version("imsim")
     except importlib.metadata.PackageNotFoundError:

@@ -18,7 +18,7 @@ from imsim.results import read_facts
 from imsim.results.recorder import Kind
 from imsim.scenario import Scenario
 
-ABOUT = {"host": "here", "pid": 1, "boot": "b", "anchor": 0.0, "byteorder": sys.byteorder}
+ABOUT = {"host": "here", "pid": 1, "boot": "b", "anchor": 0.0, "version": "1", "byteorder": sys.byteorder}
 END = {"failure": None, "foreign": 0, "from_tasks": 0, "missing_in_rooms": 0, "cpu": 0.1}
 END |= {"between_ms": 20.0, "health": {}}
 
@@ -260,15 +260,22 @@ finish()
     assert "started" not in end["status"]
 
 
-def test_player_with_another_byte_order_cannot_take_part(led):
-    (end,) = led("""
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"byteorder": "middle"}, "its computer has another byte order than the master's"),
+        ({"version": "2"}, "it has imsim 2, but the master has 1; install the same version"),
+    ],
+)
+def test_player_in_a_process_of_another_kind_cannot_take_part(led, values, reason):
+    (end,) = led(f"""
 fakes = Fake(0), Fake(1)
 lead(fakes)
 fakes[0].hello()
-fakes[1].send("hello", **(ABOUT | {"byteorder": "middle"}))
+fakes[1].send("hello", **(ABOUT | {values!r}))
 finish()
 """)
-    assert end["failure"].endswith("cannot take part: its computer has another byte order than the master's")
+    assert end["failure"].endswith(f"cannot take part: {reason}")
 
 
 def test_drain_waits_while_deliveries_arrive_at_another_player(led):
