@@ -30,8 +30,7 @@ def _one_process(monkeypatch):
     matplotlib.pyplot.close("all")
 
 
-@pytest.mark.filterwarnings("ignore:.*the sender was late:UserWarning")  # on a busy machine
-@pytest.mark.filterwarnings("ignore:.*the generator:UserWarning")  # the same
+@pytest.mark.filterwarnings("ignore:.*the generator:UserWarning")  # on a busy machine
 @pytest.mark.parametrize("page", EXECUTED, ids=lambda page: page.name)
 def test_examples_of_page_run(page, command):
     Examples(page, command).run()

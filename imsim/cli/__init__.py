@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt) as error:
         _fail(str(error) or "interrupted", _INTERRUPTED)
     except _Terminated:
-        sys.exit(_TERMINATED)
+        _fail("terminated", _TERMINATED)
     except click.ClickException as error:
         where = getattr(getattr(error, "ctx", None), "command_path", "imsim")
         _fail(f"{error.format_message()} (see {where} --help)", _USAGE)

@@ -114,8 +114,8 @@ def _generator(run: Run) -> dict[str, float]:
     workers = workers_of(run.manifest)
     if not workers:
         return {}
-    delays = {name: round(value, 3) for name, value in delays_of(workers).items()}
-    return {**delays, "cpu": max(worker.cpu for worker in workers)}
+    delays = {name: round(value, 3) for name, value in delays_of(workers.values()).items()}
+    return {**delays, "cpu": max(worker.cpu for worker in workers.values())}
 
 
 def judge_runs(budget: Budget, values: Sequence[float], most: int = MOST_RUNS) -> Verdict | None:

@@ -133,11 +133,9 @@ def _judge(run: Run) -> None:
     """Add to the manifest how late the generator was, and whether the latencies are those of the server."""
     manifest = run.manifest
     workers = workers_of(manifest)
-    if not workers:
-        return
     for name, parts in (
-        ("lateness_ms", [worker.lateness for worker in workers]),
-        ("receiving_ms", [worker.receiving for worker in workers]),
+        ("lateness_ms", [worker.lateness for worker in workers.values()]),
+        ("receiving_ms", [worker.receiving for worker in workers.values()]),
     ):
         found = Delays.merged(parts).to_json_dict()
         manifest[name] = {key: found[key] for key in ("p50", "p99", "max")} if found["count"] else {}
@@ -177,8 +175,9 @@ def _assembled(
         manifest["withdrawn"] = taken = asdict(assembly.withdrawn)
         manifest["warnings"] = [
             *manifest["warnings"],
-            f"{taken['devices']} devices were offline for a time, because fewer users ran than the scenario has, or a"
-            f" task logged them out: {taken['messages']} messages were not sent, {taken['deliveries']} deliveries are"
+            f"{taken['devices']} devices were offline for a time, because fewer users ran than the scenario has, a task"
+            " logged them out, or their user ended (StopUser, an exception in on_start):"
+            f" {taken['messages']} messages were not sent, {taken['deliveries']} deliveries are"
             " absent",
         ]
     if translation.unknown:

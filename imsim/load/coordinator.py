@@ -2,6 +2,9 @@
 
 There is one for each test, in the process of Locust's master, or in the only process. It sees the players only through
 messages, so it does not matter where they are. A player on another process may end at any time: `lose` handles that.
+
+This module has the phases and their waits. `roster` has the players and their clocks, `population` the devices, and
+`conclusion` what the manifest says of them at the end.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,13 +24,13 @@ import numpy as np
 from gevent.event import Event
 
 from imsim.core.exceptions import ImsimError, RunError
-from imsim.load.clocks import Clock, Offset, warning_of
 from imsim.load.collect import spool_name, write_status
+from imsim.load.conclusion import conclude
 from imsim.load.device import now
 from imsim.load.job import Job
+from imsim.load.population import Population
 from imsim.load.progress import Progress, line
-from imsim.load.recording import lateness_warnings
-from imsim.results import Recorder
+from imsim.load.roster import Roster
 
 logger = logging.getLogger("imsim.load")
 
@@ -35,9 +38,6 @@ _HEAD_START = 0.1  # seconds from the last preparation to t = 0
 _REMOTE_HEAD_START = 0.5  # the same if the players are on other processes
 _QUIET_SECONDS = 0.3  # without an arrival, after which nothing is in flight between processes
 _SETTLE_SECONDS = 6.0  # after the loss of a worker, in which Locust may start its users elsewhere
-_PROBES = 24  # of each clock
-_PROBE_TIMEOUT = 0.5  # seconds to wait for the answer to a probe
-_UNANSWERED = 3  # probes, after which a clock counts as unknown
 _WATCH_SECONDS = 0.5  # between two looks at the count of devices that are online
 _GONE_SECONDS = 30.0  # without any device online, after which the server counts as gone
 _PROGRESS_SECONDS = 0.5  # between two writes of the progress
@@ -78,7 +78,6 @@ class Coordinator:
         self.failure: str | None = None
         """Why the run ended early or is incomplete; None if it is complete."""
         self._send = send
-        self._count = count
         self._folder = folder
         self._finished = finished
         adapter = job.make_adapter()
@@ -89,25 +88,12 @@ class Coordinator:
             "features": sorted(adapter.features),
         }
         self._plan = job.plan
-        job.check(self._plan, adapter)
-        self._expected = len(self._plan.users) * len(self._plan.devices)
+        job.check(adapter)
+        self._population = Population(self._plan, folder / spool_name(count))
+        self._roster = Roster(count, about, send, partial(self._wait, raises=False))
         self._spawning = spawning
         self._has_spawned = False
-        self._free = list(range(self._expected - 1, -1, -1))  # numbers of devices without a user, the lowest last
-        self._away: set[int] = set()  # devices that the plan or a task has logged out
-        self._added = 0  # count of users beyond the population
-        self._refused = 0  # count of users for whom there was no device
-        self._online: set[int] = set()
-        self._owner: dict[int, int] = {}  # the player of each device that has a user
-        self._players = set(range(count))  # those that take part
-        self._about = about
-        self._workers: dict[int, dict[str, Any]] = {index: {} for index in range(count)}  # what they reported
-        self._clocks: dict[int, Clock] = {}  # of players on other processes
-        self._probes: dict[int, list[tuple[float, float, float]]] = {}  # the answers of each player
-        self._losses: dict[int, tuple[float, str]] = {}  # players that were lost: when (s of the plan), in which phase
-        self._lost_at = -math.inf  # when the last one was lost
         self._incomplete: str | None = None  # why a part of the run is missing
-        self._withdrawn: Recorder | None = None
         self._with_spawned: set[int] = set()  # players on whose process Locust has started all users
         self._provisioned: set[int] = set()  # players that have done the current step of provisioning
         self._opened: dict[str, tuple[int, set[int]]] = {}  # of each group of a task: its player, those that joined it
@@ -115,9 +101,8 @@ class Coordinator:
         self._arrived = 0.0  # when one of them last differed from the one before
         self._ends: dict[int, dict[str, Any]] = {}  # the last report of each player
         self._changed = Event()  # set when one of these has changed
-        self._trouble = ""  # the latest reason why a device was offline
         self._progress = Progress()
-        self._warnings: list[str] = []
+        self.warnings: list[str] = []
         self._phase = "login"
         self._t0: float | None = None
         self._cpu = 0.0  # CPU seconds of this process at t = 0
@@ -161,15 +146,13 @@ class Coordinator:
         """
         if self._ending or self.failure is not None:
             return None
-        self._workers[index] = {}
-        if self._phase == "login":
-            self._players.add(index)
-            return True
-        return False
+        takes_part = self._phase == "login"
+        self._roster.add(index, takes_part=takes_part)
+        return takes_part
 
     def is_lost(self, index: int) -> bool:
         """Return whether this player was lost, or cannot take part."""
-        return index in self._losses or index not in self._workers
+        return self._roster.is_lost(index)
 
     def lose(self, index: int, reason: str, heard: float = math.inf) -> None:
         """Handle the loss of a player: it sends nothing any longer. Its devices are withdrawn; the others play on.
@@ -179,96 +162,66 @@ class Coordinator:
         if self.is_lost(index):
             return
         at = 0.0 if self._t0 is None else max(0.0, min(now(), heard) - self._t0)
-        self._losses[index] = at, self._phase
-        self._lost_at = now()
-        self._players.discard(index)
-        numbers = sorted(number for number, owner in self._owner.items() if owner == index)
+        numbers = self._population.owned(index)
+        self._roster.lose(index, at, self._phase, len(numbers))
         for number in numbers:
-            self._take_back(number)
+            self._population.take_back(index, number)
         if self._t0 is not None:
-            self._withdraw(numbers, at)
+            self._population.withdraw(numbers, at)
         when = f"during {self._phase}" if self._t0 is None else f"during {self._phase}, at {at:.1f} s of the plan"
-        text = f"{self._name(index)} was lost {when}: {reason}; its {len(numbers)} devices are withdrawn from then on"
-        self._workers[index]["devices"] = len(numbers)
+        name = self._roster.name(index)
+        text = f"{name} was lost {when}: {reason}; its {len(numbers)} devices are withdrawn from then on"
         self._warn(text)
         self._incomplete = self._incomplete or text
-        if not self._players and not self._ending:
+        if not self._roster.present and not self._ending:
             self._on_failed(index, f"all workers were lost; the last one: {reason}")
         self._report_opened()
         self._changed.set()
         gevent.spawn_later(_SETTLE_SECONDS, self._changed.set)  # for `_awaited`
 
-    def _name(self, index: int) -> str:
-        about = self._workers[index]
-        return f"worker {index} ({about['host']}, pid {about['pid']})" if "pid" in about else f"worker {index}"
-
-    def _take_back(self, number: int) -> None:
-        del self._owner[number]
-        self._online.discard(number)
-        self._free.append(number)
-        self._free.sort(reverse=True)
-
-    def _withdraw(self, numbers: Iterable[int], at: float) -> None:
-        if self._withdrawn is None:
-            self._withdrawn = Recorder(self._folder / spool_name(self._count))
-        for number in numbers:
-            self._withdrawn.withdrawn(number, at)
-
     # --- messages of the players ------------------------------------------------------------------------------------
 
     def _on_hello(self, index: int, **about: Any) -> None:
-        self._workers[index] |= about
-        if self._about is not None and about["byteorder"] != self._about["byteorder"]:
+        self._roster.describe(index, about)
+        if not self._roster.has_our_byte_order(index):
             self._on_refused(index, "its computer has another byte order than the master's")
-        elif self._t0 is not None and index not in self._players:
+        elif self._t0 is not None and index not in self._roster.present:
             gevent.spawn(self._bring_in, index)
 
     def _on_refused(self, index: int, reason: str, **about: Any) -> None:
-        self._workers[index] |= about
-        text = f"{self._name(index)} cannot take part: {reason}"
-        del self._workers[index]
-        self._players.discard(index)
+        self._roster.describe(index, about)
+        text = f"{self._roster.name(index)} cannot take part: {reason}"
+        self._roster.remove(index)
         if self._t0 is None:
             self._fail(text)
         else:
             self._warn(text)
 
     def _on_probed(self, index: int, sent: float, at: float) -> None:
-        self._probes[index].append((sent, at, now()))
+        self._roster.probed(index, sent, at)
 
     def _on_want(self, index: int) -> None:
-        number = None
-        if not self._free and not self._ending:
-            self._add_user()
-        if self._free and not self._ending:
-            number = self._free.pop()
-            self._owner[number] = index
+        population, number = self._population, None
+        if not self._ending:
+            if not population.free:
+                if self._t0 is None or not self.job.scenario.conversations.p2p_share:
+                    population.refused += 1
+                else:
+                    population.add_user()
+            number = population.lease(index)
         self._send(index, "lease", number=number)
 
-    def _add_user(self) -> None:
-        """Add a user beyond the population, whom the tester has added during the test, or refuse him."""
-        if self._t0 is None or not self.job.scenario.conversations.p2p_share:
-            self._refused += 1
-            return
-        first, self._expected = self._expected, self._expected + len(self._plan.devices)
-        numbers = range(first, self._expected)
-        self._withdraw(numbers, 0.0)  # until they are online
-        self._free.extend(reversed(numbers))
-        self._added += 1
-
     def _on_release(self, index: int, number: int) -> None:
-        if self._owner.get(number) == index:
-            self._take_back(number)
+        has_lost_user = self._population.take_back(index, number)
+        if has_lost_user and self._roster.are_remote and self._t0 is not None and not self._ending:
+            # The player records this, too, but it may be lost before its record arrives here.
+            self._population.withdraw([number], self.elapsed)
 
     def _on_online(self, index: int, number: int) -> None:
-        self._online.add(number)
-        self._away.discard(number)
+        self._population.came_online(number)
 
     def _on_offline(self, index: int, number: int, reason: str, is_final: bool) -> None:
-        self._online.discard(number)
-        if not reason:  # the plan or a task has logged it out
-            self._away.add(number)
-        self._trouble = reason or self._trouble
+        self._population.went_offline(number, reason)
         if is_final and self._t0 is None:
             self._fail(reason)
 
@@ -276,7 +229,7 @@ class Coordinator:
         self._provisioned.add(index)
 
     def _on_seen(self, index: int, owner: int, **values: Any) -> None:
-        if owner in self._players:
+        if owner in self._roster.present:
             self._send(owner, "seen", **values)
 
     def _on_opened(self, index: int, name: str, members: list[int], creator: int) -> None:
@@ -290,13 +243,13 @@ class Coordinator:
     def _report_opened(self) -> None:
         """Tell the players of the groups of tasks whose members are all in them."""
         for name, (creator, entered) in list(self._opened.items()):
-            if entered >= self._players:
+            if entered >= self._roster.present:
                 del self._opened[name]
                 self._send(creator, "ready", name=name)
 
     def _on_spawned(self, index: int) -> None:
         self._with_spawned.add(index)
-        if self._with_spawned >= self._players:
+        if self._with_spawned >= self._roster.present:
             self.spawned()
 
     def _on_state(self, index: int, **state: Any) -> None:
@@ -351,18 +304,20 @@ class Coordinator:
                 logger.info(text)
 
     def _wait_for_logins(self) -> None:
-        timeout = setup_timeout(self._expected) + self._spawning
-        if not self._wait(lambda: len(self._online) >= self._awaited(), timeout):
-            count = f"{len(self._online)} of {self._awaited()} devices were online after {timeout:.0f} s"
-            text = f"{count} ({self._trouble or 'Locust did not start more users'})"
-            if not self._online:
+        timeout = setup_timeout(self._population.size) + self._spawning
+        online = self._population.online
+        if not self._wait(lambda: len(online) >= self._awaited(), timeout):
+            count = f"{len(online)} of {self._awaited()} devices were online after {timeout:.0f} s"
+            text = f"{count} ({self._population.trouble or 'Locust did not start more users'})"
+            if not online:
                 raise RunError(text)
             self._warn(text)
 
     def _awaited(self) -> int:
         """Return the count of devices that must be online before the plan begins."""
-        is_settled = bool(self._losses) and now() - self._lost_at >= _SETTLE_SECONDS and self._owner
-        return self._expected - len(self._free) if self._has_spawned or is_settled else self._expected
+        population = self._population
+        is_settled = now() - self._roster.lost_at >= _SETTLE_SECONDS and self._roster.losses and population.leased
+        return population.leased if self._has_spawned or is_settled else population.size
 
     def spawned(self) -> None:
         """Do not wait for more users: Locust has started as many as it will start before the plan begins."""
@@ -371,78 +326,63 @@ class Coordinator:
 
     def _provision(self, creates: bool) -> None:
         """Let the first online member of each group and chatroom create it, or all others join it."""
-        is_online = np.zeros(self._expected, np.uint8)
-        is_online[list(self._online)] = 1
+        is_online = np.zeros(self._population.size, np.uint8)
+        is_online[list(self._population.online)] = 1
         self._provisioned.clear()
         self._tell_all("provision", creates=creates, online=np.packbits(is_online).tobytes())
-        if not self._wait(lambda: self._provisioned >= self._players, setup_timeout(len(self._plan.conversations))):
+        if not self._wait(
+            lambda: self._provisioned >= self._roster.present, setup_timeout(len(self._plan.conversations))
+        ):
             step = "create every group" if creates else "let every device into its groups and chatrooms"
             raise RunError(f"the server did not {step} in time")
 
     def _play(self) -> None:
         """Play the plan, for the scenario's duration."""
-        self._clocks |= {index: self._clock(index) for index in sorted(self._players)}
-        head_start = _HEAD_START if self._about is None else _REMOTE_HEAD_START
+        for index in sorted(self._roster.present):
+            self._roster.measure_clock(index)
+        head_start = _REMOTE_HEAD_START if self._roster.are_remote else _HEAD_START
         t0 = self._t0 = now() + head_start
         self._started = datetime.fromtimestamp(datetime.now(UTC).timestamp() + head_start, UTC).isoformat()
         self._seen = now()
         self._cpu = time.process_time()
         self._enter("play")
-        players = sorted(self._players)
+        players = sorted(self._roster.present)
         for index in players:
-            absent = list(self._free) if index == players[0] else []
-            self._send(index, "play", t0=t0 + self._clocks[index].applied, absent=absent)
-        for index in sorted(self._workers.keys() - self._players - self._losses.keys()):
-            if self._workers[index]:  # it came while the others created groups
-                gevent.spawn(self._bring_in, index)
+            absent = self._population.free if index == players[0] else []
+            self._send(index, "play", t0=t0 + self._roster.ahead(index), absent=absent)
+        for index in self._roster.waiting():  # they came while the others created groups
+            gevent.spawn(self._bring_in, index)
         end = t0 + self.job.scenario.duration
         if self.job.has_tasks:
             seconds = f"{self.job.scenario.duration:g} s"
-            logger.info(f"tasks run for {seconds}, the duration of the scenario; -t sets another time")
+            logger.info(f"tasks run for {seconds} (-t, or the duration of the scenario)")
         while (left := end - now()) > 0:
             gevent.sleep(min(left, _WATCH_SECONDS))
             self._watch()
         if self.job.has_tasks:
-            logger.info(f"tasks end, because {seconds} have passed; -t sets another time")
+            logger.info(f"tasks end, because {seconds} have passed (-t, or the duration of the scenario)")
         self._is_played = True
-
-    def _clock(self, index: int) -> Clock:
-        """Measure the clock of a player."""
-        if self._about is None:
-            return Clock(Offset(0.0, 0.0), is_shared=True)
-        return Clock(self._measure(index), self._workers[index].get("boot") == self._about["boot"])
-
-    def _measure(self, index: int) -> Offset | None:
-        """Return how far the clock of a player is ahead; None if it does not answer."""
-        answers = self._probes[index] = []
-        unanswered = 0
-        for sent in range(_PROBES):
-            self._send(index, "probe", sent=now())
-            if not self._wait(partial(_has_more, answers, sent - unanswered), _PROBE_TIMEOUT, raises=False):
-                unanswered += 1
-                if unanswered == _UNANSWERED or index in self._losses:
-                    break
-        return Offset.estimate(answers)
 
     def _bring_in(self, index: int) -> None:
         """Let a player that came late take part."""
         assert self._t0 is not None
-        self._clocks[index] = self._clock(index)
-        if not self._ending and index not in self._losses:
-            self._players.add(index)
-            self._send(index, "play", t0=self._t0 + self._clocks[index].applied, absent=[])
+        self._roster.measure_clock(index)
+        if not self._ending and not self.is_lost(index):
+            self._roster.bring_in(index)
+            self._send(index, "play", t0=self._t0 + self._roster.ahead(index), absent=[])
 
     def _watch(self) -> None:
         """End the run if the server has gone away and does not come back.
 
         Raises: RunError if no device was online for a long time.
         """
-        leased = self._expected - len(self._free)
-        if self._online or self._away or not leased:
+        population = self._population
+        if population.online or population.away or not population.leased:
             self._seen = now()
         elif now() - self._seen > _GONE_SECONDS:
             raise RunError(
-                f"the server went away: all {leased} devices were offline for {_GONE_SECONDS:.0f} s ({self._trouble})"
+                f"the server went away: all {population.leased} devices were offline for {_GONE_SECONDS:.0f} s"
+                f" ({population.trouble})"
             )
 
     # --- the end ----------------------------------------------------------------------------------------------------
@@ -471,26 +411,23 @@ class Coordinator:
         elif not is_complete:
             self._fail(reason)
         try:
-            for index in self._players:
-                self._send(index, "stop", at=self._stopped + self._applied(index))
+            for index in self._roster.present:
+                self._send(index, "stop", at=self._stopped + self._roster.ahead(index))
             if self._director is not gevent.getcurrent():
                 self._director.kill()
             if self._t0 is not None:
                 self._wait_until_sent()
                 self._drain()
             self._deadline = math.inf
-            if self._about is not None:
-                for index in sorted(self._players & self._clocks.keys()):
-                    self._clocks[index].finish(self._measure(index))
+            self._roster.finish_clocks()
             self._reporter.kill()
             self._tell_all("finish")
-            self._wait(lambda: self._ends.keys() >= self._players, _FINISH_TIMEOUT, raises=False)
-            for index in self._players - self._ends.keys():
+            self._wait(lambda: self._ends.keys() >= self._roster.present, _FINISH_TIMEOUT, raises=False)
+            for index in self._roster.present - self._ends.keys():
                 self.lose(index, f"it did not report its end within {_FINISH_TIMEOUT:.0f} s")
             self._conclude(ended)
         finally:
-            if self._withdrawn is not None:
-                self._withdrawn.close()
+            self._population.close()
             self._ended.set()
 
     def _wait_until_sent(self) -> None:
@@ -501,14 +438,11 @@ class Coordinator:
         self._states.clear()
         self._wait(lambda: self._has_states() and not self._is_behind(), self.job.scenario.drain, raises=False)
 
-    def _applied(self, index: int) -> float:
-        return self._clocks[index].applied if index in self._clocks else 0.0
-
     def _has_states(self) -> bool:
-        return self._states.keys() >= self._players
+        return self._states.keys() >= self._roster.present
 
     def _is_behind(self) -> bool:
-        return any(self._states[index]["is_behind"] for index in self._players)
+        return any(self._states[index]["is_behind"] for index in self._roster.present)
 
     def _drain(self) -> None:
         self._enter("drain")
@@ -518,13 +452,12 @@ class Coordinator:
             assert self._t0 is not None
             self._undecided_since = max(0.0, now() - self._t0 - drain)
             self._fail(self._cutting)
-        leased = self._expected - len(self._free)
-        expected = leased - len(self._away.difference(self._free))
-        if not self._online and expected:
-            self._fail(f"the server went away: all {leased} devices are offline ({self._trouble})")
-        elif len(self._online) < expected:
-            count = expected - len(self._online)
-            self._warn(f"{count} of {leased} devices were offline at the end ({self._trouble})")
+        population = self._population
+        missing = population.expected - len(population.online)
+        if not population.online and missing:
+            self._fail(f"the server went away: all {population.leased} devices are offline ({population.trouble})")
+        elif missing > 0:
+            self._warn(f"{missing} of {population.leased} devices were offline at the end ({population.trouble})")
 
     def _is_drained(self) -> bool:
         """Return whether nothing is in flight.
@@ -533,11 +466,11 @@ class Coordinator:
         another player, makes their sum too small. So nothing may have arrived for a moment, too. After the loss of a
         player the sum means nothing.
         """
-        if self._losses or not self._has_states():
-            return not self._players
+        if self._roster.losses or not self._has_states():
+            return not self._roster.present
         if sum(state["in_flight"] for state in self._states.values()) > 0:
             return False
-        return len(self._players) == 1 or now() - self._arrived >= _QUIET_SECONDS
+        return len(self._roster.present) == 1 or now() - self._arrived >= _QUIET_SECONDS
 
     def _played(self) -> float:
         """Return how many seconds of the plan were played."""
@@ -546,97 +479,29 @@ class Coordinator:
         return max(0.0, min(self._stopped - self._t0, self.job.scenario.duration))
 
     def _conclude(self, ended: dict[str, str]) -> None:
-        ends = list(self._ends.values())
-        for end in ends:
+        for end in self._ends.values():
             if end["failure"]:
                 self._fail(end["failure"])
         if self._t0 is None:
             self._fail("the load was stopped before sending began")
         if self.failure is None and self._incomplete is not None:
-            self.failure, ended = self._incomplete, ended | {"phase": min(self._losses.values())[1]}
+            self.failure, ended = self._incomplete, ended | {"phase": min(self._roster.losses.values())[1]}
         if self.failure is not None:
             ended = {"reason": self.failure, "phase": ended["phase"] if ended["phase"] != "done" else self._phase}
-        if count := sum(end["from_tasks"] for end in ends):
-            self._warn(
-                f"{count} messages come from tasks, which are a closed model: a task waits for the server before it"
-                " sends the next message, so a slow server gets less load, and these latencies look better than they"
-                " are"
-            )
-        if self._refused:
-            self._warn(
-                f"{self._refused} users of Locust took no part, because the scenario has only {self._expected} devices;"
-                " raise population.users, or start the test with the largest number of users (users that are added"
-                " while messages are sent can take part only if conversations.p2p_share is not 0)"
-            )
-        if self._added:
-            self._warn(
-                f"{self._added} users were added during the test, beyond the scenario's population: they send and"
-                " receive messages between two users, but are in no group or chatroom"
-            )
-        if not self._losses and (missing := sum(end["missing_in_rooms"] for end in ends)) > 0:
-            self._warn(
-                f"{missing} deliveries of chatroom messages never arrived: they were lost, or shed by the server"
-                " (clients cannot distinguish the two)"
-            )
-        lateness = {
-            name: max(end["lateness_ms"][name] for end in ends if end["lateness_ms"])
-            for name in ("p50", "p99", "max")
-            if any(end["lateness_ms"] for end in ends)
-        }
-        for warning in lateness_warnings(lateness):
-            self._warn(warning)
-        self._manifest |= {
-            "lateness_ms": lateness,
-            "foreign": sum(end["foreign"] for end in ends),
-            "locust_cpu": round(sum(end["cpu"] for end in ends) + self._own_cpu(), 3),
-            "warnings": self._warnings,
-            "workers": [self._entry(index) for index in sorted(self._workers)],
-        }
-        if (doubt := self._clock_warning(ends)) is not None:
-            self._warn(doubt)
-        if unknown := [index for index, clock in self._clocks.items() if not clock.is_known]:
-            names = ", ".join(map(self._name, unknown))
-            self._manifest["invalid_because"] = (
-                f"the clock of {names} is unknown, because it answered no probe: latencies between workers mean nothing"
-            )
-        clocks = {index: clock.correction for index, clock in self._clocks.items() if clock.correction}
+        entries, warnings = conclude(self._ends, self._roster, self._population, self._own_cpu())
+        for text in warnings:
+            self._warn(text)
+        self._manifest |= {**entries, "warnings": self.warnings}
+        clocks = self._roster.corrections
         phase = self._phase if self.failure is not None else "done"
         undecided = {} if self._undecided_since is None else {"undecided_since": self._undecided_since}
         self._enter(phase, played=self._played(), ended=ended, clocks=clocks, **undecided)
 
     def _own_cpu(self) -> float:
         """Return the CPU time of this process per second since the start of the plan, unless a player counts it."""
-        if self._about is None or self._t0 is None:
+        if self._t0 is None or not self._roster.are_remote:
             return 0.0
         return (time.process_time() - self._cpu) / max(now() - self._t0, 1e-9)
-
-    def _clock_warning(self, ends: list[dict[str, Any]]) -> str | None:
-        """Return a warning if the clocks of two workers are not known well enough for the latencies between them."""
-        errors = sorted(clock.error for clock in self._clocks.values())
-        latencies = [end["between_ms"] for end in ends if end["between_ms"] is not None]
-        return warning_of(sum(errors[-2:]), float(np.median(latencies)) / 1e3) if latencies else None
-
-    def _entry(self, index: int) -> dict[str, Any]:
-        """Return the entry of a worker for the manifest."""
-        about, clock = self._workers[index], self._clocks.get(index)
-        died_at = None
-        if index in self._losses:
-            died_at = round(self._losses[index][0], 3)
-        entry = {"index": index, "host": about.get("host"), "pid": about.get("pid"), "died_at": died_at}
-        entry["devices"] = about.get("devices", sum(owner == index for owner in self._owner.values()))
-        if index in self._ends:
-            entry["health"] = self._ends[index]["health"]
-        if clock is None or not clock.is_known:
-            return entry | {"offset_ms": None, "offset_error_ms": None, "offset_applied": False}
-        # Clocks of two computers count from their starts. Their difference says nothing, that of the times of day does.
-        seconds = clock.offset.seconds
-        if self._about is not None and about["boot"] != self._about["boot"]:
-            seconds += about["anchor"] - self._about["anchor"]
-        return entry | {
-            "offset_ms": round(seconds * 1e3, 4),
-            "offset_error_ms": round(clock.offset.error * 1e3, 4),
-            "offset_applied": bool(clock.applied or clock.correction),
-        }
 
     # --- helpers ----------------------------------------------------------------------------------------------------
 
@@ -649,12 +514,12 @@ class Coordinator:
         write_status(self._folder, {"phase": self._phase, "manifest": self._manifest, **started, **status})
 
     def _tell_all(self, kind: str, **values: Any) -> None:
-        for index in sorted(self._players):
+        for index in sorted(self._roster.present):
             self._send(index, kind, **values)
 
     def _warn(self, text: str) -> None:
         logger.warning(text)
-        self._warnings.append(text)
+        self.warnings.append(text)
 
     def _fail(self, reason: str) -> None:
         if self.failure is None:
@@ -679,7 +544,3 @@ class Coordinator:
             if left <= 0:
                 return False
             self._changed.wait(timeout=left)
-
-
-def _has_more(answers: list[Any], count: int) -> bool:
-    return len(answers) > count

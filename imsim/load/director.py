@@ -57,8 +57,7 @@ _SPAWN_SECONDS = 5.0  # in which all users of a large population start neverthel
 _NO_MESSAGES = {"workload.rate": 1e-9, "workload.arrivals": "poisson"}  # in any time that a test lasts
 _HURRY = 0.5  # seconds that the end of an interrupted test may take
 _INTERRUPTED = 130  # the exit code after Ctrl-C
-_INVALID = 5  # the exit code of a run whose latencies are not those of the server
-_SPOILT = "INVALID: "  # the beginning of the reason of such a run
+_INVALID = 5  # the exit code after a complete run that the load generator spoilt
 _LONGEST_NAMESPACE = 32  # characters; it leaves room for the name of the user or group itself
 
 
@@ -110,7 +109,9 @@ class Director:
         events.test_stop.add_listener(self._stopped)
         events.quitting.add_listener(self._quitting)
         events.quit.add_listener(self._summarize)
-        self._reason = ""  # why the latest test failed
+        self._reason = ""  # why the latest test failed, or is invalid
+        self._has_failed = False
+        self._is_starting = False  # whether a test waits for the server's first answer
         self._kept: Path | None = None  # the folder of its run
         self._terminal = _terminal()
         self._sigint = gevent.signal_handler(signal.SIGINT, self._interrupt)
@@ -153,10 +154,13 @@ class Director:
     # --- the start of a test ----------------------------------------------------------------------------------------
 
     def _start(self, environment: Environment, **_: Any) -> None:
-        self._test, self._reason, self._kept = None, "", None
+        self._test, self._reason, self._has_failed, self._kept = None, "", False, None
+        self._is_starting = True
         try:
             self._begin(self._job())
+            self._is_starting = False
         except ImsimError as error:
+            self._is_starting = False
             if self._options.imsim_folder:  # for the parent process
                 ended = {"reason": str(error), "phase": "login"}
                 write_status(Path(self._options.imsim_folder), {"phase": "login", "ended": ended})
@@ -248,6 +252,8 @@ class Director:
             test.end("the test was terminated", patience=_HURRY)
             self._statistics.flush()
             self._stopped(environment)
+        elif self._is_starting:
+            self._fail("the test was stopped before the server answered; is the server running?")
         for test in list(self._writing):
             test.written.wait()
         write_csv()
@@ -281,10 +287,9 @@ class Director:
         os._exit(_INTERRUPTED)
 
     def _summarize(self, exit_code: int, **_: Any) -> None:
-        """Print why the test failed, as the last line. Locust has printed its tables after the line in the log."""
+        """Print why the test failed or is invalid, as the last line: Locust has printed its tables after the log."""
         if self._reason and self._options.headless:
-            span = "" if self._reason.startswith(_SPOILT) else " until then"
-            kept = "" if self._kept is None else f"; the run{span} is {self._kept}"
+            kept = "" if self._kept is None else f"; the run{' until then' * self._has_failed} is {self._kept}"
             print(f"imsim: {self._reason}{kept}", file=sys.stderr, flush=True)
 
     def _write(self, test: Test) -> None:
@@ -296,8 +301,11 @@ class Director:
                 logger.info("run: %s", path)
                 print(f"run: {path}", flush=True)
                 self._statistics.rebuild(run)
-                if not run.valid and test.failure is None:
-                    self._fail(f"{_SPOILT}{run.invalid_because}", _INVALID)
+                for warning in run.manifest["warnings"]:
+                    if warning not in test.warnings:  # found in the rows; the others are in the log
+                        logger.warning(warning)
+                if not run.valid:
+                    self._show(f"INVALID: {run.invalid_because}", _INVALID)
         except ImsimError as error:
             self._fail(str(error))
         finally:
@@ -306,8 +314,13 @@ class Director:
         if test.failure is not None:
             self._fail(test.failure)
 
-    def _fail(self, reason: str, exit_code: int = 1) -> None:
-        """Show the reason in the log and on the web page, and make Locust exit with this code."""
+    def _fail(self, reason: str) -> None:
+        """Show the reason in the log and on the web page, and make Locust exit with 1."""
+        self._has_failed = True
+        self._show(reason, 1)
+
+    def _show(self, reason: str, exit_code: int) -> None:
+        """Show why the run is not what the tester asked for: in the log, on the web page and by the exit code."""
         self._reason = reason
         logger.error(reason)
         self._runner.log_exception("imsim", reason, reason)
@@ -358,6 +371,11 @@ class Test:
     def failure(self) -> str | None:
         """Why the run ended early or is incomplete; None if it is complete."""
         return self._coordinator.failure
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings that the log has shown."""
+        return self._coordinator.warnings
 
     @property
     def scenario(self) -> Scenario:

@@ -11,7 +11,7 @@ so the parent process and the master can judge.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -210,13 +210,13 @@ class Judgement:
     warnings: tuple[str, ...] = ()
 
 
-def judge(workers: Sequence[Health], latencies: Mapping[str, float | None]) -> Judgement:
-    """Judge a run by the health of its workers and its latencies.
+def judge(workers: Mapping[int, Health], latencies: Mapping[str, float | None]) -> Judgement:
+    """Judge a run by the health of its workers, by their numbers, and by its latencies.
 
     latencies: p50, p95 and p99 of the deliveries after the warm-up, in ms (any of them may be missing). None means that
         the percentile falls among deliveries that never arrived; nan that there was nothing to measure.
     """
-    delays = delays_of(workers)
+    delays = delays_of(workers.values())
     found = [_Part(name, delays[name], latency) for name, latency in latencies.items() if name in delays]
     parts = sorted((part for part in found if part.is_large), key=lambda part: part.share)
     if not parts:
@@ -225,16 +225,16 @@ def judge(workers: Sequence[Health], latencies: Mapping[str, float | None]) -> J
     if not spoilt:
         return Judgement(True, "", (f"the generator explains {parts[-1]}, so do not compare such short latencies",))
     worst = spoilt[-1]
-    number, slowest = max(enumerate(workers), key=lambda one: one[1].delays[worst.name])
+    number, slowest = max(workers.items(), key=lambda one: one[1].delays[worst.name])
     cause, remedy = slowest.cause
     which = f"worker {number}: {cause}" if len(workers) > 1 else cause
     return Judgement(False, f"the generator, not the server, explains {worst}: {which}; {remedy}")
 
 
-def workers_of(manifest: Mapping[str, Any]) -> list[Health]:
-    """Return the health of each worker in a run's manifest. A worker that died has none."""
-    found = [worker.get("health") for worker in manifest.get("workers", ())]
-    return [Health.from_json_dict(health) for health in found if health]
+def workers_of(manifest: Mapping[str, Any]) -> dict[int, Health]:
+    """Return the health of each worker in a run's manifest, by its number. A worker that died has none."""
+    entries = manifest.get("workers", ())
+    return {entry["index"]: Health.from_json_dict(entry["health"]) for entry in entries if entry.get("health")}
 
 
 @dataclass(frozen=True)
@@ -270,7 +270,7 @@ class _Part:
         return f"{part / self.latency:.0%} of {self.name} ({_ms(part)} of {_ms(self.latency)})"
 
 
-def delays_of(workers: Sequence[Health]) -> dict[str, float]:
+def delays_of(workers: Collection[Health]) -> dict[str, float]:
     """Return p50, p95 and p99 in ms of the sum of the delays of sending and receiving.
 
     The two are independent: a pause delays a message when it is sent, or when it arrives, but rarely the same message

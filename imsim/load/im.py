@@ -20,9 +20,9 @@ from imsim.load.adapters import Conversation, Delivered
 from imsim.load.adapters.interface import Event as AdapterEvent
 from imsim.load.device import Device, now
 from imsim.load.extras import Pending
-from imsim.load.player import Player, StoppedError
+from imsim.load.tasks import StoppedError, Tasks
 from imsim.scenario import Draws, Stream
-from imsim.scenario.workload import PlannedConversation, partner_of, user_name
+from imsim.scenario.workload import PlannedConversation, conversation_of, partner_of, user_name
 
 _MOST_KEPT = 1000  # received messages that wait for `expect`; older ones are forgotten
 
@@ -96,20 +96,21 @@ class IM:
     listens: whether messages that arrive are kept for `expect`, which takes time for each.
     """
 
-    def __init__(self, player: Player, device: Device, listens: bool = True) -> None:
-        self._player = player
+    def __init__(self, tasks: Tasks, device: Device, listens: bool = True) -> None:
+        self._tasks = tasks
         self._device = device
-        self._plan = player.plan
+        self._plan = tasks.job.plan
         self._number, nth = divmod(device.number, len(self._plan.devices))
         self.user = user_name(self._number)
         self.device = self._plan.devices[nth]
-        self._draw = Stream(Draws(player.job.scenario.seed, "custom"), device.number).next
+        self._draw = Stream(Draws(tasks.job.scenario.seed, "custom"), device.number).next
         self._received: deque[ReceivedMessage] = deque(maxlen=_MOST_KEPT)
+        self._senders: set[str] = set()  # of received messages; users beyond the population may be among them
         self._arrived = Event()
         self.has_ended = False
         """Whether a task tried to send a message after the load was stopped."""
         if listens:
-            player.listeners[device.number] = self._listen
+            tasks.devices.listeners[device.number] = self._listen
 
     # --- partners ---------------------------------------------------------------------------------------------------
 
@@ -118,7 +119,7 @@ class IM:
 
         Raises: UsageError if the scenario has no partners.
         """
-        scenario = self._player.job.scenario
+        scenario = self._tasks.job.scenario
         if not scenario.conversations.partners:
             raise UsageError("conversations.partners: must be at least 1 for friend() (got 0)")
         return user_name(partner_of(scenario, scenario.seed, self._number, self._draw()))
@@ -138,7 +139,7 @@ class IM:
 
         Raises: UsageError if it has none.
         """
-        own = [one.name for one in self._player.groups.values() if self._number in one.members]
+        own = [one.name for one in self._tasks.groups.by_name.values() if self._number in one.members]
         if not own:
             raise UsageError(f"conversations.groups: {self.user} is in no group; raise groups or group_size")
         return own[int(self._draw() * len(own))]
@@ -149,7 +150,7 @@ class IM:
         Raises: TimeoutError if that takes longer than `timeout` seconds; UsageError for an unknown user.
         """
         users = sorted({self._number, *map(self._index, members)})
-        return self._player.open_group(self._device, name, tuple(users), timeout)
+        return self._tasks.groups.open(self._device, name, tuple(users), timeout)
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -159,11 +160,11 @@ class IM:
         Raises: UsageError for an unknown name; Locust's StopUser, which ends the tasks, when the load was stopped.
         """
         try:
-            pending = self._player.send_extra(self._device, self._conversation(to), text)
+            pending = self._tasks.send(self._device, self._conversation(to), text)
         except StoppedError:
             self.has_ended = True
             raise StopUser from None
-        return SentMessage(self._player.id_of(pending.extra.intent), pending)
+        return SentMessage(self._tasks.job.id_of(pending.extra.intent), pending)
 
     def expect(
         self,
@@ -207,27 +208,30 @@ class IM:
 
     def go_offline(self) -> None:
         """Log out. Deliveries that the device misses meanwhile count as absent unless it fetches them later."""
-        self._player.go_offline(self._device)
+        self._tasks.devices.go_offline(self._device)
 
     def come_online(self, timeout: float = 10.0) -> bool:
         """Log in again, and return whether the device was online within `timeout` seconds. It continues to try."""
-        return self._player.come_online(self._device, timeout)
+        return self._tasks.devices.come_online(self._device, timeout)
 
     # --- names and events -------------------------------------------------------------------------------------------
 
     def _index(self, user: str) -> int:
         number = user.removeprefix("u")
-        if number == user or not number.isdecimal() or int(number) >= len(self._plan.users):
+        is_number = number != user and number.isdecimal()
+        if not is_number or (int(number) >= len(self._plan.users) and user not in self._senders):
             raise UsageError(f"user: must be one of u0 ... u{len(self._plan.users) - 1} (got {user!r})")
         return int(number)
 
     def _conversation(self, name: str) -> PlannedConversation:
-        if (group := self._player.groups.get(name)) is not None:
+        if (group := self._tasks.groups.by_name.get(name)) is not None:
             return group
-        return self._player.p2p(self._number, self._index(name))
+        other = self._index(name)
+        return conversation_of(Scene.P2P, "", (min(self._number, other), max(self._number, other)))
 
     def _listen(self, event: AdapterEvent) -> None:
-        plain = self._player.job.plain
+        job = self._tasks.job
+        plain = job.plain
         if isinstance(event, events.Shown):
             message = event.message
             if message.type == MessageType.NOTIFICATION or message.scene == Scene.SYSTEM:
@@ -238,15 +242,16 @@ class IM:
             place: Conversation | None = Conversation(message.scene, sender if is_to_us else message.to)
         elif isinstance(event, Delivered):
             id, sender, text, place = event.id, event.sender or "", event.text, event.conversation
-            if (known := self._player.origin(id)) is not None:  # the server may say less than this
+            if (known := self._tasks.origin(id)) is not None:  # the server may say less than this
                 number, conversation, sent = known
                 text = sent if text is None else text
-                sender = sender or self._player.job.named(user_name(number))
-                place = place or self._player.place(conversation, number)
+                sender = sender or job.named(user_name(number))
+                place = place or job.place(conversation, number)
             if place is not None and place.scene is Scene.P2P and plain(place.name) == self.user:
                 place = Conversation(Scene.P2P, sender) if sender else None  # as this user addresses it
         else:
             return
+        self._senders.add(plain(sender))
         name = "" if place is None else plain(place.name)
         self._received.append(ReceivedMessage(id, plain(sender) or None, name or None, text, place))
         self._arrived.set()

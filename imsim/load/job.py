@@ -9,10 +9,10 @@ from typing import Any
 
 from imsim.core.exceptions import UsageError
 from imsim.core.model import Scene
-from imsim.load.adapters import Adapter, Feature, Target, find
+from imsim.load.adapters import Adapter, Conversation, Feature, Target, find
 from imsim.load.exchange import exchange
 from imsim.scenario import Draws, Scenario, Stream, plan
-from imsim.scenario.workload import Plan
+from imsim.scenario.workload import Plan, PlannedConversation
 
 _NEEDED = {Scene.GROUP: Feature.GROUPS, Scene.CHATROOM: Feature.CHATROOMS}
 
@@ -40,10 +40,14 @@ class Job:
         """The plan of the scenario. It is drawn once: a large one takes seconds."""
         return plan(self.scenario)
 
-    @property
+    @cached_property
     def prefix(self) -> str:
         """The prefix of the id of each message."""
         return f"{self.namespace}:"
+
+    def id_of(self, intent: int) -> str:
+        """Return the id of a message."""
+        return f"{self.prefix}{intent}"
 
     def named(self, name: str) -> str:
         """Return the name of a user, group or chatroom within the namespace."""
@@ -52,6 +56,10 @@ class Job:
     def plain(self, name: str) -> str:
         """Return the name without the namespace, the inverse of `named`."""
         return name.removeprefix(f"{self.namespace}.")
+
+    def place(self, conversation: PlannedConversation, user: int = 0) -> Conversation:
+        """Return the conversation as the session of a user addresses it."""
+        return Conversation(conversation.scene, self.named(conversation.to(user)))
 
     def make_adapter(self) -> Adapter:
         """Create the adapter.
@@ -79,11 +87,12 @@ class Job:
         request = adapter.probe()
         return {} if request is None else adapter.probed(exchange(request))
 
-    def check(self, plan: Plan, adapter: Adapter) -> None:
+    def check(self, adapter: Adapter) -> None:
         """Check that there is something to do, and that the kind of server offers what the plan needs.
 
         Raises: UsageError if not.
         """
+        plan = self.plan
         if not len(plan) and not self.has_tasks:
             raise UsageError(
                 f"duration: the plan has no message within {self.scenario.duration:g} s; raise the duration (-t) or"

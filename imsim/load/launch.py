@@ -60,8 +60,9 @@ def loadtest(
     about the last second, and the share of the duration that has passed (0 to 1). processes: the count of Locust's
     processes that play the plan; with more than one, another process leads them.
 
-    In the run's manifest, `lateness_ms` is how late the load generator sent. `warnings` has an entry if it was too late
-    to trust the latencies. `shed` is how many deliveries of chatroom messages the server shed during the run.
+    In the run's manifest, `lateness_ms` is how late the load generator sent. `valid` is false if its own delays explain
+    too much of the latencies, and `invalid_because` is the reason. `shed` is how many deliveries of chatroom messages
+    the server shed during the run.
 
     The run is partial (`run.partial`) if it ended early, for example because the server went away.
 
@@ -70,9 +71,10 @@ def loadtest(
     this process is interrupted; the run until then is in its attribute `run`.
     """
     job = Job(scenario, url, "", key, adapter, options)
-    if processes < 1:
-        raise UsageError(f"processes: expected at least 1, got {processes}")
-    job.check(job.plan, job.make_adapter())  # raises here, not in the child
+    devices = scenario.population.users * scenario.population.devices
+    if not 1 <= processes <= devices:
+        raise UsageError(f"processes: expected 1 to {devices}, the devices of the population (got {processes})")
+    job.check(job.make_adapter())  # raises here, not in the child
     before = job.probe()
     with disk.temporary_folder("imsim-load-") as name:
         folder = Path(name)

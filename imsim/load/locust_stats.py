@@ -223,6 +223,14 @@ class _StatsCSVFileWriter(locust.stats.StatsCSVFileWriter):
         super().__init__(*arguments, **options)
         self.made.append(self)
 
+    def stats_writer(self) -> None:
+        """Write the files until they are closed. With several processes, Locust closes them before it ends."""
+        try:
+            super().stats_writer()
+        except ValueError:
+            if not self.stats_history_csv_filehandle.closed:
+                raise
+
     def write_final(self) -> None:
         for file, write, writer in (
             (self.requests_csv_filehandle, self.requests_csv, self.requests_csv_writer),

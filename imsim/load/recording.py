@@ -6,7 +6,7 @@ This module imports neither Locust nor gevent.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,6 @@ Forward = Callable[[int, int, float], None]
 _CODES = frozenset(Code)
 
 _PLANNED, _ASKED, _STORED, _FAILED, _RECALLED = range(5)
-
-# The limit of the sender's lateness (ms, p99). Beyond it, the load follows the speed of the sender's computer and not
-# the plan.
-_LATE = 50.0
 
 _LATEST_PIECES = 20  # of the spool, that the latency between processes is taken from
 
@@ -338,22 +334,3 @@ def _awaited(plan: Plan) -> frozenset[tuple[int, int]] | None:
     intent, device, _ = (column.astype(np.int64) for column in plan.entitled())
     is_awaited = ~plan.is_excused(intent, device, np.ones(len(plan), bool))
     return frozenset(zip(intent[is_awaited].tolist(), device[is_awaited].tolist(), strict=True))
-
-
-def summarize_lateness(lateness: array[float]) -> dict[str, float]:
-    """Return p50, p99 and max of the lateness in ms; {} if nothing was sent."""
-    if not lateness:
-        return {}
-    ms = np.frombuffer(lateness) * 1e3
-    p50, p99 = np.percentile(ms, [50, 99])
-    return {"p50": round(float(p50), 3), "p99": round(float(p99), 3), "max": round(float(ms.max()), 3)}
-
-
-def lateness_warnings(lateness: Mapping[str, float]) -> list[str]:
-    """Return a warning if the sender was too late for the latencies to be trusted."""
-    if lateness and lateness["p99"] > _LATE:
-        return [
-            f"the sender was late (p99 {lateness['p99']:.0f} ms): Locust or its computer could not keep up, so the"
-            " latencies include delays of the sender; lower the load, or run Locust on a faster or less busy computer"
-        ]
-    return []

@@ -39,11 +39,21 @@ class IMUser(User):
     plays_plan: ClassVar[bool] = True
     adapter: ClassVar[str] = "imsim"
     adapter_options: ClassVar[Mapping[str, str]] = {}
-    im: IM
+    _im: IM | None = None
 
     def __init_subclass__(cls, **values: Any) -> None:
         super().__init_subclass__(**values)
         cls.tasks = [one for one in cls.tasks if one is not IMUser.stay] or [IMUser.stay]
+
+    @property
+    def im(self) -> IM:
+        """The client for the tasks. See the class.
+
+        Raises: UsageError before the device is online.
+        """
+        if self._im is None:
+            raise UsageError("self.im: the device is not online in __init__; use self.im in on_start and in tasks")
+        return self._im
 
     def run(self) -> None:  # type: ignore[misc]  # final in Locust, for its own sake
         """Log in, run `on_start` and the tasks while the plan is played, remain online until the end, and log out."""
@@ -56,9 +66,9 @@ class IMUser(User):
             player.log_in(device)
             player.begun.wait()
             has_code = self.tasks != [IMUser.stay] or type(self).on_start is not User.on_start
-            self.im = IM(player, device, listens=has_code)
+            im = self._im = IM(player.tasks, device, listens=has_code)
             super().run()  # type: ignore[no-untyped-call]  # Locust has no types for it
-            if self.im.has_ended:
+            if im.has_ended:
                 gevent.sleep(_FOREVER)  # the device still receives what is under way; Locust ends it afterwards
         finally:
             player.release(device)

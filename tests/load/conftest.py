@@ -232,6 +232,10 @@ def environment() -> dict[str, object]:
     return {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
 
 
+#: The exit codes of Locust after a complete run. 5: a busy computer made the run invalid, which most tests allow.
+COMPLETE = (0, 5)
+
+
 @pytest.fixture(scope="session")
 def locust(forked):
     """A function that runs Locust with these arguments."""

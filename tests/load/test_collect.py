@@ -14,6 +14,7 @@ from imsim.analysis import Run
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Route, Scene
 from imsim.load.collect import collect, cut, extras_name, read_status, spool_name, write, write_status
+from imsim.load.health import Delays, Health
 from imsim.results import Recorder
 from imsim.scenario import Extra, plan
 
@@ -145,6 +146,28 @@ def test_run_is_invalid_for_the_reason_of_the_status(made, tiny):
     manifest = {"invalid_because": "the generator was late"}
     write_status(made.folder, DONE_STATUS | {"played": tiny.duration, "manifest": manifest})
     assert collect(made.folder, tiny).manifest["valid"] is False
+
+
+def health(lateness: float) -> dict[str, object]:
+    """The health of a worker that sent every message so many seconds late, as the coordinator writes it."""
+    return Health(lateness=Delays.of([lateness] * 100), cpu=0.9).to_json_dict()
+
+
+def test_run_is_judged_by_the_health_of_its_workers(made, tiny):
+    """The deliveries of `split` take 5 ms. The worker with the number 1 has died and has no health."""
+    workers = [{"index": 0, "health": health(0.0)}, {"index": 1, "died_at": 0.5}, {"index": 2, "health": health(0.04)}]
+    run = collect(split(made, tiny, 1, manifest={"workers": workers}), tiny)
+    assert not run.manifest["valid"]
+    assert run.manifest["invalid_because"].startswith("the generator, not the server, explains 100% of p")
+    assert "worker 2: it used 90% of a core" in run.manifest["invalid_because"]
+    assert run.manifest["lateness_ms"] == {"p50": 0.01, "p99": pytest.approx(40, rel=0.03), "max": 40.0}
+    assert run.manifest["receiving_ms"] == {}
+
+
+def test_reason_of_the_status_comes_before_the_judgement(made, tiny):
+    manifest = {"workers": [{"index": 0, "health": health(0.04)}], "invalid_because": "the clock is unknown"}
+    run = collect(split(made, tiny, 1, manifest=manifest), tiny)
+    assert run.manifest["invalid_because"] == "the clock is unknown"
 
 
 # --- several workers -------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from imsim.results.recorder import Kind
 from imsim.scenario import Scenario
 
 ABOUT = {"host": "here", "pid": 1, "boot": "b", "anchor": 0.0, "byteorder": sys.byteorder}
-END = {"failure": None, "lateness_ms": {}, "foreign": 0, "from_tasks": 0, "missing_in_rooms": 0, "cpu": 0.1}
+END = {"failure": None, "foreign": 0, "from_tasks": 0, "missing_in_rooms": 0, "cpu": 0.1}
 END |= {"between_ms": 20.0, "health": {}}
 
 class Fake:
@@ -220,6 +220,21 @@ print(json.dumps([sorted(lost), sorted(fakes[0].numbers)]))
     assert "was lost" in end["failure"]
 
 
+def test_device_that_a_player_released_before_its_loss_is_withdrawn(led):
+    """The player has recorded it, too, but what it recorded last may be lost with it."""
+    (end,) = led("""
+fakes = Fake(0), Fake(1)
+lead(fakes)
+for fake in fakes: fake.hello()
+while coordinator.elapsed == 0: gevent.sleep(0.01)
+for number in fakes[1].numbers: coordinator.handle(1, "release", number=number)
+coordinator.lose(1, "its process has ended")
+finish()
+""")
+    assert "its 0 devices" in end["failure"]
+    assert len(end["status"]["withdrawn"]) == 4
+
+
 def test_loss_of_the_last_player_ends_the_run(led):
     (end,) = led("""
 fakes = Fake(0), Fake(1)
@@ -243,6 +258,17 @@ finish()
 """)
     assert end["failure"] == "worker 1 (there, pid 7) cannot take part: adapter: there is no module x"
     assert "started" not in end["status"]
+
+
+def test_player_with_another_byte_order_cannot_take_part(led):
+    (end,) = led("""
+fakes = Fake(0), Fake(1)
+lead(fakes)
+fakes[0].hello()
+fakes[1].send("hello", **(ABOUT | {"byteorder": "middle"}))
+finish()
+""")
+    assert end["failure"].endswith("cannot take part: its computer has another byte order than the master's")
 
 
 def test_drain_waits_while_deliveries_arrive_at_another_player(led):
@@ -304,3 +330,33 @@ finish()
 """)[::-1]
     assert late is None
     assert end["failure"] is None
+
+
+def test_drain_that_is_cut_short_leaves_the_last_messages_undecided(led):
+    """Messages of the last `drain` seconds may be in flight, as the tester does not wait for them."""
+    end, elapsed = led("""
+fakes = Fake(0, in_flight=(3,)), Fake(1)
+lead(fakes, duration=1.5, drain=0.5)
+for fake in fakes: fake.hello()
+while coordinator.elapsed < 0.8: gevent.sleep(0.005)
+coordinator.end("the test was interrupted", patience=0.2)
+print(json.dumps(coordinator.elapsed))
+finish()
+""")[::-1]
+    assert end["failure"] == "the test was interrupted"
+    assert end["status"]["ended"] == {"reason": "the test was interrupted", "phase": "play"}
+    assert end["status"]["undecided_since"] == pytest.approx(0.5, abs=0.2)
+    assert end["status"]["undecided_since"] <= elapsed - 0.5
+
+
+def test_interrupted_run_with_nothing_in_flight_has_no_undecided_messages(led):
+    (end,) = led("""
+fakes = Fake(0), Fake(1)
+lead(fakes, duration=60.0, drain=0.5)
+for fake in fakes: fake.hello()
+while coordinator.elapsed < 0.2: gevent.sleep(0.005)
+coordinator.end("the test was interrupted", patience=5.0)
+finish()
+""")
+    assert end["failure"] == "the test was interrupted"
+    assert "undecided_since" not in end["status"]

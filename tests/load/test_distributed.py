@@ -170,6 +170,9 @@ def test_two_processes_make_one_run_of_one_plan(session):
         (0, 12, None),
         (1, 12, None),
     ]
+    assert sum(worker["health"]["lateness"]["count"] for worker in workers) == len(whole)
+    assert all(worker["health"]["receiving"]["count"] > 0 for worker in workers)
+    assert set(run.manifest["receiving_ms"]) == set(run.manifest["lateness_ms"]) == {"p50", "p99", "max"}
     # One computer has one clock.
     assert all(abs(worker["offset_ms"]) <= worker["offset_error_ms"] for worker in workers)
     assert not any(worker["offset_applied"] for worker in workers)
@@ -183,7 +186,7 @@ def test_loadtest_with_two_processes(url, tiny, tmp_path):
     run = loadtest(tiny, url, processes=2, out=tmp_path)
     assert len(run.manifest["workers"]) == 2
     assert (run.deliveries.outcome == "delivered").all()
-    with pytest.raises(UsageError, match="processes: expected at least 1, got 0"):
+    with pytest.raises(UsageError, match=r"processes: expected 1 to \d+, the devices of the population \(got 0\)"):
         loadtest(tiny, url, processes=0)
 
 

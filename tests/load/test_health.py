@@ -13,6 +13,7 @@ from imsim.load.health import (
     LARGEST_SHARE,
     Delays,
     Health,
+    Judgement,
     judge,
     largest_backlog,
     workers_of,
@@ -96,14 +97,20 @@ def test_backlog_counts_messages_that_were_due_and_not_sent():
 
 # --- judgement ------------------------------------------------------------------------------------------------------
 
+
+def judged(workers: list[Health], latencies: dict[str, float | None]) -> Judgement:
+    """Return the judgement of workers with the numbers from 0."""
+    return judge(dict(enumerate(workers)), latencies)
+
+
 FAST, SLOW = {"p50": 2.0, "p95": 4.0, "p99": 6.0}, {"p50": 300.0, "p95": 800.0, "p99": 1200.0}
 
 
 @pytest.mark.parametrize("latencies", [FAST, SLOW, {"p50": 1.0, "p99": None}, {"p50": math.nan}, {}])
 def test_healthy_generator_is_valid_whatever_the_server_does(latencies):
     """A slow server alone, and a server that loses messages, must not make the run invalid."""
-    assert judge([healthy()], latencies) == judge([healthy(), healthy()], latencies)
-    found = judge([healthy()], latencies)
+    assert judged([healthy()], latencies) == judged([healthy(), healthy()], latencies)
+    found = judged([healthy()], latencies)
     assert (found.valid, found.reason, found.warnings) == (True, "", ())
 
 
@@ -111,29 +118,29 @@ def test_healthy_generator_is_valid_whatever_the_server_does(latencies):
 @pytest.mark.parametrize("latency", [60.0, 1000.0])
 def test_generator_with_a_large_share_of_a_latency_is_invalid(side, latency):
     part = constant(1.1 * LARGEST_SHARE * latency)
-    found = judge([healthy(**{side: part})], {"p50": latency, "p95": latency, "p99": latency})
+    found = judged([healthy(**{side: part})], {"p50": latency, "p95": latency, "p99": latency})
     assert not found.valid
     assert found.reason.startswith("the generator, not the server, explains 2")
     assert "\n" not in found.reason
     part = constant(0.8 * LARGEST_SHARE * latency)
-    assert judge([healthy(**{side: part})], {"p50": latency, "p95": latency, "p99": latency}).valid
+    assert judged([healthy(**{side: part})], {"p50": latency, "p95": latency, "p99": latency}).valid
 
 
 def test_same_delays_are_harmless_beside_a_slower_server():
     late = healthy(lateness=constant(50.0))
-    assert not judge([late], {"p50": 60.0}).valid
-    assert judge([late], {"p50": 600.0}).valid
+    assert not judged([late], {"p50": 60.0}).valid
+    assert judged([late], {"p50": 600.0}).valid
 
 
 def test_sending_and_receiving_add_up():
     both = healthy(lateness=constant(20), receiving_by_message=constant(20))
-    assert not judge([both], {"p50": 120.0}).valid
-    assert judge([healthy(lateness=constant(20))], {"p50": 120.0}).valid
+    assert not judged([both], {"p50": 120.0}).valid
+    assert judged([healthy(lateness=constant(20))], {"p50": 120.0}).valid
 
 
 def test_pauses_spoil_the_tail_only():
     paused = Delays.merged([constant(0.1, 970), constant(200, 30)])
-    found = judge([healthy(receiving_by_message=paused)], {"p50": 5.0, "p95": 20.0, "p99": 210.0})
+    found = judged([healthy(receiving_by_message=paused)], {"p50": 5.0, "p95": 20.0, "p99": 210.0})
     assert not found.valid
     assert "of p99 (" in found.reason
 
@@ -141,18 +148,18 @@ def test_pauses_spoil_the_tail_only():
 @pytest.mark.parametrize("name", ["p50", "p95", "p99"])
 def test_delays_below_the_floor_are_valid_but_noted(name):
     quick = constant(0.9 * FLOORS[name])
-    found = judge([Health(receiving=quick)], {name: FLOORS[name]})
+    found = judged([Health(receiving=quick)], {name: FLOORS[name]})
     assert found.valid
     assert f"of {name} (" in found.warnings[0]
-    assert not judge([Health(receiving=constant(1.2 * FLOORS[name]))], {name: FLOORS[name]}).valid
+    assert not judged([Health(receiving=constant(1.2 * FLOORS[name]))], {name: FLOORS[name]}).valid
 
 
 def test_lost_percentile_is_judged_by_pauses_that_can_lose_messages():
     paused = healthy(receiving_by_message=Delays.merged([constant(0.1, 900), constant(4000, 100)]))
-    found = judge([paused], {"p50": 900.0, "p99": None})
+    found = judged([paused], {"p50": 900.0, "p99": None})
     assert not found.valid
     assert "which can lose messages" in found.reason
-    assert judge([healthy(receiving=constant(20.0))], {"p50": 900.0, "p99": None}).valid
+    assert judged([healthy(receiving=constant(20.0))], {"p50": 900.0, "p99": None}).valid
 
 
 @pytest.mark.parametrize(
@@ -165,29 +172,35 @@ def test_lost_percentile_is_judged_by_pauses_that_can_lose_messages():
     ],
 )
 def test_reason_names_the_cause_and_the_remedy(values, cause):
-    found = judge([healthy(lateness=constant(500), **values)], {"p50": 500.0})
+    found = judged([healthy(lateness=constant(500), **values)], {"p50": 500.0})
     assert cause in found.reason
 
 
 def test_one_slow_worker_of_several_is_named():
     slow = healthy(lateness=constant(400), waiting=0.5)
-    found = judge([healthy(lateness=constant(0.1)), slow, healthy(lateness=constant(0.1))], {"p50": 2.0, "p99": 450.0})
+    found = judged([healthy(lateness=constant(0.1)), slow, healthy(lateness=constant(0.1))], {"p50": 2.0, "p99": 450.0})
     assert not found.valid
     assert "worker 1: it waited for a CPU" in found.reason
+
+
+def test_slow_worker_keeps_its_number_if_another_one_died():
+    slow = healthy(lateness=constant(400), waiting=0.5)
+    found = judge({0: healthy(), 2: slow}, {"p50": 2.0, "p99": 450.0})
+    assert "worker 2: it waited for a CPU" in found.reason
 
 
 def test_pause_without_messages_spoils_nothing():
     """The probes notice it, but it delays no message."""
     paused = healthy(receiving=Delays.merged([constant(0.1, 900), constant(500, 100)]))
-    assert judge([paused], {"p50": 2.0, "p99": 6.0}).valid
+    assert judged([paused], {"p50": 2.0, "p99": 6.0}).valid
 
 
 def test_receiving_counts_over_time_if_nothing_was_recorded():
     paused = Health(receiving=Delays.merged([constant(0.1, 900), constant(500, 100)]))
-    assert not judge([paused], {"p50": 2.0, "p99": 600.0}).valid
+    assert not judged([paused], {"p50": 2.0, "p99": 600.0}).valid
 
 
 def test_worker_that_died_has_no_health():
-    manifest = {"workers": [{"index": 0, "health": healthy().to_json_dict()}, {"index": 1, "died_at": 1.0}]}
-    assert [health.cpu for health in workers_of(manifest)] == [0.2]
-    assert workers_of({}) == []
+    manifest = {"workers": [{"index": 0, "died_at": 1.0}, {"index": 1, "health": healthy().to_json_dict()}]}
+    assert {number: health.cpu for number, health in workers_of(manifest).items()} == {1: 0.2}
+    assert workers_of({}) == {}

@@ -68,6 +68,10 @@ def test_manifest_describes_the_measurement(run, tiny, url):
     manifest = run.manifest
     assert (run.world, run.seed, manifest["url"]) == ("live", tiny.seed, url)
     assert manifest["locust"].startswith("2.")
+    (worker,) = manifest["workers"]
+    assert worker["health"]["lateness"]["count"] == len(run.messages)
+    assert worker["health"]["receiving"]["count"] > 0
+    assert manifest["receiving_ms"]["p50"] <= manifest["receiving_ms"]["p99"] <= manifest["receiving_ms"]["max"]
     assert manifest["lateness_ms"]["p50"] <= manifest["lateness_ms"]["p99"] <= manifest["lateness_ms"]["max"]
     assert manifest["namespace"].startswith("r")
     assert manifest["locust_cpu"] > 0

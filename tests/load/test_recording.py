@@ -12,7 +12,7 @@ from imsim.core.model import Code, Route
 from imsim.load.adapters import Acked, Delivered, Failed, Read, Received, Sent
 from imsim.load.collect import extras_name, spool_name
 from imsim.load.extras import Extras
-from imsim.load.recording import Recording, lateness_warnings, summarize_lateness
+from imsim.load.recording import Recording
 from imsim.results import Kind, read_facts
 from imsim.results.recorder import CODES, ROUTES
 from imsim.scenario import Scenario, actor, plan
@@ -193,12 +193,3 @@ def test_recording_starts_with_the_plan(made):
         (Kind.DISCONNECTED, -1, 3, 2 * 10**9, 0),
     ]
     assert len(read_facts([made.folder / spool_name(1)])) == 0
-
-
-def test_late_sender_gives_a_warning(made):
-    made.recording.lateness.extend([0.001] * 90 + [0.2] * 10)
-    lateness = summarize_lateness(made.recording.lateness)
-    assert lateness == {"p50": 1.0, "p99": 200.0, "max": 200.0}
-    assert "could not keep up" in lateness_warnings(lateness)[0]
-    assert lateness_warnings({"p50": 0.1, "p99": 1.0, "max": 90.0}) == []
-    assert lateness_warnings({}) == []

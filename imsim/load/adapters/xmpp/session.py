@@ -1,4 +1,4 @@
-"""The session of a device with an XMPP server: its connection, its messages, its rooms and its archives."""
+"""The session of a device with an XMPP server: its connection, its login, and the parts that handle its stanzas."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from xml.etree.ElementTree import Element
 
 from imsim.core.model import Code, Scene
 from imsim.load.adapters.interface import (
-    Acked,
     Closed,
     Connect,
     Connected,
     Conversation,
-    Delivered,
     Disconnect,
     Disconnected,
     Failed,
@@ -23,7 +21,6 @@ from imsim.load.adapters.interface import (
     Message,
     Offline,
     Out,
-    Read,
     Ready,
     Received,
     Sent,
@@ -31,6 +28,7 @@ from imsim.load.adapters.interface import (
 )
 from imsim.load.adapters.xmpp.archives import Archives
 from imsim.load.adapters.xmpp.login import Login
+from imsim.load.adapters.xmpp.messages import MESSAGE, Messages
 from imsim.load.adapters.xmpp.rooms import Rooms
 from imsim.load.adapters.xmpp.settings import Settings
 from imsim.load.adapters.xmpp.stanzas import (
@@ -47,37 +45,13 @@ from imsim.load.adapters.xmpp.stanzas import (
 )
 from imsim.load.adapters.xmpp.stream import ACK_REQUEST, Outgoing, Stream
 
-_MESSAGE, _PRESENCE, _IQ, _BODY = f"{CLIENT}message", f"{CLIENT}presence", f"{CLIENT}iq", f"{CLIENT}body"
-_DELAY, _STANZA_ID = "{urn:xmpp:delay}delay", "{urn:xmpp:sid:0}stanza-id"
-_RECEIPT, _RECEIPT_REQUEST = "{urn:xmpp:receipts}received", "{urn:xmpp:receipts}request"
-_CARBONS = ("{urn:xmpp:carbons:2}sent", "{urn:xmpp:carbons:2}received")
-_FORWARDED = f"{{urn:xmpp:forward:0}}forwarded/{_MESSAGE}"
-_ARCHIVED = "{urn:xmpp:mam:2}result"
+_PRESENCE, _IQ = f"{CLIENT}presence", f"{CLIENT}iq"
 _FRAMING = "{urn:ietf:params:xml:ns:xmpp-framing}"
 _STREAMS = "{http://etherx.jabber.org/streams}"
 
 _CLOSE = b"<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>"
 _PING = "<ping xmlns='urn:xmpp:ping'/>"
 _ACCOUNT_WAIT = 0.05  # seconds after which a device checks again whether another one has registered the account
-
-_CODES = {
-    "bad-request": Code.BAD_REQUEST,
-    "conflict": Code.CONFLICT,
-    "forbidden": Code.FORBIDDEN,
-    "internal-server-error": Code.UNAVAILABLE,
-    "item-not-found": Code.NO_CONVERSATION,
-    "not-acceptable": Code.NOT_MEMBER,
-    "not-allowed": Code.FORBIDDEN,
-    "not-authorized": Code.FORBIDDEN,
-    "policy-violation": Code.RATE_LIMITED,
-    "recipient-unavailable": Code.UNAVAILABLE,
-    "registration-required": Code.NOT_MEMBER,
-    "remote-server-not-found": Code.UNAVAILABLE,
-    "remote-server-timeout": Code.UNAVAILABLE,
-    "resource-constraint": Code.RATE_LIMITED,
-    "service-unavailable": Code.UNAVAILABLE,
-}
-"""The code of a returned message, by the condition of its stanza error."""
 
 _PASSING = {
     "connection-timeout",
@@ -95,7 +69,6 @@ class XmppSession(Session):
     """The session of a device with an XMPP server."""
 
     __slots__ = (
-        "_address",
         "_archives",
         "_at_timer",
         "_awaits",
@@ -112,6 +85,7 @@ class XmppSession(Session):
         "_join_by",
         "_login",
         "_login_by",
+        "_messages",
         "_own",
         "_policies",
         "_resume_id",
@@ -123,7 +97,6 @@ class XmppSession(Session):
         "_user",
         "_waiting",
         "_was_ready",
-        "_without_receipt",
     )
 
     def __init__(self, settings: Settings, number: int, user: str, device: str) -> None:
@@ -133,7 +106,6 @@ class XmppSession(Session):
         self._user = user
         self._device = device
         self._bare = f"{node_of(user)}@{settings.domain}"
-        self._address = f"{self._bare}/{device}"  # the server may choose another resource
         self._own = Conversation(Scene.P2P, user)
         # the connection
         self._is_on = False  # between `start` and `stop`, unless the server refused the device
@@ -158,7 +130,7 @@ class XmppSession(Session):
         # messages
         self._waiting: deque[Outgoing] = deque()  # to be sent when the device is ready
         self._give_up_at = math.inf  # the oldest message without an ack fails at this time, or later
-        self._without_receipt: set[str] = set()
+        self._messages = Messages(settings, self._stream, self._rooms, self._archives, user, device)
 
     # --- what the driver calls --------------------------------------------------------------------------------------
 
@@ -183,9 +155,9 @@ class XmppSession(Session):
             if type(item) is bytes:
                 self._heard_at = now
                 element = parse(item)
-                if element.tag == _MESSAGE:
+                if element.tag == MESSAGE:
                     self._stream.handled += 1
-                    return self._message(element, now)
+                    return self._messages.received(element)
                 handler = _HANDLERS.get(element.tag)
                 return handler(self, element, now) if handler else []
             if type(item) is Connected:
@@ -198,21 +170,7 @@ class XmppSession(Session):
         return self._lost(item.reason, now, is_open=False) if type(item) is Disconnected else []
 
     def send(self, message: Message, now: float) -> list[Out]:
-        id, conversation, text, *_ = message
-        is_p2p = conversation.scene is Scene.P2P
-        request = ""
-        ack: Acked | Received = Acked(id)
-        if self._settings.uses_receipts:
-            ack = Received(id)
-            self._without_receipt.add(id)
-            if is_p2p:
-                request = "<request xmlns='urn:xmpp:receipts'/>"
-        outgoing = Outgoing(
-            f"<message xmlns='jabber:client' type='{'chat' if is_p2p else 'groupchat'}' id='{escaped(id)}' "
-            f"to='{self._settings.address(conversation)}'><body>{escaped(text)}</body>{request}</message>",
-            ack,
-            now,
-        )
+        outgoing = self._messages.outgoing(message, now)
         if self._give_up_at == math.inf:
             self._give_up_at = now + self._settings.patience
         if not self._is_ready:
@@ -232,11 +190,7 @@ class XmppSession(Session):
         """Send a displayed marker (XEP-0333), if the option `reads` is `markers`."""
         if not self._settings.has_markers or not self._is_ready or conversation == self._own:
             return []
-        kind = "chat" if conversation.scene is Scene.P2P else "groupchat"
-        marker = f"<displayed xmlns='urn:xmpp:chat-markers:0' id='{escaped(id)}'/>"
-        to = self._settings.address(conversation)
-        frame = f"<message xmlns='jabber:client' type='{kind}' to='{to}'>{marker}</message>"
-        return self._stream.put(Outgoing(frame, Read(id), now))
+        return self._stream.put(self._messages.marker(conversation, id, now))
 
     def next_deadline(self) -> float | None:
         deadline = min(self._timer, self._give_up_at, self._join_by)
@@ -423,7 +377,7 @@ class XmppSession(Session):
         address = iq.findtext("*/{urn:ietf:params:xml:ns:xmpp-bind}jid")
         if not address:
             raise Refusal(f"the server did not bind the resource {self._device!r}, {described(iq)}")
-        self._address = address
+        self._messages.address = address
         outs: list[Out] = []
         if has_acks:
             outs.append(b"<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
@@ -484,7 +438,7 @@ class XmppSession(Session):
     def _acknowledged(self, answer: Element, now: float) -> list[Out]:
         outs = self._stream.answered(number(answer, "h"))
         if self._settings.uses_receipts:  # a receipt can arrive before the ack
-            return [out for out in outs if type(out) is not Received or out.id in self._without_receipt]
+            return [out for out in outs if type(out) is not Received or self._messages.awaits_receipt(out.id)]
         return outs
 
     def _resumed(self, resumed: Element, now: float) -> list[Out]:
@@ -523,7 +477,7 @@ class XmppSession(Session):
                     oldest = min(oldest, outgoing.at)
                     break
                 outs.append(Failed(id, Code.TIMEOUT, f"no ack within {patience:g} s"))
-                self._without_receipt.discard(id)
+                self._messages.give_up(id)
                 queue[at] = outgoing._replace(ack=None)
         while self._waiting and self._waiting[0].ack is None:
             self._waiting.popleft()
@@ -541,113 +495,6 @@ class XmppSession(Session):
     def _presence(self, presence: Element, now: float) -> list[Out]:
         self._stream.handled += 1
         return self._rooms.presence(presence) + self._ready_if_joined(now)
-
-    # --- messages ---------------------------------------------------------------------------------------------------
-
-    def _message(self, message: Element, now: float) -> list[Out]:
-        kind, id, sender = message.get("type"), message.get("id"), message.get("from", self._bare)
-        if kind == "error":
-            return self._returned(message)
-        has_body = is_late = wants_receipt = False
-        archive = place = None
-        for child in message:
-            tag = child.tag
-            if tag == _BODY:
-                has_body = True
-            elif tag == _STANZA_ID:
-                archive, place = child.get("by"), child.get("id")
-            elif tag == _DELAY:
-                is_late = True
-            elif tag == _RECEIPT_REQUEST:
-                wants_receipt = True
-            elif tag == _RECEIPT:
-                return self._answered(child.get("id", ""))
-            elif tag in _CARBONS:
-                return self._carbon(child, sender)
-            elif tag == _ARCHIVED:
-                return self._archived(child, sender)
-        if not has_body or id is None:
-            return []
-        if kind == "groupchat":
-            room = self._rooms.room_of(sender)
-            if room is None:
-                return []
-            own_archive, conversation, wants_receipt = room.address, room.conversation, False
-        else:
-            room, own_archive, conversation = None, self._bare, self._own
-        if self._archives is not None:
-            if place is not None and archive == own_archive:
-                self._archives.advance(own_archive, place)
-            if not self._archives.is_new(id) and is_late:
-                return []  # the offline storage repeats the archive
-        if room is not None and sender == room.me:
-            return self._answered(id)  # the reflection of an own message
-        outs: list[Out] = [Delivered(id, conversation, is_late, self._author(sender, kind), message.findtext(_BODY))]
-        return outs + self._confirm(id, sender) if wants_receipt else outs
-
-    def _author(self, address: str, kind: str | None) -> str:
-        """Return the user who wrote a message from this address. An occupant of a room is called user.device."""
-        if kind == "groupchat":
-            return address.partition("/")[2].rpartition(".")[0]
-        return self._settings.user_conversation(address).name
-
-    def _confirm(self, id: str, sender: str) -> list[Out]:
-        """Send a receipt (XEP-0184) to the device that sent a message."""
-        receipt = f"<received xmlns='urn:xmpp:receipts' id='{escaped(id)}'/>"
-        frame = f"<message xmlns='jabber:client' type='chat' to='{escaped(sender)}'>{receipt}</message>"
-        return self._stream.put(Outgoing(frame))
-
-    def _answered(self, id: str) -> list[Out]:
-        """Report the ack of a message at its first receipt or its reflection, if these are the acks."""
-        if id not in self._without_receipt:
-            return []
-        self._without_receipt.remove(id)
-        return [Acked(id)]
-
-    def _returned(self, message: Element) -> list[Out]:
-        id = message.get("id")
-        if id is None:
-            return []
-        self._without_receipt.discard(id)
-        condition, text = condition_of(message)
-        return [Failed(id, _CODES.get(condition, condition), f"{condition}: {text}" if text else condition)]
-
-    def _carbon(self, carbon: Element, sender: str) -> list[Out]:
-        """Report the copy of a message that another device of this user sent or received."""
-        message = carbon.find(_FORWARDED)
-        if sender != self._bare or message is None or message.get("type") == "groupchat":
-            return []  # only the own server may send carbons: XEP-0280, section 11
-        id = message.get("id")
-        if id is None or message.find(_BODY) is None:
-            return []
-        if self._archives is not None:
-            self._archives.is_new(id)
-        is_sent = carbon.tag == _CARBONS[0]
-        return [Delivered(id, self._settings.user_conversation(message.get("to", "")) if is_sent else self._own)]
-
-    def _archived(self, result: Element, sender: str) -> list[Out]:
-        """Report a message of an archive, unless the device sent it or has it."""
-        message = result.find(_FORWARDED)
-        if self._archives is None or message is None or message.find(_BODY) is None or not (id := message.get("id")):
-            return []
-        author = message.get("from", "")
-        room = self._rooms.room_of(sender)
-        if room is not None:
-            is_own, conversation = author == room.me, room.conversation
-        elif sender != self._bare or message.get("type") == "groupchat":
-            return []
-        elif author.partition("/")[0] == self._bare:
-            is_own, conversation = author == self._address, self._settings.user_conversation(message.get("to", ""))
-        else:
-            is_own, conversation = False, self._own
-        if is_own or not self._archives.is_new(id):
-            return []
-        outs: list[Out] = [Delivered(id, conversation, True)]
-        return (
-            outs + self._confirm(id, author)
-            if conversation == self._own and message.find(_RECEIPT_REQUEST) is not None
-            else outs
-        )
 
 
 _HANDLERS: dict[str, Callable[[XmppSession, Element, float], list[Out]]] = {

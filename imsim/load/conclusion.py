@@ -1,0 +1,60 @@
+"""The conclusion of a run: what its manifest says of its players and devices, and the warnings that follow from that.
+
+`imsim.load.collect` adds what the rows say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from imsim.load.population import Population
+from imsim.load.roster import Roster
+
+
+def conclude(
+    ends: Mapping[int, dict[str, Any]], roster: Roster, population: Population, cpu: float
+) -> tuple[dict[str, Any], list[str]]:
+    """Return entries for the manifest, and warnings.
+
+    ends: the last report of each player. cpu: CPU seconds per second that no player counts.
+    """
+    health = {index: end["health"] for index, end in ends.items()}
+    manifest = {
+        "foreign": sum(end["foreign"] for end in ends.values()),
+        "locust_cpu": round(sum(end["cpu"] for end in ends.values()) + cpu, 3),
+        "workers": roster.entries(lambda index: len(population.owned(index)), health),
+    }
+    if unknown := roster.unknown_clocks:
+        manifest["invalid_because"] = (
+            f"the clock of {', '.join(unknown)} is unknown, because it answered no probe: latencies between workers"
+            " mean nothing"
+        )
+    return manifest, list(_warnings(list(ends.values()), roster, population))
+
+
+def _warnings(ends: list[dict[str, Any]], roster: Roster, population: Population) -> Iterator[str]:
+    if count := sum(end["from_tasks"] for end in ends):
+        yield (
+            f"{count} messages come from tasks, which are a closed model: a task waits for the server before it sends"
+            " the next message, so a slow server gets less load, and these latencies look better than they are"
+        )
+    if population.refused:
+        yield (
+            f"{population.refused} users of Locust took no part, because the scenario has only {population.size}"
+            " devices; raise population.users, or start the test with the largest number of users (users that are"
+            " added while messages are sent can take part only if conversations.p2p_share is not 0)"
+        )
+    if population.added:
+        yield (
+            f"{population.added} users were added during the test, beyond the scenario's population: they send and"
+            " receive messages between two users, but are in no group or chatroom"
+        )
+    if not roster.losses and (missing := sum(end["missing_in_rooms"] for end in ends)) > 0:
+        yield (
+            f"{missing} deliveries of chatroom messages never arrived: they were lost, or shed by the server (clients"
+            " cannot distinguish the two)"
+        )
+    latencies = [end["between_ms"] for end in ends if end["between_ms"] is not None]
+    if (doubt := roster.clock_warning(latencies)) is not None:
+        yield doubt

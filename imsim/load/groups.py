@@ -1,0 +1,184 @@
+"""The groups and chatrooms of a Locust process: its devices create and join those of the plan and those of tasks."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gevent
+import numpy as np
+from gevent.event import Event
+
+from imsim.core.exceptions import UsageError
+from imsim.core.model import Scene
+from imsim.load.adapters import Closed, Conversation, Joined, NotJoined, Ready
+from imsim.load.adapters.interface import Event as AdapterEvent
+from imsim.load.context import Context
+from imsim.load.device import Device
+from imsim.load.devices import Devices
+from imsim.scenario.workload import PlannedConversation, conversation_of
+
+_JOINS_AT_ONCE = 200  # groups and chatrooms that a process creates or joins at the same time
+
+
+class Groups:
+    """The groups and chatrooms of the devices of one Locust process.
+
+    creates_unattended: whether this process creates the groups of which no member is online.
+    """
+
+    def __init__(self, context: Context, devices: Devices, creates_unattended: bool) -> None:
+        self.by_name = {one.name: one for one in context.plan.conversations if one.scene is Scene.GROUP}
+        """The groups of the plan and those that tasks have opened, by name."""
+        self._context = context
+        self._job = context.job
+        self._devices = devices
+        self._creates_unattended = creates_unattended
+        self._joins: set[tuple[int, Conversation]] = set()  # those without an answer
+        self._joined = Event()
+        self._are_ready = False  # whether the groups of the plan exist, and all devices that were online are in them
+        self._opening: dict[str, Event] = {}  # groups that tasks open, and whose members are not all in them
+        self._opened: set[str] = set()  # the names of those that exist
+        self._opening_members: dict[str, list[int]] = {}  # of those that the server has not created yet
+
+    # --- those of the plan ------------------------------------------------------------------------------------------
+
+    def provision(self, creates: bool, online: bytes) -> None:
+        """Create the groups and chatrooms, or join those that other devices have created.
+
+        online: a bit for each device of the run.
+        """
+        self._context.spawn(self._provide, creates, np.unpackbits(np.frombuffer(online, np.uint8)))
+
+    def _provide(self, creates: bool, is_online: Any) -> None:
+        for conversation in self._used():
+            present = [number for number in self._context.devices_of(conversation.members) if is_online[number]]
+            for number in present[:1] if creates else present[1:]:
+                if number in self._devices.present:
+                    while len(self._joins) >= _JOINS_AT_ONCE:
+                        self._wait_for_answer()
+                    self._join(self._devices.present[number], conversation, creates)
+        while self._joins:
+            self._wait_for_answer()
+        if creates and self._creates_unattended:
+            visits = self._visits(is_online).items()
+            gevent.joinall([self._context.spawn(self._visit, number, groups) for number, groups in visits])
+        self._are_ready = not creates
+        self._context.send("provisioned")
+
+    def begin(self) -> None:
+        """Regard the groups as ready, because the plan begins. This process may have come after they were created."""
+        self._are_ready = True
+
+    def enter(self, device: Device) -> None:
+        """Let a device that comes late join its groups and chatrooms. They exist, but it is not in them."""
+        if self._are_ready:
+            user = device.number // len(self._context.plan.devices)
+            opened = [group for name, group in self.by_name.items() if name in self._opened]
+            for conversation in (*self._used(), *opened):
+                if user in conversation.members:
+                    self._join(device, conversation, creates=False)
+
+    def _used(self) -> list[PlannedConversation]:
+        """Return all chatrooms, and the groups in which the plan sends or changes something, or a task may."""
+        plan = self._context.plan
+        used = set(plan.conversation.tolist()) | {action.conversation for action in plan.actions}
+        return [
+            conversation
+            for number, conversation in enumerate(plan.conversations)
+            if conversation.scene is Scene.CHATROOM
+            or (conversation.scene is Scene.GROUP and (number in used or self._job.has_tasks))
+        ]
+
+    def _visits(self, is_online: Any) -> dict[int, list[PlannedConversation]]:
+        """Return the groups of which no member is online, because a load shape begins with few users.
+
+        The key is the number of a device of a member.
+        """
+        visits: dict[int, list[PlannedConversation]] = {}
+        for conversation in self._used():
+            numbers = self._context.devices_of(conversation.members)
+            is_free = not any(is_online[number] or number in self._devices.present for number in numbers)
+            if conversation.scene is Scene.GROUP and numbers and is_free:
+                visits.setdefault(numbers[0], []).append(conversation)
+        return visits
+
+    def _visit(self, number: int, groups: list[PlannedConversation]) -> None:
+        """Create groups with a device that has no user so far: it logs in for that, and out again."""
+        left = {self._job.place(group): group for group in groups}
+        created = Event()
+
+        def react(device: Device, event: AdapterEvent, at: float) -> None:
+            if isinstance(event, Ready):
+                for place, group in left.items():
+                    device.do(partial(device.session.join, place, self._names(group), True))
+            elif isinstance(event, Joined):
+                left.pop(event.conversation, None)
+                if not left:
+                    created.set()
+            elif isinstance(event, NotJoined):
+                self._devices.react(device, event, at)
+            elif isinstance(event, Closed):
+                self._context.send("failed", reason=event.reason)
+
+        self._devices.log_in_and_out(self._devices.make(number, react), created)
+
+    # --- those of tasks ---------------------------------------------------------------------------------------------
+
+    def open(self, device: Device, name: str | None, members: tuple[int, ...], timeout: float) -> str:
+        """Create a group, and return its name once every device of its members is in it.
+
+        Raises: TimeoutError if that takes longer than `timeout` seconds.
+        """
+        name = name or f"c{device.number}-{len(self.by_name)}"
+        if name in self.by_name:
+            raise UsageError(f"group: there is already a group {name}")
+        opened = self._opening[name] = Event()
+        self._opening_members[name] = list(members)
+        self._join(device, conversation_of(Scene.GROUP, name, members), creates=True)
+        if not opened.wait(timeout):
+            raise TimeoutError(f"the group {name} was not ready within {timeout:g} s")
+        return name
+
+    def opened(self, name: str, members: list[int], creator: int) -> None:
+        """Let the devices of the members join a group that a task has opened, in this process or in another one."""
+        group = self.by_name[name] = conversation_of(Scene.GROUP, name, tuple(members))
+        self._opened.add(name)
+        self._context.spawn(self._enter_opened, group, creator)
+
+    def _enter_opened(self, group: PlannedConversation, creator: int) -> None:
+        for number in self._context.devices_of(group.members):
+            if number in self._devices.online and number != creator:
+                self._join(self._devices.present[number], group, creates=False)
+        place = self._job.place(group)
+        while any(pending == place for _, pending in self._joins):
+            self._wait_for_answer()
+        self._context.send("entered", name=group.name)
+
+    def ready(self, name: str) -> None:
+        """Let `open` return: the members of the group are in it."""
+        if (opened := self._opening.pop(name, None)) is not None:
+            opened.set()
+
+    # --- requests and answers ---------------------------------------------------------------------------------------
+
+    def _join(self, device: Device, conversation: PlannedConversation, creates: bool) -> None:
+        place, members = self._job.place(conversation), self._names(conversation)
+        self._joins.add((device.number, place))
+        device.do(lambda now: device.session.join(place, members, creates, now))
+
+    def _names(self, conversation: PlannedConversation) -> list[str]:
+        return [self._job.named(self._context.plan.users[user]) for user in conversation.members]
+
+    def answered(self, number: int, place: Conversation) -> None:
+        """Note that the device with this number is in a group or chatroom."""
+        self._joins.discard((number, place))
+        self._joined.set()
+        name = self._job.plain(place.name)
+        if name in self._opening and name not in self.by_name:
+            members = self._opening_members.pop(name)
+            self._context.send("opened", name=name, members=members, creator=number)
+
+    def _wait_for_answer(self) -> None:
+        self._joined.clear()
+        self._joined.wait()
