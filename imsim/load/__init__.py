@@ -5,7 +5,7 @@ the same by hand. Read the modules in this order:
 
 - The protocol of a kind of server: `adapters`, whose `interface` describes the sessions of devices. `driver` carries
   out what a session returns; `aio` does it under asyncio, `device` under gevent, with `transport` (one WebSocket),
-  `exchange` (one HTTP request) and `alarm` (timers). `conformance` checks an adapter.
+  `exchange` (one HTTP request), `alarm` and `timer_file` (timers). `conformance` checks an adapter.
 - A test: `job` (its scenario, server and adapter), `coordinator` (leads the phases of a run), `player` (the devices of
   one Locust process, and their share of the plan). The two exchange small messages; if they are in different
   processes, `workers` and `wire` carry them, and `clocks` compares the clocks.

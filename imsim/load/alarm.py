@@ -1,15 +1,13 @@
 """A precise timer in the event loop of gevent.
 
 The timers of the loop wake up to a millisecond late, because epoll counts in milliseconds. This delay would count as
-latency of the server under test. Linux has timers that are file descriptors, which are precise to some ten
-microseconds. Elsewhere, the alarm waits for the last moment outside of the loop.
+latency of the server under test. Linux has precise timers that are file descriptors. Elsewhere, the alarm waits for the
+last moment outside of the loop.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,12 +15,11 @@ from typing import Any
 import gevent
 from gevent import monkey
 
+from imsim.load.timer_file import open_timer, set_timer
+
 _READ = 1  # an event of the loop's watchers
 _WAKE_EARLY = 0.0012  # seconds; more than the timers of the loop may be late
 
-_CLOCK_MONOTONIC = 1  # the clock of `time.perf_counter` on Linux
-_ABSOLUTE = 1
-_SOON = 1  # ns on that clock, so always in the past; 0 would stop the timer
 _select = monkey.get_original("select", "select")
 
 
@@ -33,7 +30,7 @@ class Alarm:
         self._ring = ring
         self._at: float | None = None
         self._is_closed = False
-        self._file = _timer_file()
+        self._file = open_timer()
         self._watcher: Any = None
         if self._file is not None:
             self._watcher = gevent.get_hub().loop.io(self._file, _READ)
@@ -45,7 +42,7 @@ class Alarm:
             return
         self._at = at
         if self._file is not None:
-            _set_timer(self._file, at)
+            set_timer(self._file, at)
         else:
             self._start(max(0.0, at - time.perf_counter() - _WAKE_EARLY))
 
@@ -88,27 +85,3 @@ class Alarm:
         if file is not None:
             _select([file], (), (), min(left, _WAKE_EARLY))
         self._start(0.0)
-
-
-class _Times(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_long) for name in ("interval_s", "interval_ns", "s", "ns"))
-
-
-_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-_TIMES = _Times()
-_TIMES_POINTER = ctypes.byref(_TIMES)
-
-
-def _timer_file() -> int | None:
-    """Return a new timer of Linux; None on other systems."""
-    if _LIBC is None:
-        return None
-    file: int = _LIBC.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
-    return file if file >= 0 else None
-
-
-def _set_timer(file: int, at: float) -> None:
-    assert _LIBC is not None
-    ns = max(_SOON, int(at * 1e9))
-    _TIMES.s, _TIMES.ns = divmod(ns, 1_000_000_000)
-    _LIBC.timerfd_settime(file, _ABSOLUTE, _TIMES_POINTER, None)

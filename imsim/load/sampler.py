@@ -9,11 +9,9 @@ would miss a pause of the whole process, because it pauses too.)
 
 from __future__ import annotations
 
-import ctypes
 import os
 import random
 import resource
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imsim.load.health import Delays, Health, largest_backlog
+from imsim.load.timer_file import open_timer, set_timer
 
 _PROBES = 0.020  # seconds, the mean interval of the probes; exponential, so they meet the loop in its usual state
 _TIMER = 0.25  # seconds between two measurements of a timer's lag
@@ -46,17 +45,15 @@ class Sampler:
         self._series = _Series()
         self._from = 0.0
         self._first: _Usage | None = None
-        self._last: tuple[list[float], float] = (
-            [0.0],
-            0.0,
-        )  # the due times of the latest probes, and when they were read
+        self._last = [0.0], 0.0  # the due times of the latest probes, and when they were read
         self._seen = 0
 
     def begin(self, t0: float, warmup: float = 0.0) -> None:
         """Begin to measure. The plan starts at `t0` (perf_counter), and what counts after `warmup` seconds of it."""
         self._from = t0 + warmup
         self._series.start(t0)
-        self._probe = _Probe(self._take) if _has_timerfd() else None
+        file = open_timer()
+        self._probe = None if file is None else _Probe(file, self._take)
         self._greenlets = [gevent.spawn(self._measure_timer), gevent.spawn(self._measure_usage)]
 
     def report(self, late: NDArray[np.float64] | None = None, due: NDArray[np.float64] | None = None) -> Health:
@@ -241,27 +238,6 @@ def _mean(points: list[list[float | None]]) -> list[float | None]:
 # --- the probe ------------------------------------------------------------------------------------------------------
 
 
-class _Time(ctypes.Structure):
-    _fields_ = (
-        ("interval_s", ctypes.c_long),
-        ("interval_ns", ctypes.c_long),
-        ("value_s", ctypes.c_long),
-        ("value_ns", ctypes.c_long),
-    )
-
-
-_CLOCK_MONOTONIC, _TFD_TIMER_ABSTIME = 1, 1
-
-
-def _has_timerfd() -> bool:
-    clock = time.get_clock_info("perf_counter").implementation
-    return sys.platform == "linux" and clock == "clock_gettime(CLOCK_MONOTONIC)" and hasattr(_libc(), "timerfd_create")
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
 class _Times:
     """Random times at which something is due, a Poisson process. They do not depend on when anything is read.
 
@@ -283,34 +259,24 @@ class _Times:
 
 
 class _Probe:
-    """A timerfd in the event loop. `take(dues, at)` receives the times at which it was due, or would have been."""
+    """A timer file in the event loop. `take(dues, at)` receives the times at which it was due, or would have been."""
 
-    def __init__(self, take: Callable[[list[float], float], None]) -> None:
+    def __init__(self, file: int, take: Callable[[list[float], float], None]) -> None:
         self._take = take
         self._times = _Times(_PROBES)
-        self._libc = _libc()
-        self._fd = int(self._libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC))
-        if self._fd < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create failed")
-        self._time = _Time()
-        self._set()
-        self._watcher = gevent.get_hub().loop.io(self._fd, 1)
+        self._file = file
+        set_timer(file, self._times.next)
+        self._watcher = gevent.get_hub().loop.io(file, 1)
         self._watcher.start(self._read)
-
-    def _set(self) -> None:
-        """Make the file descriptor readable at the next time."""
-        seconds, rest = divmod(self._times.next, 1.0)
-        self._time.value_s, self._time.value_ns = int(seconds), int(rest * 1e9)
-        self._libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, ctypes.byref(self._time), None)
 
     def _read(self) -> None:
         at = now()
         dues = self._times.passed(at)
-        self._set()  # the file descriptor is no longer readable then, so there is nothing to read
+        set_timer(self._file, self._times.next)  # now it is no longer readable, so there is nothing to read
         if dues:
             self._take(dues, at)
 
     def close(self) -> None:
         self._watcher.stop()
         self._watcher.close()
-        os.close(self._fd)
+        os.close(self._file)

@@ -14,7 +14,7 @@ from imsim.load import alarm
 from imsim.load.alarm import Alarm
 
 if "portable" in sys.argv:
-    alarm._timer_file = lambda: None
+    alarm.open_timer = lambda: None
 now = time.perf_counter
 rung, was_rung = [], Event()
 
