@@ -14,6 +14,9 @@ import imsim
 from imsim.analysis.kinds import UTILISATIONS, WAITS
 from imsim.api import ProgressBar
 
+#: A busy machine delays the load generator, and a warning then says how much.
+pytestmark = pytest.mark.filterwarnings("ignore:.*the generator:UserWarning")
+
 #: A scenario with a ramp, skews, sizes, chatrooms, and devices that go offline.
 BUSY = SCENARIO.replace(
     {

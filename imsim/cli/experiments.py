@@ -309,8 +309,7 @@ def sweep(
 @click.command(
     epilog=examples(
         "imsim capacity office --budget 'delivery.p99 < 200ms'",
-        "imsim capacity office --budget 'lost <= 0' --over population.users --high 2000",
-        "imsim capacity office --budget 'delivery.p99 < 200ms' --url ws://127.0.0.1:8765 --plot capacity.png",
+        "imsim capacity office --budget 'delivery.p99 < 200ms' --url ws://127.0.0.1:8765",
     )
 )
 @click.argument("scenario")

@@ -151,7 +151,6 @@ def serve(
 
 @click.command(
     epilog=examples(
-        "imsim load office --url ws://127.0.0.1:8765",
         "imsim load office --url wss://chat.example.com --adapter mqtt --option qos=1 --duration 30s",
         "imsim load office --url ws://127.0.0.1:8765 --set population.users=4000 --processes 4",
     )

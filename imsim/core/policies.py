@@ -173,6 +173,13 @@ class Policies:
         longest = max(self.send_timeout, self.reconnect_max)
         return min(longest, self.send_timeout * self.send_backoff ** min(attempt - 1, 30))
 
+    def longest_pause(self, failures: int) -> float:
+        """Return the ceiling in seconds of the pause before a client connects again, after this many failures in a row.
+
+        The client waits a uniform share of it (exponential backoff with full jitter).
+        """
+        return min(self.reconnect_max, self.reconnect_min * 2.0 ** min(failures, 30))
+
 
 _CHOICES = {
     name: kind

@@ -1,4 +1,4 @@
-"""What the parts of a player share: the job, the recording, the time of the plan, and the greenlets."""
+"""The context of a player: the job, the recording, the time of the plan, and the greenlets that its parts share."""
 
 from __future__ import annotations
 

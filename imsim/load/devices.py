@@ -52,7 +52,8 @@ class Devices:
         self._login_timeout = context.job.scenario.core_policies().login_timeout
         self._gate = BoundedSemaphore(_LOGINS_AT_ONCE)
         self._answered: dict[int, Event] = {}  # devices whose first login has no answer so far
-        self._returning: set[int] = set()  # devices that come back during the run, or for the first time
+        # Devices that come back during the run, or for the first time, and when they began to log in.
+        self._returning: dict[int, float] = {}
 
     # --- for Locust's users -----------------------------------------------------------------------------------------
 
@@ -76,7 +77,7 @@ class Devices:
         self.present[number] = admitted
         self._answered[number] = Event()
         if context.t0 < math.inf:
-            self._returning.add(number)
+            self._returning[number] = math.inf
             self.on_admitted(number)
         return admitted
 
@@ -95,8 +96,14 @@ class Devices:
         with self._gate:
             answered = self._answered.get(device.number)
             if answered is not None and self._context.stopped == math.inf:
-                device.start()
+                self._begin_login(device)
                 answered.wait(timeout=self._login_timeout)
+
+    def _begin_login(self, device: Device) -> None:
+        if device.number in self._returning:
+            self._returning[device.number] = now()  # from now on, the server lets the device wait, not the tester
+            self.away.discard(device.number)
+        device.start()
 
     def release(self, device: Device) -> None:
         """Take the device out of the run, because its Locust user stops. It goes offline."""
@@ -123,9 +130,9 @@ class Devices:
 
     def come_online(self, device: Device, timeout: float) -> bool:
         """Log the device in, and return whether it was online within `timeout` seconds."""
-        self._returning.add(device.number)
+        self._returning[device.number] = math.inf
         answered = self._answered[device.number] = Event()
-        device.start()
+        self._begin_login(device)
         answered.wait(timeout)
         return device.number in self.online
 
@@ -193,9 +200,8 @@ class Devices:
     def _came_online(self, device: Device, at: float) -> None:
         self.online.add(device.number)
         if device.number in self._returning:
-            self._returning.discard(device.number)
-            self.away.discard(device.number)
-            self._context.recording.returned(device.number, at - self._context.t0)
+            began = self._returning.pop(device.number)
+            self._context.recording.returned(device.number, max(0.0, min(began, at) - self._context.t0))
         self._report(LOGIN, (at - device.since) * 1e3, 0, None)
         if answered := self._answered.pop(device.number, None):
             answered.set()

@@ -6,6 +6,7 @@ It blocks: under Locust's monkey patches only its own greenlet, elsewhere its th
 from __future__ import annotations
 
 import http.client
+import os
 import ssl
 from functools import cache
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 from imsim.load.adapters.interface import Request, Response
 
 _LARGEST_ANSWER = 1 << 20
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # the environment variables that Python reads
 
 
 def exchange(request: Request) -> Response:
@@ -39,13 +41,16 @@ def exchange(request: Request) -> Response:
 
 def _connection(scheme: str, host: str, port: int | None, timeout: float) -> http.client.HTTPConnection:
     if scheme == "https":
-        return http.client.HTTPSConnection(host, port, timeout=timeout, context=_context())
+        return http.client.HTTPSConnection(
+            host, port, timeout=timeout, context=_context(*map(os.environ.get, _CERTIFICATES))
+        )
     return http.client.HTTPConnection(host, port, timeout=timeout)
 
 
 @cache
-def _context() -> ssl.SSLContext:
-    # The context is cached, because loading the certificates takes tens of milliseconds.
+def _context(*certificates: str | None) -> ssl.SSLContext:
+    # The context is cached, because loading the certificates takes tens of milliseconds. The variables that name them
+    # can change in a notebook.
     return ssl.create_default_context()
 
 

@@ -128,7 +128,8 @@ class Generator:
         self.process.wait(timeout=120)  # before its standard input ends, which would end it
         output, _ = self.process.communicate()
         self._log.close()
-        assert kill or self.process.returncode == 0, Path(self._log.name).read_text()
+        # 5: a run that the generator spoils, because it is as busy as it can be.
+        assert kill or self.process.returncode in (0, 5), Path(self._log.name).read_text()
         return output
 
 

@@ -149,7 +149,7 @@ def test_run_is_invalid_for_the_reason_of_the_status(made, tiny):
 
 
 def health(lateness: float) -> dict[str, object]:
-    """The health of a worker that sent every message so many seconds late, as the coordinator writes it."""
+    """Return the health of a worker that sent every message `lateness` seconds late, as the coordinator writes it."""
     return Health(lateness=Delays.of([lateness] * 100), cpu=0.9).to_json_dict()
 
 

@@ -11,11 +11,12 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
-from load.conftest import COMPLETE
 from load.servers import mosquitto, prosody
 
 from imsim.results import RunData
 from imsim.scenario import Scenario, plan
+
+from .conftest import COMPLETE
 
 ROOT = Path(__file__).parents[2]
 
@@ -227,4 +228,11 @@ def test_users_that_a_shape_adds_are_in_their_groups_and_keep_what_they_have(loc
     assert set(run.messages.outcome) == {"stored", "unsent"}
     assert set(run.deliveries.outcome) == {"delivered", "absent"}
     assert run.deliveries.duplicates.sum() == 0
-    assert run.withdrawals.until.notna().any()
+    back = run.withdrawals[run.withdrawals.until.notna()]
+    assert len(back)
+    fetched = run.deliveries[run.deliveries.route == "sync"]
+    assert len(fetched)
+    # A latency counts from the start of a login, so it is never zero.
+    assert not set(zip(fetched.recipient, fetched.delivered_at, strict=True)) & set(
+        zip(back.user, back.until, strict=True)
+    )

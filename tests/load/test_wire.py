@@ -141,7 +141,7 @@ def job(test, **changes):
 def begin(): environment.events.test_start.fire(environment=environment); gevent.spawn(user)
 def stop(): environment.events.test_stop.fire(environment=environment)
 def kinds(): return [kind for sent in runner.sent for _, kind, _ in sent if kind not in ("present", "alive")]
-def names(): return [None if player is None else player.job.namespace for player in found]
+def names(): return [None if player is None else player._context.job.namespace for player in found]
 """
 
 

@@ -182,9 +182,9 @@ class Connection:
             self._failures = 0
         self.state = State.OFFLINE
         self.owner.lost()
-        ceiling = min(self.policies.reconnect_max, self.policies.reconnect_min * 2.0 ** min(self._failures, 30))
+        pause = self._draw() * self.policies.longest_pause(self._failures)
         self._failures += 1
-        self._arm(now + self._draw() * ceiling, Connection._connect)
+        self._arm(now + pause, Connection._connect)
         self.port.emit(events.Disconnected(code))
 
     def _end(self) -> None:

@@ -271,10 +271,9 @@ class DescribedSession(Session):
         """Go offline, and connect again after a pause."""
         if self._phase in (Phase.STOPPED, Phase.CLOSED, Phase.PAUSE):
             return []
-        policies = self._policies
-        longest = min(policies.reconnect_max, policies.reconnect_min * 2 ** min(self._failures, 30))
+        pause = self._draw() * self._policies.longest_pause(self._failures)
         self._failures += 1
-        failed = self._leave(Phase.PAUSE, now + longest * self._draw())
+        failed = self._leave(Phase.PAUSE, now + pause)
         return [*([Disconnect()] if is_open else []), *failed, Offline(reason)]
 
     def _close(self, reason: str) -> list[Out]:

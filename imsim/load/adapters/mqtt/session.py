@@ -341,10 +341,10 @@ class MqttSession(Session):
         policies = self._policies
         if self._state >= State.SUBSCRIBING and now - self._since >= policies.reconnect_max:
             self._failures = 0  # a short login does not reset the backoff
-        ceiling = min(policies.reconnect_max, policies.reconnect_min * 2.0 ** min(self._failures, 30))
+        pause = self._draw() * policies.longest_pause(self._failures)
         self._failures += 1
         self._end(State.WAITING)
-        self._retry_at = now + self._draw() * ceiling
+        self._retry_at = now + pause
         self._plan()
         return [Offline(reason)]
 

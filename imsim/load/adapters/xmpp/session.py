@@ -237,9 +237,9 @@ class XmppSession(Session):
         if self._is_ready and now - self._since >= self._policies.reconnect_max:
             self._failures = 0  # a short login does not reset the backoff: the server may end each login at once
         self._forget_connection()
-        ceiling = min(self._policies.reconnect_max, self._policies.reconnect_min * 2.0 ** min(self._failures, 30))
+        pause = self._draw() * self._policies.longest_pause(self._failures)
         self._failures += 1
-        self._arm(now + self._draw() * ceiling, XmppSession._connect)
+        self._arm(now + pause, XmppSession._connect)
         return [Disconnect(), Offline(reason)] if is_open else [Offline(reason)]
 
     def _end(self) -> None:
