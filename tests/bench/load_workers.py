@@ -10,7 +10,7 @@ from imsim.load.launch import loadtest
 from imsim.scenario import Scenario
 
 
-def cpu_of(url: str, rate: float, seconds: float, processes: int) -> float:
+def cpu_of(url: str, key: str, rate: float, seconds: float, processes: int) -> float:
     """Return the CPU seconds that a message costs, in all players and the coordinator together."""
     users = 100 * processes
     changes = {
@@ -23,15 +23,15 @@ def cpu_of(url: str, rate: float, seconds: float, processes: int) -> float:
         "warmup": 0.0,
     }
     scenario = Scenario.load("office", changes)
-    run = loadtest(scenario, url, processes=processes)
+    run = loadtest(scenario, url, key=key, processes=processes)
     assert (run.deliveries.outcome == "delivered").all()
     seconds = max(seconds, float(run.deliveries["delivered_at"].max()) / 1e9)
     return float(run.manifest["locust_cpu"]) * seconds / len(run.messages)
 
 
-def work_of_two(url: str, rate: float = 600.0, seconds: float = 6.0) -> float:
+def work_of_two(url: str, key: str, rate: float, seconds: float) -> float:
     """Return how much more work two workers on two cores do than one process on one core.
 
     rate: messages per second of each process. Below it, most of the CPU time is the sender's wait for the exact moment.
     """
-    return 2 * cpu_of(url, rate, seconds, 1) / cpu_of(url, rate, seconds, 2)
+    return 2 * cpu_of(url, key, rate, seconds, 1) / cpu_of(url, key, rate, seconds, 2)

@@ -2,7 +2,7 @@
 
     python -m pytest tests/bench/test_load_speed.py --benchmark-enable -n0 -p no:randomly
 
-prints the measures and their goals (about three minutes). The server runs on one CPU core, and the generators take
+prints the measures and their goals (about four minutes). The server runs on one CPU core, and the generators take
 turns on another one. The times are CPU times of the whole generator process, so other work on the machine disturbs them
 little. Only the time until all users are online is wall time. In the ordinary suite each measure is short, and nothing
 about its value is asserted.
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bench.load_workers import work_of_two
 from bench.race import cpu, note
 from bench.raw_client import CONTENT, user
 from bench.test_server_speed import KEY, Served
@@ -41,10 +42,20 @@ ROUNDS = 5
 SECONDS = 6.0  # of a round
 USERS = 200  # that write to each other in pairs
 RATE = 1_000.0  # messages per second of all users
+WORK_RATE = 600.0  # messages per second of each worker
 IDLE = 1000  # connected users, besides USERS
 ONLINE = 2000  # users that log in
 RECORDED = 20_000  # messages
-SHORT = {"ROUNDS": 1, "SECONDS": 1.0, "USERS": 4, "RATE": 20.0, "IDLE": 4, "ONLINE": 8, "RECORDED": 50}
+SHORT = {
+    "ROUNDS": 1,
+    "SECONDS": 1.0,
+    "USERS": 4,
+    "RATE": 20.0,
+    "WORK_RATE": 20.0,
+    "IDLE": 4,
+    "ONLINE": 8,
+    "RECORDED": 50,
+}
 
 LOCUSTFILE = Path(importlib.util.find_spec("imsim.load").origin).with_name("locustfile.py")
 PLAIN = Path(__file__).with_name("plain_user.py")
@@ -281,9 +292,10 @@ def test_time_until_all_users_are_online(benchmark, tmp_path, served):
     note(benchmark, f"load generator, {ONLINE} users online", times[0], "s", most=10, detail=detail)
 
 
-@pytest.mark.skip(reason="a load test runs in one process so far")
-def test_two_workers_against_one():
-    """Two workers on two cores must do at least 1.7 times the work of one, per second of wall time.
-
-    The server needs a core of its own, so this measure needs three; or the server must cost little against the workers.
-    """
+def test_two_workers_against_one(benchmark, served):
+    """The work of two workers on two cores, as `bench.load_workers` counts it."""
+    found = []
+    url = f"ws://127.0.0.1:{served.port}"
+    benchmark.pedantic(lambda: found.append(work_of_two(url, KEY, WORK_RATE, SECONDS)), rounds=1, iterations=1)
+    detail = "from CPU times, with the coordinator's"
+    note(benchmark, "load generator, work of two workers against one", found[0], "x", least=1.7, detail=detail)
