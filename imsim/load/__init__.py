@@ -8,7 +8,7 @@ the same by hand. Read the modules in this order:
   `exchange` (one HTTP request), `alarm` and `timer_file` (timers). `conformance` checks an adapter.
 - A test: `job` (its scenario, server and adapter), `coordinator` (leads the phases of a run), `player` (the devices of
   one Locust process, and their share of the plan). The two exchange small messages; if they are in different
-  processes, `workers` and `wire` carry them, and `clocks` compares the clocks.
+  processes, `workers`, `worker` and `wire` carry them, and `clocks` compares the clocks.
 - The parts of a coordinator: `roster` (players, losses and clocks), `population` (devices), `conclusion` (manifest).
 - The parts of a player: `context` (shared by the others), `devices` (users, logins and events), `groups`, `playing`
   (the plan), `added` (users beyond the plan), `tasks` (custom users).

@@ -44,7 +44,8 @@ from imsim.load.job import Job
 from imsim.load.locust_stats import Statistics, write_csv
 from imsim.load.player import Player
 from imsim.load.recording import Report
-from imsim.load.workers import Crew, Worker, Workers, describe
+from imsim.load.worker import Worker, describe
+from imsim.load.workers import Crew, Workers
 from imsim.scenario import Scenario
 
 # Locust has no types for the arguments of its events and its parser.

@@ -8,7 +8,7 @@ import gevent
 from gevent.socket import wait_read
 
 from imsim.load.users import IMUser
-from imsim.load.workers import remove_folders
+from imsim.load.worker import remove_folders
 
 _first = os.getpid()
 

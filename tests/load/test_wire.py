@@ -123,14 +123,14 @@ except RunError as error: print(json.dumps(str(error)))
 WORKER = """
 from locust.event import Events
 import locust.runners
-import imsim.load.workers as workers
+from imsim.load import worker as module
 from imsim.load.job import Job
 from imsim.scenario import Scenario
 
 runner = Runner("w")
 environment = SimpleNamespace(runner=runner, events=Events(), parsed_options=SimpleNamespace(processes=None))
 statistics = SimpleNamespace(begin=lambda: None, discard=lambda: None, report=lambda *_: None)
-worker = workers.Worker(environment, statistics)
+worker = module.Worker(environment, statistics)
 found = []
 def user(): found.append(worker.wait())
 def receive(test, kind, **values):
@@ -177,23 +177,23 @@ print(json.dumps([names(), kinds(), os.listdir({str(tmp_path)!r})]))
 def test_folder_of_a_killed_worker_is_removed_and_that_of_a_living_one_is_not(play, tmp_path):
     assert play(f"""
 import time
-import imsim.load.workers as workers
+from imsim.load import worker as module
 tempfile.tempdir = {str(tmp_path)!r}
-mine = workers._make_folder()
+mine = module._make_folder()
 dead = Path(tempfile.mkdtemp(prefix="imsim-worker-"))
 pid = os.fork()
 if not pid:
-    living = workers._make_folder()
+    living = module._make_folder()
     (Path({str(tmp_path)!r}) / "ready").touch()
     time.sleep(20)
     os._exit(0)
 while not (Path({str(tmp_path)!r}) / "ready").exists(): time.sleep(0.01)
 for folder in Path({str(tmp_path)!r}).glob("imsim-worker-*"): os.utime(folder, (1, 1))
-workers.remove_leftovers()
+module.remove_leftovers()
 before = len(list(Path({str(tmp_path)!r}).glob("imsim-worker-*")))
 os.kill(pid, 9); os.waitpid(pid, 0)
-workers.remove_leftovers()
+module.remove_leftovers()
 after = [folder == mine for folder in Path({str(tmp_path)!r}).glob("imsim-worker-*")]
-workers.remove_folders()
+module.remove_folders()
 print(json.dumps([dead.exists(), before, after, mine.exists()]))
 """) == [False, 2, [True], False]
