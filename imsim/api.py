@@ -406,7 +406,7 @@ def capacity(
 
     Raises:
         UsageError: a value is wrong, or a run has nothing to measure the budget by.
-        RunError: there is no server, the first live run fails, or the server does not come back after a run.
+        RunError: no server answers, the first live run fails, or the server does not come back after a run.
 
     Example:
         >>> imsim.capacity("office", "delivery.mean < 1s", high=0.3, duration="1s").keeps

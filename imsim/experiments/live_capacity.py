@@ -112,7 +112,7 @@ class _Loads:
         except RunError as error:
             if not self.runs:
                 raise  # a wrong key or url, more likely than a server that gives way under the first load
-            self._reset()  # raises if there is no server any more
+            self._reset()  # raises if the server has gone
             values = dict.fromkeys(self._measures.all, math.inf)
             found = LiveRun(values, load, seed, failed=str(error), seconds=round(time.monotonic() - began, 3))
         self._store.put(design, found)

@@ -30,7 +30,7 @@ class Offset:
 
     @classmethod
     def estimate(cls, probes: Iterable[tuple[float, float, float]]) -> Self | None:
-        """Return the offset that these probes show; None if there is no probe.
+        """Return the offset that these probes show; None without probes.
 
         A probe is (sent, answered, received): the first and the last by the master's clock, the other by the worker's.
         """

@@ -207,7 +207,7 @@ async def resume(kit: Kit) -> str:
         bob.stop()
         await asyncio.sleep(kit.quiet)
         ids = [alice.send(bob.conversation, f"missed {number}") for number in range(3)]
-        with suppress(Failure):  # where the recipients' receipts are the acks, there is no ack yet
+        with suppress(Failure):  # a server whose acks are the recipients' receipts has sent none so far
             for id in ids:
                 await kit.acked(alice, id)
         await asyncio.sleep(kit.quiet)
