@@ -52,8 +52,8 @@ class Consumer:
         self.skip()
 
     def skip(self) -> None:
-        """Move to the next entry that this consumer takes."""
-        if not self._busy:
+        """Move to the next entry that this consumer takes. A released one stays: the feed forgets its entries."""
+        if not self._busy and not self._is_released:
             while self.position < self._feed.end and not self.takes(self._feed[self.position]):
                 self.position += 1
 

@@ -111,3 +111,17 @@ async def test_released_consumer_stops_waiting():
     await asyncio.sleep(0)
     feed.release(consumer)
     assert await taking is None
+
+
+async def test_released_consumer_ends_although_the_feed_has_forgotten_its_entries():
+    feed = Feed(10)
+    consumer = feed.consume(MESSAGES)
+    taking = asyncio.create_task(consumer.take())
+    await asyncio.sleep(0)
+    for seq in (1, 2):
+        feed.put(entry(seq))
+    feed.release(consumer)
+    other = feed.consume(frozenset({"read"}))
+    feed.put(Entry("read", "read"))
+    assert await taking is None
+    assert feed.first_needed == other.position
