@@ -43,6 +43,8 @@ _HIGH_WATER = 1 << 16  # bytes that may wait in a transport before it calls `pau
 
 _LARGEST_TEXT = (1 << 16) - 1  # bytes; the library handles longer messages, because it copies them less often
 
+_OPCODES = frozenset(Opcode)
+
 # Values of `WebSocket._left`, besides a count of bytes.
 _HEAD = -1  # an HTTP request is expected, and the library has got nothing yet
 _UNKNOWN = -2  # it is not known where frames begin, so the library gets everything
@@ -454,8 +456,8 @@ class WebSocket(asyncio.BufferedProtocol):
         while end < limit and (end == start or not may_bypass or data[end] != WHOLE_TEXT):
             size = frame_size(data, end)
             if not size:
-                if end == start and len(data) > end + 1 and not data[end + 1] & MASKED:
-                    self._left = _UNKNOWN  # a client must mask, so nothing of interest follows
+                if end == start and len(data) > end + 1 and not _may_begin_frame(data[end], data[end + 1]):
+                    self._left = _UNKNOWN  # the library refuses it, so nothing of interest follows
                     return len(data) - start
                 break
             if end == start and may_bypass and end + size > len(data) and self._is_short_text(end, size):
@@ -512,3 +514,8 @@ class WebSocket(asyncio.BufferedProtocol):
         if not self._scheduled:
             self._scheduled = True
             self._flushes.add(self)
+
+
+def _may_begin_frame(first: int, second: int) -> bool:
+    """Return whether a client's frame can begin with these two bytes. A client must mask."""
+    return first & 0x0F in _OPCODES and second & MASKED > 0
