@@ -18,7 +18,7 @@ from imsim.scenario.quantities import parse_duration
 
 Verdict = Literal["keeps", "breaks", "undecided"]
 
-_BUDGET = re.compile(r"\s*([^<>=]*?)\s*(<=|>=|<|>)\s*(\S+(?: \w+)?)\s*")
+_BUDGET = re.compile(r"\s*([^<>=\[\]]*?(?:\[[^\]]*\])?)\s*(<=|>=|<|>)\s*(\S+(?: \w+)?)\s*")
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,

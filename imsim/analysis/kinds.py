@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from imsim.analysis.latency import is_latency
+from imsim.analysis.latency import is_latency, split
 from imsim.scenario.sections.topology import TIERS
 
 
@@ -75,6 +75,7 @@ def kind_of(name: str) -> MetricKind:
     `late_share`."""
     if is_latency(name):
         return _LATENCY
+    name, _ = split(name)
     if name in KINDS:
         return KINDS[name]
     return SHARE if name.endswith("share") else _UNKNOWN

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 
 from imsim.analysis.availability import NEVER, is_excused, waits_since
 from imsim.analysis.labels import run_labels
+from imsim.core.exceptions import UsageError
 from imsim.core.model import Route, Scene
-from imsim.results import DeliveryOutcome, Outcome, Role, RunData
+from imsim.results import DeliveryOutcome, Outcome, Role, RunData, check_where
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -299,9 +300,36 @@ LATENCIES = {
 STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d{1,4})?)")
 
 
+_OF_PART = re.compile(r"([^\[\]]*)\[([^\[\]]*)\]")
+
+
+def split(metric: str) -> tuple[str, dict[str, str]]:
+    """Return the name of a metric, and the part of the run that it is of: `delivery.p99[scene=group]`.
+
+    Raises:
+        UsageError: the part is not one. `RunData.where` has the columns.
+    """
+    match = _OF_PART.fullmatch(metric)
+    if match is None:
+        return metric, {}
+    where = {}
+    for text in match[2].split(","):
+        column, equals, value = (one.strip() for one in text.partition("="))
+        if not equals:
+            raise UsageError(f"metric {metric!r}: expected column=value in the brackets, as in [scene=group]")
+        where[column] = value
+    check_where(where)
+    return match[1].strip(), where
+
+
+def of_part(metric: str, where: Mapping[str, str]) -> str:
+    """Return the metric of a part of the run."""
+    return metric if not where else f"{metric}[{','.join(f'{name}={value}' for name, value in where.items())}]"
+
+
 def is_latency(metric: str) -> bool:
     """Return whether this is the name of a latency metric, such as delivery.p99, which is in ms."""
-    what, _, statistic = metric.partition(".")
+    what, _, statistic = split(metric)[0].partition(".")
     return what in LATENCIES and STATISTIC.fullmatch(statistic) is not None
 
 

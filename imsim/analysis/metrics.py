@@ -19,7 +19,7 @@ import numpy as np
 from imsim.analysis.breakdown import tier_utilisation, tier_wait
 from imsim.analysis.cost import cost_of
 from imsim.analysis.kinds import KINDS, RECOVERY, SHARE, kind_of
-from imsim.analysis.latency import LATENCIES, STATISTIC, counts_of, is_latency, quantile
+from imsim.analysis.latency import LATENCIES, STATISTIC, Counts, counts_of, is_latency, quantile, split
 from imsim.analysis.recovery import recovery_time
 from imsim.analysis.run import Run
 from imsim.core.exceptions import ImsimError, UsageError
@@ -42,6 +42,9 @@ _AT_THE_END = re.compile(rf"(.*?)[._ -]?({STATISTIC.pattern})", re.IGNORECASE)
 _KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack., confirmed. and last. with the same; " + ", ".join(KINDS)
 
 LATENCY_METRICS = tuple(f"{name}.{what}" for name in LATENCIES for what in ("mean", "p50", "p95", "p99", "max"))
+
+#: The counts that a part of a run has, as in lost[scene=group].
+_OF_PARTS = tuple(Counts.__dataclass_fields__)
 
 _USUAL = ("messages", "delivered", "lost", "absent", "recalled", "shed", "duplicates", "received_lost")
 
@@ -69,7 +72,7 @@ def printed(names: Iterable[str], scenarios: Iterable[Scenario], asked: Iterable
 
 def is_known(name: str) -> bool:
     """Return whether every run has a metric of this name."""
-    return is_latency(name) or name in KINDS
+    return is_latency(name) or (name in KINDS if not split(name)[1] else split(name)[0] in _OF_PARTS)
 
 
 def check_name(name: str, own: Iterable[str] = ()) -> str:
@@ -175,8 +178,15 @@ class _Numbers:
         self._run = run
         self._latencies: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
         self._counts: dict[str, int] = {}
+        self._parts: dict[tuple[tuple[str, str], ...], _Numbers] = {}
 
     def value(self, name: str) -> float:
+        name, where = split(name)
+        if where:
+            part = tuple(sorted(where.items()))
+            if part not in self._parts:
+                self._parts[part] = _Numbers(self._run.where(**where))
+            return self._parts[part].value(name)
         what, _, statistic = name.partition(".")
         if what in LATENCIES:
             if what not in self._latencies:

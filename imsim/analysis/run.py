@@ -55,7 +55,7 @@ class Run(RunData):
         return [
             "breakdown", "cost", "deliveries", "digest", "id", "invalid_because", "manifest", "messages", "nodes",
             "partial", "path", "plot", "recovery", "save_plot", "scenario", "seed", "server", "spans", "storage",
-            "summary", "to_json_dict", "utilisation", "valid", "warnings", "withdrawals", "world", "write",
+            "summary", "to_json_dict", "utilisation", "valid", "warnings", "where", "withdrawals", "world", "write",
         ]  # fmt: skip
 
     @property

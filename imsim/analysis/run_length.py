@@ -31,7 +31,7 @@ from fractions import Fraction
 from typing import Literal
 
 from imsim.analysis.intervals import estimate
-from imsim.analysis.latency import LATENCIES, is_latency, quantile
+from imsim.analysis.latency import LATENCIES, is_latency, quantile, split
 from imsim.results import RunData
 from imsim.scenario import Scenario
 
@@ -57,18 +57,23 @@ class Behind:
 def behind(run: RunData, metrics: Sequence[str]) -> dict[str, Behind]:
     """Return what the percentiles among the metrics are based on."""
     found = {}
-    for what, latencies in LATENCIES.items():
-        shares = {metric: share for metric in metrics if metric.startswith(f"{what}.") and (share := share_of(metric))}
-        if not shares:
-            continue
+    shares_of: dict[tuple[str, str], dict[str, Fraction]] = {}  # by the kind of latency and the part of the run
+    for metric in metrics:
+        if share := share_of(metric):
+            what, _, rest = metric.partition(".")
+            shares_of.setdefault((what, rest.partition("[")[2]), {})[metric] = share
+    for (what, _), shares in shares_of.items():
+        latencies = LATENCIES[what]
+        where = split(next(iter(shares)))[1]
+        part = run.where(**where) if where else run
         start, end = run.scenario.warmup, run.scenario.duration
         middle = round((start + end) / 2 * 1e9)
-        parts = [latencies(run, until=middle), latencies(run, since=middle)]
+        parts = [latencies(part, until=middle), latencies(part, since=middle)]
         count = sum(map(len, parts))
         for metric, share in shares.items():
             halves = math.nan
             if is_steady(run.scenario) and all(map(len, parts)):
-                halves = statistics.fmean(quantile(part, share * 100) for part in parts)
+                halves = statistics.fmean(quantile(half, share * 100) for half in parts)
             found[metric] = Behind(count, halves)
     return found
 
@@ -87,7 +92,7 @@ def is_steady(scenario: Scenario) -> bool:
 
 def share_of(metric: str) -> Fraction | None:
     """Return 0.99 for delivery.p99; None if the metric is not a percentile of latencies."""
-    statistic = metric.partition(".")[2]
+    statistic = split(metric)[0].partition(".")[2]
     is_percentile = is_latency(metric) and statistic.startswith("p")
     return Fraction(statistic[1:]) / 100 if is_percentile else None
 

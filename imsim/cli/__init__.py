@@ -19,6 +19,7 @@ import click
 
 from imsim import disk
 from imsim.cli.adapters import adapter
+from imsim.cli.check import baseline, check
 from imsim.cli.experiments import capacity, compare, replicate, simulate, sweep
 from imsim.cli.faultsearch import faultsearch
 from imsim.cli.options import JSON, examples
@@ -192,6 +193,7 @@ def scenarios(name: str | None, as_json: bool) -> None:
 
 
 for command in (
-    demo, simulate, replicate, compare, sweep, capacity, serve, load, adapter, faultsearch, schema, scenarios,
+    demo, simulate, replicate, compare, sweep, capacity, check, baseline, serve, load, adapter, faultsearch, schema,
+    scenarios,
 ):  # fmt: skip
     cli.add_command(command)

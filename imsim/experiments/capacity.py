@@ -96,7 +96,7 @@ def capacity(
             verdict = budget.judge(found.values(budget.metric), found[budget.metric])
             if verdict != "undecided" or not is_too_short(load) or not is_steady(scenario):
                 return verdict
-            longer = min(duration * _lengthening(found, budget.metric), scenario.duration * LONGEST)
+            longer = min(duration * lengthening(found, budget.metric), scenario.duration * LONGEST)
             if longer <= duration:
                 return verdict
             duration = longer
@@ -107,7 +107,7 @@ def capacity(
     return Capacity(scenario, budget, over, bracket, tried)
 
 
-def _lengthening(found: Replications, metric: str) -> float:
+def lengthening(found: Replications, metric: str) -> float:
     """Return how many times as long the runs should be, so that each has enough latencies for a percentile."""
     fewest = min(sample.behind[metric].latencies for sample in found.samples)
     return max(2.0, 1.2 * needed(metric) / max(fewest, 1))

@@ -10,6 +10,7 @@ from imsim.results.columns import Words
 from imsim.results.digests import digest
 from imsim.results.files import RowFiles, write_parts
 from imsim.results.observer import Observer
+from imsim.results.parts import check_where, part_of
 from imsim.results.pieces import SpooledFacts
 from imsim.results.recorder import Facts, Kind, Recorder, read_facts
 from imsim.results.run import RunData
@@ -38,7 +39,9 @@ __all__ = [
     "Words",
     "World",
     "assemble",
+    "check_where",
     "digest",
+    "part_of",
     "read_facts",
     "write_parts",
 ]

@@ -26,6 +26,7 @@ from imsim.core.exceptions import UsageError
 from imsim.results.columns import Words, integers
 from imsim.results.digests import digest
 from imsim.results.files import RowFiles, write_tables
+from imsim.results.parts import part_of
 from imsim.results.schema import VERSION, WITHDRAWALS, World
 from imsim.results.tables import Tables
 
@@ -215,6 +216,18 @@ class RunData:
             column: the name of the column.
         """
         return Words(self._rows.column(table, column))
+
+    def where(self, **values: str) -> Self:
+        """Return the part of the run that has these values, in memory: `run.where(scene="group")`.
+
+        Args:
+            values: a text for each of these columns: scene, type, conversation or sender of the message; recipient or
+                route of the delivery.
+
+        Raises:
+            UsageError: an unknown column, or a value that it cannot have.
+        """
+        return type(self)(part_of(self._rows, values), self.scenario, self.manifest)
 
     @property
     def has_acks(self) -> bool:

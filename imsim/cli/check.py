@@ -1,0 +1,61 @@
+"""The commands of budgets: check, and baseline with its subcommands."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from imsim.cli.options import JOBS, JSON, examples
+
+_FILE = click.argument("file", required=False)
+_BASELINE = click.option(
+    "--baseline", metavar="FILE", help="The baseline.  [default: imsim-baseline.json, beside the budgets]"
+)
+
+
+@click.command(epilog=examples("imsim check", "imsim check budgets.toml --undecided pass --json"))
+@_FILE
+@_BASELINE
+@click.option(
+    "--undecided",
+    type=click.Choice(["fail", "pass"]),
+    default="fail",
+    show_default=True,
+    help="What an undecided check is: exit code 4, or 0.",
+)
+@JOBS
+@JSON
+def check(file: str | None, baseline: str | None, undecided: str, jobs: int, as_json: bool) -> None:
+    """Judge the budgets of FILE: imsim.toml, or [tool.imsim] in pyproject.toml.
+
+    The exit code is 0 if every budget is held, 3 if one is breached, 4 if one is undecided, 5 if a measurement is
+    invalid, 2 for a wrong file, and 1 if the check could not run.
+    """
+    from imsim.api import ProgressBar
+    from imsim.experiments.check.check import check as run
+
+    with ProgressBar(not as_json) as bar:
+        found = run(file, baseline=baseline, jobs=jobs, progress=bar.show)
+    click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
+    raise click.exceptions.Exit(found.exit_code("pass" if undecided == "pass" else "fail"))
+
+
+@click.group()
+def baseline() -> None:
+    """Save and show the results that relative budgets are compared with."""
+
+
+@baseline.command(epilog=examples("imsim baseline save", "imsim baseline save --replications 40"))
+@_FILE
+@_BASELINE
+@click.option("--replications", type=click.IntRange(min=3), default=20, show_default=True, metavar="N")
+@JOBS
+def save(file: str | None, baseline: str | None, replications: int, jobs: int) -> None:
+    """Simulate the scenarios of the relative budgets of FILE, and write the baseline."""
+    from imsim.api import ProgressBar
+    from imsim.experiments.check.check import save_baseline
+
+    with ProgressBar(True) as bar:
+        path = save_baseline(file, baseline=baseline, replications=replications, jobs=jobs, progress=bar.show)
+    click.echo(f"wrote {path}")
