@@ -50,6 +50,12 @@ UTILISATIONS = tuple(f"utilisation.{tier}" for tier in TIERS)
 WAITS = tuple(f"wait.{tier}" for tier in TIERS)
 RECOVERY = "recovery.time"
 
+#: Deliveries per second of the time in which messages were sent.
+THROUGHPUT = "throughput"
+
+#: The CPU time of the server's processes per message, login included; nan unless a check started the server.
+SERVER_CPU = "server.cpu"
+
 KINDS = {
     "messages": MetricKind(),
     "stored": MetricKind(),
@@ -65,6 +71,8 @@ KINDS = {
     "cost.per_million": MetricKind("money", less_is_better=True, label="cost per million messages"),
     "cost.per_month": MetricKind("money", less_is_better=True, label="cost per month"),
     RECOVERY: MetricKind("s", less_is_better=True),
+    THROUGHPUT: MetricKind(label="deliveries per second"),
+    SERVER_CPU: MetricKind("ms", less_is_better=True, label="server CPU per message"),
     **dict.fromkeys(UTILISATIONS, SHARE),
     **dict.fromkeys(WAITS, MetricKind("ms")),
 }

@@ -18,7 +18,7 @@ import numpy as np
 
 from imsim.analysis.breakdown import tier_utilisation, tier_wait
 from imsim.analysis.cost import cost_of
-from imsim.analysis.kinds import KINDS, RECOVERY, SHARE, kind_of
+from imsim.analysis.kinds import KINDS, RECOVERY, SERVER_CPU, SHARE, THROUGHPUT, kind_of
 from imsim.analysis.latency import LATENCIES, STATISTIC, Counts, counts_of, is_latency, quantile, split
 from imsim.analysis.recovery import recovery_time
 from imsim.analysis.run import Run
@@ -198,6 +198,11 @@ class _Numbers:
             return math.nan if value is None else value
         if name == RECOVERY:
             return recovery_time(self._run)
+        if name == THROUGHPUT:
+            return self.value("delivered") / float(self._run.manifest.get("played", self._run.scenario.duration))
+        if name == SERVER_CPU:
+            messages = self.value("messages")
+            return 1e3 * float(self._run.manifest.get("server_cpu", math.nan)) / messages if messages else math.nan
         if what == "utilisation":
             return tier_utilisation(self._run, statistic)
         if what == "wait":

@@ -24,21 +24,44 @@ _BASELINE = click.option(
     show_default=True,
     help="What an undecided check is: exit code 4, or 0.",
 )
+@click.option("--base", metavar="REF", help="Compare servers with this commit, built in a git worktree of its own.")
+@click.option("--base-command", metavar="COMMAND", help="Compare servers with the one that this command starts.")
+@click.option("--calibrate", is_flag=True, help="Compare each server with itself: what is the noise of this machine?")
 @JOBS
 @JSON
-def check(file: str | None, baseline: str | None, undecided: str, jobs: int, as_json: bool) -> None:
+def check(
+    file: str | None,
+    baseline: str | None,
+    undecided: str,
+    base: str | None,
+    base_command: str | None,
+    calibrate: bool,
+    jobs: int,
+    as_json: bool,
+) -> None:
     """Judge the budgets of FILE: imsim.toml, or [tool.imsim] in pyproject.toml.
 
     The exit code is 0 if every budget is held, 3 if one is breached, 4 if one is undecided, 5 if a measurement is
     invalid, 2 for a wrong file, and 1 if the check could not run.
     """
     from imsim.api import ProgressBar
-    from imsim.experiments.check.check import check as run
+    from imsim.experiments.check import check as checks
 
     with ProgressBar(not as_json) as bar:
-        found = run(file, baseline=baseline, jobs=jobs, progress=bar.show)
+        if calibrate:
+            floors = checks.calibrate(file, progress=bar.show)
+            click.echo(json.dumps(floors) if as_json else _floors(floors))
+            return
+        found = checks.check(
+            file, baseline=baseline, base=base, base_command=base_command, jobs=jobs, progress=bar.show
+        )
     click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
     raise click.exceptions.Exit(found.exit_code("pass" if undecided == "pass" else "fail"))
+
+
+def _floors(floors: dict[str, dict[str, float]]) -> str:
+    lines = [f"{name}: {metric} +{floor:.1%}" for name, one in floors.items() for metric, floor in one.items()]
+    return "\n".join(["noise floor: smaller increases are not told from none on this machine", *lines])
 
 
 @click.group()
