@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -211,7 +212,10 @@ def load(
         if (partial := getattr(interrupt, "run", None)) is None:
             raise
         show(partial, as_json)
-        sys.exit(_INTERRUPTED if isinstance(interrupt.__cause__, KeyboardInterrupt) else _TERMINATED)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        # The orderly exit takes as long as all else after Ctrl-C, on a busy computer more than a second.
+        os._exit(_INTERRUPTED if isinstance(interrupt.__cause__, KeyboardInterrupt) else _TERMINATED)
     show(run, as_json)
     if not run.valid:
         sys.exit(_INVALID)

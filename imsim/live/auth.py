@@ -214,7 +214,7 @@ class HttpEndpoints:
         method: str,
         target: str,
         authorization: str | None,
-        health: Mapping[str, int],
+        health: Mapping[str, object],
         now_wall: float,
         hosts: Sequence[str] = (),
     ) -> Answer | Revocation | Operation | None:

@@ -34,7 +34,7 @@ Lengths = Mapping[str, Iterable[int]]
 _SLICE = 1_000  # parts that are added before other work has its turn
 _SHARE = 0.1  # of the time that scrapes may take
 _LONGEST_WAIT = 1.0  # seconds between two scrapes, at most
-_VERSION = version("imsim")
+VERSION = version("imsim")
 _END = b"# EOF\n"
 _LE = [*map(floatToGoString, BOUNDS), "+Inf"]
 
@@ -128,7 +128,7 @@ class Exposition(Collector):
     def _families(self) -> Iterator[Metric]:
         metrics = self._metrics
         metrics.sort()
-        yield InfoMetricFamily("imsim", "The version of imsim.", {"version": _VERSION})
+        yield InfoMetricFamily("imsim", "The version of imsim.", {"version": VERSION})
         yield GaugeMetricFamily(
             "imsim_ready", "Whether the server can serve a login and store a message, as last observed.",
             float(self._is_ready()),

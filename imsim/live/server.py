@@ -32,6 +32,7 @@ from imsim.keys import check_exposed_key, check_key
 from imsim.live.admission import Admission
 from imsim.live.auth import Answer, HttpEndpoints, Operation, Revocation, Tokens, known_path
 from imsim.live.connection import Connection
+from imsim.live.exposition import VERSION
 from imsim.live.listener import Listener, is_loopback, resolve
 from imsim.live.log import LOGGER
 from imsim.live.metrics import NOTED, Metrics
@@ -289,7 +290,7 @@ class Server:
         if self._page is not None and (page := self._page.answer(request, self._wall())) is not None:
             return page
         authorization = ", ".join(request.headers.get_all("Authorization"))
-        health = {"connections": len(self._connections), "shed": self.shed}
+        health = {"version": VERSION, "connections": len(self._connections), "shed": self.shed}
         hosts = request.headers.get_all("Host")
         answer = self._endpoints.answer(request.method, request.path, authorization, health, self._wall(), hosts)
         if isinstance(answer, Revocation):

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from imsim.load.population import Population
 from imsim.load.roster import Roster
+
+_SHOWN = 3  # exceptions in the warning; the manifest has all
 
 
 def conclude(
@@ -24,16 +26,37 @@ def conclude(
         "foreign": sum(end["foreign"] for end in ends.values()),
         "locust_cpu": round(sum(end["cpu"] for end in ends.values()) + cpu, 3),
         "workers": roster.entries(lambda index: len(population.owned(index)), health),
+        "exceptions": _merged(one for end in ends.values() for one in end["exceptions"]),
     }
     if unknown := roster.unknown_clocks:
         manifest["invalid_because"] = (
             f"the clock of {', '.join(unknown)} is unknown, because it answered no probe: latencies between workers"
             " mean nothing"
         )
-    return manifest, list(_warnings(list(ends.values()), roster, population))
+    return manifest, list(_warnings(list(ends.values()), roster, population, manifest["exceptions"]))
 
 
-def _warnings(ends: list[dict[str, Any]], roster: Roster, population: Population) -> Iterator[str]:
+def _merged(exceptions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the exceptions of all players, each type and place once."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in exceptions:
+        entry = found.setdefault((one["error"], one["place"]), one | {"count": 0})
+        entry["count"] += one["count"]
+    return list(found.values())
+
+
+def exceptions_line(exceptions: Sequence[Mapping[str, Any]]) -> str:
+    """Return the manifest's `exceptions` as one line: their count, and the first ones."""
+    shown = [f"{one['count']} x {one['error']}: {one['message']} ({one['place']})" for one in exceptions[:_SHOWN]]
+    more = ["..."] if len(exceptions) > _SHOWN else []
+    return f"{sum(one['count'] for one in exceptions)} exceptions in tasks: {'; '.join([*shown, *more])}"
+
+
+def _warnings(
+    ends: list[dict[str, Any]], roster: Roster, population: Population, exceptions: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    if exceptions:
+        yield exceptions_line(exceptions)
     if count := sum(end["from_tasks"] for end in ends):
         yield (
             f"{count} messages come from tasks, which are a closed model: a task waits for the server before it sends"

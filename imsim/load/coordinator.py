@@ -3,13 +3,12 @@
 There is one for each test, in the process of Locust's master, or in the only process. It sees the players only through
 messages, so it does not matter where they are. A player on another process may end at any time: `lose` handles that.
 
-This module has the phases and their waits. `roster` has the players and their clocks, `population` the devices, and
-`conclusion` what the manifest says of them at the end.
+This module has the phases and their waits. `roster` has the players and their clocks, `population` the devices,
+`flight` what is in flight, `status` the file and the progress of the test, `conclusion` what its manifest says.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
@@ -23,27 +22,25 @@ import gevent
 import numpy as np
 from gevent.event import Event
 
-from imsim.core.exceptions import ImsimError, RunError
-from imsim.load.collect import spool_name, write_status
+from imsim.core.exceptions import RunError
+from imsim.load.collect import spool_name
 from imsim.load.conclusion import conclude
 from imsim.load.device import now
+from imsim.load.flight import Flight
 from imsim.load.job import Job
 from imsim.load.population import Population
-from imsim.load.progress import Progress, line
 from imsim.load.roster import Roster
+from imsim.load.status import Status
 
 logger = logging.getLogger("imsim.load")
 
 _HEAD_START = 0.1  # seconds from the last preparation to t = 0
 _REMOTE_HEAD_START = 0.5  # the same if the players are on other processes
-_QUIET_SECONDS = 0.3  # without an arrival, after which nothing is in flight between processes
 _SETTLE_SECONDS = 6.0  # after the loss of a worker, in which Locust may start its users elsewhere
 _WATCH_SECONDS = 0.5  # between two looks at the count of devices that are online
 _GONE_SECONDS = 30.0  # without any device online, after which the server counts as gone
-_PROGRESS_SECONDS = 0.5  # between two writes of the progress
-_LINE_SECONDS = 5.0  # between two lines of the progress in the log
-_ACTIVITIES = {"play": "", "drain": "waiting for what is in flight, "}
 _FAILED_PATIENCE = 1.0  # seconds that a failed test may take to end
+_LAST_PROBING = 0.2  # seconds that the last look at the clocks may take at an end that must be fast
 _FINISH_TIMEOUT = 30.0  # seconds that a player may take to report its end
 
 
@@ -78,10 +75,9 @@ class Coordinator:
         self.failure: str | None = None
         """Why the run ended early or is incomplete; None if it is complete."""
         self._send = send
-        self._folder = folder
         self._finished = finished
         adapter = job.make_adapter()
-        self._manifest = manifest | {
+        described = manifest | {
             "url": job.url,
             "namespace": job.namespace,
             "adapter": Path(job.adapter).name,
@@ -97,16 +93,12 @@ class Coordinator:
         self._with_spawned: set[int] = set()  # players on whose process Locust has started all users
         self._provisioned: set[int] = set()  # players that have done the current step of provisioning
         self._opened: dict[str, tuple[int, set[int]]] = {}  # of each group of a task: its player, those that joined it
-        self._states: dict[int, dict[str, Any]] = {}  # the latest report of each player
-        self._arrived = 0.0  # when one of them last differed from the one before
+        self._flight = Flight(lambda: self._roster.present)
         self._ends: dict[int, dict[str, Any]] = {}  # the last report of each player
         self._changed = Event()  # set when one of these has changed
-        self._progress = Progress()
         self.warnings: list[str] = []
-        self._phase = "login"
         self._t0: float | None = None
         self._cpu = 0.0  # CPU seconds of this process at t = 0
-        self._started = ""
         self._stopped: float | None = None
         self._is_played = False
         self._seen = math.inf  # when a device was online, the last time that `_watch` looked
@@ -115,7 +107,12 @@ class Coordinator:
         self._undecided_since: float | None = None  # see `imsim.load.collect.collect`
         self._ending = False
         self._ended = Event()
-        self._update_status()
+        self._status = Status(folder, described, job.scenario.duration, lambda: self.elapsed)
+
+    @property
+    def phase(self) -> str:
+        """The phase of the run: login, provision, play, drain or done."""
+        return self._status.phase
 
     @property
     def elapsed(self) -> float:
@@ -130,7 +127,7 @@ class Coordinator:
     def start(self) -> None:
         """Begin the run, in a greenlet of its own."""
         self._director = gevent.spawn(self._direct)
-        self._reporter = gevent.spawn(self._report_progress)
+        self._status.start()
 
     def handle(self, index: int, kind: str, **values: Any) -> None:
         """Handle a message of player number `index`."""
@@ -146,7 +143,7 @@ class Coordinator:
         """
         if self._ending or self.failure is not None:
             return None
-        takes_part = self._phase == "login"
+        takes_part = self.phase == "login"
         self._roster.add(index, takes_part=takes_part)
         return takes_part
 
@@ -163,12 +160,13 @@ class Coordinator:
             return
         at = 0.0 if self._t0 is None else max(0.0, min(now(), heard) - self._t0)
         numbers = self._population.owned(index)
-        self._roster.lose(index, at, self._phase, len(numbers))
+        self._roster.lose(index, at, self.phase, len(numbers))
         for number in numbers:
             self._population.take_back(index, number)
+        self._announce(numbers, are_present=False)
         if self._t0 is not None:
             self._population.withdraw(numbers, at)
-        when = f"during {self._phase}" if self._t0 is None else f"during {self._phase}, at {at:.1f} s of the plan"
+        when = f"during {self.phase}" if self._t0 is None else f"during {self.phase}, at {at:.1f} s of the plan"
         name = self._roster.name(index)
         text = f"{name} was lost {when}: {reason}; its {len(numbers)} devices are withdrawn from then on"
         self._warn(text)
@@ -209,6 +207,8 @@ class Coordinator:
                 else:
                     population.add_user()
             number = population.lease(index)
+            if number is not None:
+                self._announce([number], are_present=True)
         self._send(index, "lease", number=number)
 
     def _on_release(self, index: int, number: int) -> None:
@@ -216,6 +216,13 @@ class Coordinator:
         if has_lost_user and self._roster.are_remote and self._t0 is not None and not self._ending:
             # The player records this, too, but it may be lost before its record arrives here.
             self._population.withdraw([number], self.elapsed)
+        if has_lost_user:
+            self._announce([number], are_present=False)
+
+    def _announce(self, numbers: list[int], are_present: bool) -> None:
+        """Tell the players which devices have lost or got a user: tasks must not wait for a device without one."""
+        if self.job.has_tasks and self._t0 is not None and not self._ending:
+            self._send_all("users", numbers=numbers, are_present=are_present)
 
     def _on_online(self, index: int, number: int) -> None:
         self._population.came_online(number)
@@ -254,12 +261,10 @@ class Coordinator:
 
     def _on_state(self, index: int, **state: Any) -> None:
         if state["is_stopped"] or not self._ending:  # a state from before the stop may arrive after it
-            if state != self._states.get(index):
-                self._arrived = now()
-            self._states[index] = state
+            self._flight.report(index, state)
 
     def _on_progress(self, index: int, report: dict[str, Any]) -> None:
-        self._progress.add(index, report, now())
+        self._status.progressed(index, report)
 
     def _on_failed(self, index: int, reason: str) -> None:
         is_first = self.failure is None
@@ -277,7 +282,7 @@ class Coordinator:
     def _direct(self) -> None:
         try:
             self._wait_for_logins()
-            self._enter("provision")
+            self._status.enter("provision")
             self._provision(creates=True)
             self._provision(creates=False)
             self._play()
@@ -287,21 +292,6 @@ class Coordinator:
             logger.exception("leading the run failed")
             self._fail(f"internal error in imsim: {error!r}")
         self._finished()
-
-    def _report_progress(self) -> None:
-        """Write the progress into the status, for the parent process, and now and then into Locust's log."""
-        next_line = _LINE_SECONDS
-        while True:
-            gevent.sleep(_PROGRESS_SECONDS)
-            if self._phase not in ("play", "drain"):
-                continue
-            live = self._progress.to_dict()
-            text = f"{_ACTIVITIES[self._phase]}{line(live, self.elapsed, self.job.scenario.duration)}"
-            with contextlib.suppress(ImsimError):  # without space, the end of the test reports it
-                self._update_status(live=live | {"line": text})
-            if self.elapsed >= next_line:
-                next_line = self.elapsed + _LINE_SECONDS
-                logger.info(text)
 
     def _wait_for_logins(self) -> None:
         timeout = setup_timeout(self._population.size) + self._spawning
@@ -342,14 +332,15 @@ class Coordinator:
             self._roster.measure_clock(index)
         head_start = _REMOTE_HEAD_START if self._roster.are_remote else _HEAD_START
         t0 = self._t0 = now() + head_start
-        self._started = datetime.fromtimestamp(datetime.now(UTC).timestamp() + head_start, UTC).isoformat()
+        self._status.started = datetime.fromtimestamp(datetime.now(UTC).timestamp() + head_start, UTC).isoformat()
         self._seen = now()
         self._cpu = time.process_time()
-        self._enter("play")
+        self._status.enter("play")
         players = sorted(self._roster.present)
         for index in players:
             absent = self._population.free if index == players[0] else []
             self._send(index, "play", t0=t0 + self._roster.ahead(index), absent=absent)
+        self._announce(self._population.free, are_present=False)
         for index in self._roster.waiting():  # they came while the others created groups
             gevent.spawn(self._bring_in, index)
         end = t0 + self.job.scenario.duration
@@ -370,6 +361,7 @@ class Coordinator:
         if not self._ending and not self.is_lost(index):
             self._roster.bring_in(index)
             self._send(index, "play", t0=self._t0 + self._roster.ahead(index), absent=[])
+            self._send(index, "users", numbers=self._population.free, are_present=False)
 
     def _watch(self) -> None:
         """End the run if the server has gone away and does not come back.
@@ -405,7 +397,7 @@ class Coordinator:
             return
         self._ending = True
         self._stopped = now()
-        ended = {"reason": reason, "phase": self._phase}
+        ended = {"reason": reason, "phase": self.phase}
         if not reason or self._is_played:
             ended = {"reason": "the plan was played", "phase": "done"}
         elif not is_complete:
@@ -418,9 +410,10 @@ class Coordinator:
             if self._t0 is not None:
                 self._wait_until_sent()
                 self._drain()
-            self._deadline = math.inf
+            self._deadline = now() + _LAST_PROBING if self._cutting else math.inf
             self._roster.finish_clocks()
-            self._reporter.kill()
+            self._deadline = math.inf
+            self._status.stop()
             self._send_all("finish")
             self._wait(lambda: self._ends.keys() >= self._roster.present, _FINISH_TIMEOUT, raises=False)
             for index in self._roster.present - self._ends.keys():
@@ -435,18 +428,12 @@ class Coordinator:
 
         A player may be late; its lateness must not remove messages from the run.
         """
-        self._states.clear()
-        self._wait(lambda: self._has_states() and not self._is_behind(), self.job.scenario.drain, raises=False)
-
-    def _has_states(self) -> bool:
-        return self._states.keys() >= self._roster.present
-
-    def _is_behind(self) -> bool:
-        return any(self._states[index]["is_behind"] for index in self._roster.present)
+        self._flight.forget()
+        self._wait(lambda: self._flight.is_sent, self.job.scenario.drain, raises=False)
 
     def _drain(self) -> None:
-        self._enter("drain")
-        self._states.clear()
+        self._status.enter("drain")
+        self._flight.forget()
         since, drain = now(), self.job.scenario.drain
         if not self._wait(self._is_drained, drain, raises=False) and now() - since < drain:
             assert self._t0 is not None
@@ -460,17 +447,8 @@ class Coordinator:
             self._warn(f"{missing} of {population.leased} devices were offline at the end ({population.trouble})")
 
     def _is_drained(self) -> bool:
-        """Return whether nothing is in flight.
-
-        The states of several players are not of the same moment. A message that its sender gave up, but that arrives at
-        another player, makes their sum too small. So nothing may have arrived for a moment, too. After the loss of a
-        player the sum means nothing.
-        """
-        if self._roster.losses or not self._has_states():
-            return not self._roster.present
-        if sum(state["in_flight"] for state in self._states.values()) > 0:
-            return False
-        return len(self._roster.present) == 1 or now() - self._arrived >= _QUIET_SECONDS
+        """Return whether nothing is in flight. After the loss of a player nobody knows."""
+        return not self._roster.present if self._roster.losses else self._flight.is_over
 
     def _played(self) -> float:
         """Return how many seconds of the plan were played."""
@@ -487,15 +465,15 @@ class Coordinator:
         if self.failure is None and self._incomplete is not None:
             self.failure, ended = self._incomplete, ended | {"phase": min(self._roster.losses.values())[1]}
         if self.failure is not None:
-            ended = {"reason": self.failure, "phase": ended["phase"] if ended["phase"] != "done" else self._phase}
+            ended = {"reason": self.failure, "phase": ended["phase"] if ended["phase"] != "done" else self.phase}
         entries, warnings = conclude(self._ends, self._roster, self._population, self._own_cpu())
         for text in warnings:
             self._warn(text)
-        self._manifest |= {**entries, "warnings": self.warnings}
+        self._status.manifest |= {**entries, "warnings": self.warnings}
         clocks = self._roster.corrections
-        phase = self._phase if self.failure is not None else "done"
+        phase = self.phase if self.failure is not None else "done"
         undecided = {} if self._undecided_since is None else {"undecided_since": self._undecided_since}
-        self._enter(phase, played=self._played(), ended=ended, clocks=clocks, **undecided)
+        self._status.enter(phase, played=self._played(), ended=ended, clocks=clocks, **undecided)
 
     def _own_cpu(self) -> float:
         """Return the CPU time of this process per second since the start of the plan, unless a player counts it."""
@@ -504,14 +482,6 @@ class Coordinator:
         return (time.process_time() - self._cpu) / max(now() - self._t0, 1e-9)
 
     # --- helpers ----------------------------------------------------------------------------------------------------
-
-    def _enter(self, phase: str, **status: Any) -> None:
-        self._phase = phase
-        self._update_status(**status)
-
-    def _update_status(self, **status: Any) -> None:
-        started = {"started": self._started} if self._started else {}
-        write_status(self._folder, {"phase": self._phase, "manifest": self._manifest, **started, **status})
 
     def _send_all(self, kind: str, **values: Any) -> None:
         for index in sorted(self._roster.present):

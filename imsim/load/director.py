@@ -16,36 +16,31 @@ import logging
 import math
 import os
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
 import termios
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import gevent
 import locust
-from gevent.event import Event
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerNode, WorkerRunner
 
-from imsim import disk
-from imsim.analysis import Run
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.core.model import check_name
 from imsim.keys import DEFAULT_KEY, VARIABLE, check_key
 from imsim.load.adapters.find import options_of
-from imsim.load.collect import collect, cut, read_status, write, write_status
-from imsim.load.coordinator import Coordinator
+from imsim.load.collect import write_status
+from imsim.load.conclusion import exceptions_line
 from imsim.load.job import Job
 from imsim.load.locust_stats import Statistics, write_csv
 from imsim.load.player import Player
-from imsim.load.recording import Report
-from imsim.load.worker import Worker, describe
-from imsim.load.workers import Crew, Workers
+from imsim.load.test import Test
+from imsim.load.worker import Worker
+from imsim.load.workers import Workers
 from imsim.scenario import Scenario
 
 # Locust has no types for the arguments of its events and its parser.
@@ -58,6 +53,7 @@ _SPAWN_SECONDS = 5.0  # in which all users of a large population start neverthel
 _NO_MESSAGES = {"workload.rate": 1e-9, "workload.arrivals": "poisson"}  # in any time that a test lasts
 _HURRY = 0.5  # seconds that the end of an interrupted test may take
 _INTERRUPTED = 130  # the exit code after Ctrl-C
+_WRONG = 2  # the exit code after a wrong request
 _INVALID = 5  # the exit code after a complete run that the load generator spoilt
 _LONGEST_NAMESPACE = 32  # characters; it leaves room for the name of the user or group itself
 
@@ -89,17 +85,21 @@ class Director:
         self._statistics = Statistics(environment)
         self._has_tasks = has_tasks
         self._of[environment] = self
+        events.user_error.add_listener(self._user_failed)
+        self._spawn_users, self._runner.spawn_users = self._runner.spawn_users, self._spawn_each
         self._worker = Worker(environment, self._statistics) if isinstance(self._runner, WorkerRunner) else None
         if self._worker is not None:
             self._sigint = gevent.signal_handler(signal.SIGINT, self._leave)
             return
         self._workers = Workers(environment) if isinstance(self._runner, MasterRunner) else None
         options = self._options
+        for option, value in (("-u", options.num_users), ("-r", options.spawn_rate), ("-t", options.run_time)):
+            _check_positive(option, value)
         self._most_users: int | None = options.num_users  # of a shape, if given
         # These defaults depend on another option, so they cannot be defaults of the parser.
         if options.num_users is None or options.spawn_rate is None:
             population = self._scenario().population
-            options.num_users = options.num_users or population.users * population.devices
+            options.num_users = options.num_users or self._users_for(population.users * population.devices)
             options.spawn_rate = options.spawn_rate or max(_SPAWN_RATE, options.num_users / _SPAWN_SECONDS)
         self._run_time: float | None = options.run_time
         if options.headless or options.autostart:
@@ -165,14 +165,14 @@ class Director:
             if self._options.imsim_folder:  # for the parent process
                 ended = {"reason": str(error), "phase": "login"}
                 write_status(Path(self._options.imsim_folder), {"phase": "login", "ended": ended})
-            self._fail(str(error))
+            self._fail(str(error), _WRONG if isinstance(error, UsageError) else 1)
             gevent.spawn(self._stop_test)
 
     def _job(self) -> Job:
         options = self._options
         scenario = self._scenario()
         changes: dict[str, object] = {}
-        devices, count = scenario.population.devices, self._count_of_devices()
+        devices, count = scenario.population.devices, self._count_of_devices(self._runner.target_user_count)
         if self._environment.shape_class is not None:
             # Not all of them need to take part at once.
             count = self._most_users or scenario.population.users * devices
@@ -187,8 +187,10 @@ class Director:
             except ValueError:
                 raise UsageError(f"--imsim-seed: must be an integer (got {options.imsim_seed!r})") from None
         scenario = scenario.replace(changes)
-        if run_time := self._run_time or options.run_time:
-            scenario = cut(scenario, float(run_time))
+        run_time = options.run_time if self._run_time is None else self._run_time  # the former is the web page's
+        _check_positive("-t", run_time)
+        if run_time is not None and run_time != scenario.duration:
+            scenario = scenario.lasting(float(run_time))
 
         namespace = options.imsim_run or f"r{secrets.token_hex(4)}"
         if len(check_name("--imsim-run", namespace)) > _LONGEST_NAMESPACE:
@@ -202,9 +204,18 @@ class Director:
             scenario, url, namespace, key, adapter, {**self._users.adapter_options, **adapter_options}, self._has_tasks
         )
 
-    def _count_of_devices(self) -> int:
-        """Return how many of the users that Locust will start are devices. It also starts users of other classes."""
-        count = self._runner.target_user_count
+    def _users_for(self, devices: int) -> int:
+        """Return how many users Locust must start so that this many of them are devices, if it can start as many."""
+        count, found = devices, self._count_of_devices(devices)
+        while found < devices:
+            count += devices - found
+            before, found = found, self._count_of_devices(count)
+            if found == before:  # the classes of devices have a fixed_count
+                return devices
+        return count
+
+    def _count_of_devices(self, count: int) -> int:
+        """Return how many of these users are devices. Locust also starts users of other classes."""
         dispatcher = self._environment.dispatcher_class([WorkerNode("any")], self._environment.user_classes)
         dispatcher.new_dispatch(count, max(count, 1))
         names = {user.__name__ for user in self._environment.user_classes if hasattr(user, "plays_plan")}
@@ -212,17 +223,37 @@ class Director:
         return sum(number for name, number in final["any"].items() if name in names)
 
     def _begin(self, job: Job) -> None:
-        job.probe()
+        server = job.probe()
         self._statistics.begin()
         spawning = self._runner.target_user_count / self._options.spawn_rate
         out, report = self._options.imsim_out, self._statistics.report
-        self._test = Test(job, self._options.imsim_folder, out, spawning, self._stop_test, report, self._workers)
+        shared = self._options.imsim_folder
+        self._test = Test(job, server, shared, out, spawning, self._stop_test, report, self._workers)
         if (web := self._environment.web_ui) is not None:
             web._cancel_run_time_timer()  # type: ignore[no-untyped-call]  # Locust's own timer would include the logins
 
     def _spawned(self, **_: Any) -> None:
         if self._test is not None and self._workers is None:
             gevent.spawn(self._test.spawned)  # after the new users have asked for their devices
+
+    def _spawn_each(self, counts: Mapping[str, int], wait: bool = False) -> list[Any]:
+        """Start the users that can be constructed. Locust itself starts no further user after one that cannot."""
+        started: list[Any] = []
+        error: Exception | None = None
+        for name in (name for name, count in counts.items() for _ in range(count)):
+            try:
+                started += self._spawn_users({name: 1}, wait)
+            except Exception as failed:
+                error = failed
+                logger.error("constructing a user of class %s failed", name, exc_info=error)
+                events.user_error.fire(user_instance=None, exception=error, tb=error.__traceback__)
+        if error is not None and not self._runner.user_count and (player := self.player) is not None:
+            player.fail(f"Locust could not construct any user: {error!r}")
+        return started
+
+    def _user_failed(self, exception: BaseException, tb: Any, **_: Any) -> None:
+        if (player := self.player) is not None:
+            player.tasks.failed(exception, tb)
 
     # --- the end of a test ------------------------------------------------------------------------------------------
 
@@ -250,7 +281,7 @@ class Director:
     def _quitting(self, environment: Environment, **_: Any) -> None:
         # Locust quits in the middle of a test after SIGTERM, or while another greenlet still ends the test.
         if (test := self._test) is not None:
-            test.end("the test was terminated", patience=_HURRY)
+            test.end("the test was terminated by SIGTERM", patience=_HURRY)
             self._statistics.flush()
             self._stopped(environment)
         elif self._is_starting:
@@ -307,6 +338,8 @@ class Director:
                         logger.warning(warning)
                 if not run.valid:
                     self._show(f"INVALID: {run.invalid_because}", _INVALID)
+                if exceptions := run.manifest["exceptions"]:  # Locust shows them, and the log has the warning
+                    self._exit_with(exceptions_line(exceptions), 1)
         except ImsimError as error:
             self._fail(str(error))
         finally:
@@ -315,119 +348,28 @@ class Director:
         if test.failure is not None:
             self._fail(test.failure)
 
-    def _fail(self, reason: str) -> None:
-        """Show the reason in the log and on the web page, and make Locust exit with 1."""
+    def _fail(self, reason: str, exit_code: int = 1) -> None:
+        """Show why the test failed, in the log, on the web page and by the exit code."""
         self._has_failed = True
-        self._show(reason, 1)
+        self._show(reason, exit_code)
 
     def _show(self, reason: str, exit_code: int) -> None:
         """Show why the run is not what the tester asked for: in the log, on the web page and by the exit code."""
-        self._reason = reason
         logger.error(reason)
         self._runner.log_exception("imsim", reason, reason)
+        self._exit_with(reason, exit_code)
+
+    def _exit_with(self, reason: str, exit_code: int) -> None:
+        """Let Locust end with this exit code, and the reason as its last line."""
+        self._reason = reason
         if self._options.headless:
             self._environment.process_exit_code = exit_code
 
 
-class Test:
-    """A run that this process leads, from its start until its folder is written.
-
-    shared: the folder of the parent process, which then makes the run; None: `write` makes it in `out`.
-    workers: the other processes, which play the plan; None: this process plays it.
-    """
-
-    def __init__(
-        self,
-        job: Job,
-        shared: str | None,
-        out: str,
-        spawning: float,
-        finished: Callable[[], None],
-        report: Report,
-        workers: Workers | None = None,
-    ) -> None:
-        self.player: Player | None = None
-        self.written = Event()
-        self._shared = shared
-        self._out = out
-        self._crew: Crew | None = None
-        with disk.errors("make a folder in", tempfile.gettempdir(), note=disk.TMPDIR):
-            folder = self._folder = Path(shared or tempfile.mkdtemp(prefix="imsim-load-"))
-        manifest, about = {"locust": locust.__version__}, describe()
-        try:
-            if workers is not None:
-                crew = self._crew = workers.crew(job, folder)
-                self._coordinator = Coordinator(job, crew.send, crew.count, folder, finished, manifest, spawning, about)
-                crew.start(self._coordinator)
-            else:
-                self.player = Player(job, 0, 1, folder, self._to_coordinator, report)
-                self._coordinator = Coordinator(job, self._to_player, 1, folder, finished, manifest, spawning)
-                self._to_coordinator("hello", **about)
-        except BaseException:
-            self._remove_folder()
-            raise
-        self._coordinator.start()
-
-    @property
-    def failure(self) -> str | None:
-        """Why the run ended early or is incomplete; None if it is complete."""
-        return self._coordinator.failure
-
-    @property
-    def warnings(self) -> list[str]:
-        """The warnings that the log has shown."""
-        return self._coordinator.warnings
-
-    @property
-    def scenario(self) -> Scenario:
-        """The scenario that is played."""
-        return self._coordinator.job.scenario
-
-    @property
-    def elapsed(self) -> float:
-        """The seconds since the plan began; 0 before that."""
-        return self._coordinator.elapsed
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether the test has begun to end."""
-        return self._coordinator.is_ending
-
-    def spawned(self) -> None:
-        """See `Coordinator.spawned`."""
-        self._coordinator.spawned()
-
-    def end(self, reason: str, *, is_complete: bool = False, patience: float = math.inf) -> None:
-        """See `Coordinator.end`."""
-        self._coordinator.end(reason, is_complete=is_complete, patience=patience)
-
-    def collect(self) -> Run | None:
-        """Return the run; None if it has no rows, or if the parent makes it. Its rows exist until `close`."""
-        if self._shared is not None or "started" not in read_status(self._folder):
-            return None
-        return collect(self._folder, self._coordinator.job.scenario, rows=self._folder / "rows")
-
-    def write(self, run: Run) -> Path:
-        """Write the run, and return the path of its folder."""
-        return write(run, self._out)
-
-    def close(self) -> None:
-        """Remove the temporary folder."""
-        if self._crew is not None:
-            self._crew.close()
-        self._remove_folder()
-        self.written.set()
-
-    def _remove_folder(self) -> None:
-        if self._shared is None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _to_player(self, index: int, kind: str, **values: Any) -> None:
-        assert self.player is not None
-        self.player.handle(kind, **values)
-
-    def _to_coordinator(self, kind: str, **values: Any) -> None:
-        self._coordinator.handle(0, kind, **values)
+def _check_positive(option: str, value: float | None) -> None:
+    """Raises: UsageError if the value of an option of Locust is 0 or less, which Locust would ignore."""
+    if value is not None and value <= 0:
+        raise UsageError(f"{option}: must be more than 0 (got {value:g})")
 
 
 def _terminal() -> list[Any] | None:

@@ -216,6 +216,8 @@ def judge(workers: Mapping[int, Health], latencies: Mapping[str, float | None]) 
     latencies: p50, p95 and p99 of the deliveries after the warm-up, in ms (any of them may be missing). None means that
         the percentile falls among deliveries that never arrived; nan that there was nothing to measure.
     """
+    if not workers:
+        return Judgement(False, "no Locust process lived to report its delays: they may explain any latency")
     delays = delays_of(workers.values())
     found = [_Part(name, delays[name], latency) for name, latency in latencies.items() if name in delays]
     parts = sorted((part for part in found if part.is_large), key=lambda part: part.share)

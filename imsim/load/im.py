@@ -24,6 +24,7 @@ from imsim.load.tasks import StoppedError, Tasks
 from imsim.scenario import Draws, Stream
 from imsim.scenario.workload import PlannedConversation, conversation_of, partner_of, user_name
 
+_MOST_NAMED = 3  # devices in an error
 _MOST_KEPT = 1000  # received messages that wait for `expect`; older ones are forgotten
 
 
@@ -46,9 +47,10 @@ class ReceivedMessage:
 class SentMessage:
     """A message that the user sent. It is a row of the run."""
 
-    def __init__(self, id: str, pending: Pending) -> None:
+    def __init__(self, id: str, pending: Pending, tasks: Tasks) -> None:
         self.id = id
         self._pending = pending
+        self._tasks = tasks
         self._changed = Event()
         pending.changed.append(self._changed.set)
 
@@ -64,7 +66,11 @@ class SentMessage:
 
     @property
     def error(self) -> str | None:
-        """Why the message failed; None if it did not."""
+        """Why the message failed, or cannot be delivered now; None if neither is so."""
+        missing = self._pending.missing
+        if self._pending.error is None and missing and missing <= self._tasks.absent:
+            names = [self._tasks.name_of(number) for number in sorted(missing)]
+            return f"no Locust user runs {', '.join(names[:_MOST_NAMED])}{' ...' * (len(names) > _MOST_NAMED)}"
         return self._pending.error
 
     def wait_stored(self, timeout: float = 10.0) -> bool:
@@ -73,15 +79,22 @@ class SentMessage:
         return self.stored
 
     def wait_delivered(self, timeout: float = 10.0) -> bool:
-        """Wait until the message is delivered or has failed, `timeout` seconds at most, and return `delivered`."""
+        """Wait until the message is delivered or has failed, `timeout` seconds at most, and return `delivered`.
+
+        It does not wait for devices whose Locust users have ended or never began; `error` names them.
+        """
         self._wait(timeout, lambda: self.delivered or self.error is not None)
         return self.delivered
 
     def _wait(self, timeout: float, done: Any) -> None:
         deadline = now() + timeout
-        while not done() and (left := deadline - now()) > 0:
-            self._changed.clear()
-            self._changed.wait(left)
+        self._tasks.waiting.add(self._changed)
+        try:
+            while not done() and (left := deadline - now()) > 0:
+                self._changed.clear()
+                self._changed.wait(left)
+        finally:
+            self._tasks.waiting.discard(self._changed)
 
     def __repr__(self) -> str:
         state = "failed" if self.error else "delivered" if self.delivered else "stored" if self.stored else "sent"
@@ -164,7 +177,7 @@ class IM:
         except StoppedError:
             self.has_ended = True
             raise StopUser from None
-        return SentMessage(self._tasks.job.id_of(pending.extra.intent), pending)
+        return SentMessage(self._tasks.job.id_of(pending.extra.intent), pending, self._tasks)
 
     def expect(
         self,

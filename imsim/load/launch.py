@@ -33,7 +33,7 @@ from imsim.scenario import Scenario
 _START_STOP_TIMEOUT = 60.0  # seconds that Locust may take to start and to stop, together
 _POLL_INTERVAL = 0.1  # seconds between two checks of the child
 _PHASES = {"play": "sending", "drain": "draining", "done": "draining"}
-_INTERRUPT_TIMEOUT = 5.0  # seconds that the child may take to end its test after SIGINT
+_INTERRUPT_TIMEOUT = 5.0  # seconds that the child may take to end its test after a signal
 
 
 #: The last line of a traceback.
@@ -112,7 +112,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, run: Run) -> None:
         kept = "" if run.path is None else f"; the run until then is {run.path}"
-        super().__init__(f"the load test was interrupted{kept}")
+        super().__init__(f"{run.manifest['ended']['reason']}{kept}")
         self.run = run
 
 
@@ -154,6 +154,7 @@ def _run_locust(
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches only this process, which then ends the child
         )
+        number = signal.SIGINT
         try:
             importlib.import_module("pandas")  # for the summary, while the child starts: Ctrl-C must end fast
             began = None
@@ -171,10 +172,14 @@ def _run_locust(
                     progress(status.get("live", {}).get("line") or _PHASES.get(phase, "logging in"), share)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(timeout=_POLL_INTERVAL)
+        except BaseException as error:
+            if not isinstance(error, Exception | KeyboardInterrupt):  # the command's exception for SIGTERM
+                number = signal.SIGTERM
+            raise
         finally:
             assert child.stdin is not None
             with child.stdin:
-                _end(child, folder)
+                _end(child, folder, number)
 
 
 def _free_port() -> int:
@@ -194,10 +199,10 @@ def _environment(key: str) -> dict[str, str]:
     return environment
 
 
-def _end(child: subprocess.Popen[bytes], folder: Path) -> None:
+def _end(child: subprocess.Popen[bytes], folder: Path, number: signal.Signals) -> None:
     """Let the child end its test and write its status, and end it then, or if that takes too long."""
     if child.poll() is None:
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
     deadline = time.monotonic() + _INTERRUPT_TIMEOUT
     try:
         while child.poll() is None and time.monotonic() < deadline and "ended" not in read_status(folder):

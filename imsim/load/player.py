@@ -87,6 +87,7 @@ class Player:
             "opened": groups.opened,
             "ready": groups.ready,
             "seen": self._recording.delivered_extra,
+            "users": self.tasks.users_changed,
             "stop": self._stop,
             "finish": self._finish,
         }
@@ -116,6 +117,10 @@ class Player:
     def release(self, device: Device) -> None:
         """See `Devices.release`."""
         self._devices.release(device)
+
+    def fail(self, reason: str) -> None:
+        """End the test."""
+        self._send("failed", reason=reason)
 
     def _admitted(self, number: int) -> None:
         """Let a device that comes during the run send messages."""
@@ -197,6 +202,7 @@ class Player:
             health=health.to_json_dict(),
             foreign=recording.foreign,
             from_tasks=self.tasks.sent,
+            exceptions=list(self.tasks.exceptions.values()),
             missing_in_rooms=recording.missing_in_rooms(),
             between_ms=recording.between_ms() if self._count > 1 and failure is None else None,
             cpu=round((time.process_time() - self._cpu) / max(now() - self._context.t0, 1e-9), 3),

@@ -116,7 +116,7 @@ class Roster:
             self._clocks[index] = Clock(offset, self._players[index].get("boot") == self._about["boot"])
 
     def finish_clocks(self) -> None:
-        """Measure the clocks of the players again, after they have played."""
+        """Measure the clocks of the players again, after they have played. Without an answer, the first one holds."""
         if self._about is not None:
             for index in sorted(self.present & self._clocks.keys()):
                 self._clocks[index].finish(self._measure(index))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from gevent.event import Event
+
 from imsim.load.adapters import Message
 from imsim.load.context import Context
 from imsim.load.device import Device, now
 from imsim.load.devices import Devices
 from imsim.load.extras import Pending
 from imsim.load.groups import Groups
-from imsim.scenario.workload import PlannedConversation, conversation_of
+from imsim.scenario.workload import PlannedConversation, conversation_of, user_name
+
+_OURS = f"{Path(__file__).parents[1]}/"
 
 
 class StoppedError(Exception):
@@ -24,6 +33,12 @@ class Tasks:
         self.groups = groups
         self.sent = 0
         """The count of messages that tasks have sent."""
+        self.exceptions: dict[tuple[str, str], dict[str, Any]] = {}
+        """The exceptions of tasks by type and place: `error`, `place`, the first `message` and their `count`."""
+        self.absent: set[int] = set()
+        """The devices of all processes that have no user."""
+        self.waiting: set[Event] = set()
+        """Set when a device has lost its user."""
         self._context = context
 
     def send(self, device: Device, conversation: PlannedConversation, text: str) -> Pending:
@@ -41,6 +56,31 @@ class Tasks:
         device.send_message(Message(self.job.id_of(pending.extra.intent), place, text))
         self.sent += 1
         return pending
+
+    def failed(self, error: BaseException, trace: TracebackType | None) -> None:
+        """Count an exception that a user's code has raised. Its place is in that code, not in `self.im`."""
+        frames = traceback.extract_tb(trace)
+        last = next((frame for frame in reversed(frames) if not frame.filename.startswith(_OURS)), None)
+        place = "" if last is None else f"{Path(last.filename).name}:{last.lineno}, in {last.name}"
+        name = type(error).__name__
+        message = str(error).strip().partition("\n")[0]
+        first = {"error": name, "place": place, "message": message, "count": 0}
+        self.exceptions.setdefault((name, place), first)["count"] += 1
+
+    def users_changed(self, numbers: list[int], are_present: bool) -> None:
+        """Note that devices, of any process, have lost their users or have new ones."""
+        if are_present:
+            self.absent.difference_update(numbers)
+        else:
+            self.absent.update(numbers)
+            for event in self.waiting:
+                event.set()
+
+    def name_of(self, number: int) -> str:
+        """Return the name of the device with this number, with that of its user."""
+        devices = self.job.plan.devices
+        user, nth = divmod(number, len(devices))
+        return f"{user_name(user)}/{devices[nth]}"
 
     def origin(self, id: str) -> tuple[int, PlannedConversation, str | None] | None:
         """Return the sender (a user index), the conversation and the text of a message.

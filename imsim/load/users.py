@@ -13,6 +13,7 @@ Importing this module imports Locust, which monkey-patches the process.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -96,7 +97,8 @@ def _direct(environment: Environment, **_: Any) -> None:
         has_tasks = any(user.tasks != [IMUser.stay] for user in users)
         Director(environment, first, has_tasks)
     except ImsimError as error:
-        raise SystemExit(f"imsim: {error}") from None
+        print(f"imsim: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
 
 
 events.init.add_listener(_direct)

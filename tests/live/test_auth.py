@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+from importlib.metadata import version
 
 import jwt
 import pytest
@@ -303,7 +304,8 @@ async def test_other_paths_have_their_own_answers(world):
     async with world() as w:
         await w.online("alice")
         port = w.server.port
-        assert await asyncio.to_thread(get, port, "/healthz") == (200, {"status": "ok", "connections": 1, "shed": 0})
+        health = {"status": "ok", "version": version("imsim"), "connections": 1, "shed": 0}
+        assert await asyncio.to_thread(get, port, "/healthz") == (200, health)
         assert (await asyncio.to_thread(get, port, "/elsewhere"))[0] == 404
         assert (await asyncio.to_thread(get, port, "/"))[0] == 426  # upgrade required
         assert (await asyncio.to_thread(get, port, "/token", "POST"))[0] >= 400

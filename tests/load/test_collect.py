@@ -54,12 +54,13 @@ def test_collect_makes_a_run_of_a_folder(made, tiny):
 DONE = {"reason": "the plan was played", "phase": "done"}
 STOPPED = {"reason": "Ctrl-C", "phase": "play"}
 STARTED = "2026-01-02T03:04:05+00:00"
+LIVED = [{"index": 0, "health": Health().to_json_dict()}]
 DONE_STATUS = {"phase": "done", "started": STARTED, "ended": DONE}
 
 
 def test_run_that_was_played_to_its_end_is_not_partial(made, tiny):
     made.recording.close()
-    write_status(made.folder, DONE_STATUS | {"played": tiny.duration, "manifest": {"url": "ws://h"}})
+    write_status(made.folder, DONE_STATUS | {"played": tiny.duration, "manifest": {"url": "ws://h", "workers": LIVED}})
     run = collect(made.folder, tiny, shed=3, warnings=["one"])
     assert run.scenario == tiny
     entries = ("partial", "ended", "valid", "played", "extras", "shed", "warnings", "url")
@@ -79,7 +80,10 @@ def test_run_that_was_played_to_its_end_is_not_partial(made, tiny):
 def test_collect_makes_a_run_of_a_shorter_plan_after_a_stop(made, tiny):
     made.recording.close()
     played = float(made.plan.at[10]) / 1e9
-    write_status(made.folder, {"started": STARTED, "played": played, "ended": STOPPED})
+    write_status(
+        made.folder,
+        {"started": STARTED, "played": played, "ended": STOPPED, "manifest": {"warnings": [], "workers": LIVED}},
+    )
     run = collect(made.folder, tiny)
     assert len(run.messages) == 10
     assert np.array_equal(run.messages.intended_at.to_numpy(np.int64), made.plan.at[:10])
@@ -97,7 +101,8 @@ def test_run_that_was_stopped_before_its_first_message_is_partial_and_has_no_row
     assert run.manifest["partial"]
     assert run.to_json_dict()["messages"] == 0
     opened = Run.open(write(run, tmp_path / "out"), verify=True)
-    assert str(opened).startswith(f"partial: ended after {played:.4g} s: Ctrl-C\n0 messages, 0 deliveries")
+    assert f"\npartial: ended after {played:.4g} s: Ctrl-C\n0 messages, 0 deliveries" in str(opened)
+    assert run.invalid_because.startswith("no Locust process lived to report its delays")
     assert "<td>delivery</td><td>0</td>" in opened._repr_html_()
     assert opened.save_plot(tmp_path / "empty.svg").exists()
 

@@ -11,6 +11,7 @@ FAKES = """
 import json, os, sys, tempfile
 from pathlib import Path
 import gevent
+import imsim.load.roster
 from imsim.load.coordinator import Coordinator
 from imsim.load.device import now
 from imsim.load.job import Job
@@ -19,8 +20,10 @@ from imsim.results.recorder import Kind
 from imsim.scenario import Scenario
 
 ABOUT = {"host": "here", "pid": 1, "boot": "b", "anchor": 0.0, "version": "1", "byteorder": sys.byteorder}
-END = {"failure": None, "foreign": 0, "from_tasks": 0, "missing_in_rooms": 0, "cpu": 0.1}
+END = {"failure": None, "foreign": 0, "from_tasks": 0, "missing_in_rooms": 0, "cpu": 0.1, "exceptions": []}
 END |= {"between_ms": 20.0, "health": {}}
+
+imsim.load.roster._PROBE_TIMEOUT = 0.1
 
 class Fake:
     '''A player with `devices` users, whose messages take `delay` seconds.'''
@@ -66,10 +69,10 @@ CHANGES = {
     "conversations.room_share": 0.0, "workload.rate": 10.0, "warmup": 0.0, "duration": 0.3,
 }
 folder = Path(tempfile.mkdtemp())
-def lead(fakes, **changes):
+def lead(fakes, has_tasks=False, **changes):
     global coordinator, players
     players = {fake.index: fake for fake in fakes}
-    job = Job(Scenario.load("office", CHANGES | changes), "ws://127.0.0.1:1", "ns")
+    job = Job(Scenario.load("office", CHANGES | changes), "ws://127.0.0.1:1", "ns", has_tasks=has_tasks)
     def send(index, kind, **values):
         gevent.spawn_later(players[index].delay, players[index].receive, kind, values)
     coordinator = Coordinator(job, send, len(fakes), folder, lambda: coordinator.end(), {}, about=ABOUT)
@@ -177,7 +180,7 @@ if phase == "login":
     fakes[1].ignored = {{"lease"}}
 def kill():
     with gevent.Timeout(10):
-        while coordinator._phase != phase or (phase == "play" and now() < coordinator._t0):
+        while coordinator.phase != phase or (phase == "play" and now() < coordinator._t0):
             gevent.sleep(0.005)
     gevent.sleep(0.1)
     fakes[1].is_dead = True
@@ -220,11 +223,62 @@ print(json.dumps([sorted(lost), sorted(fakes[0].numbers)]))
     assert "was lost" in end["failure"]
 
 
+def test_players_with_tasks_learn_which_devices_have_no_user(led):
+    """Otherwise a task would wait for a device that nobody runs."""
+    end, seen, known = led("""
+fakes = Fake(0), Fake(1, devices=3)
+lead(fakes, has_tasks=True, drain=0.2)
+coordinator.spawned()
+absent = set()
+def receive(kind, values, receive=fakes[0].receive):
+    if kind == "users":
+        change = absent.difference_update if values["are_present"] else absent.update
+        change(values["numbers"])
+    receive(kind, values)
+fakes[0].receive = receive
+for fake in fakes: fake.hello()
+while coordinator.elapsed == 0: gevent.sleep(0.01)
+known = [sorted(absent)]
+fakes[0].send("release", number=fakes[0].numbers[0])
+gevent.sleep(0.05)
+known.append(sorted(absent))
+fakes[0].send("want")
+gevent.sleep(0.05)
+known.append(sorted(absent))
+coordinator.lose(1, "its process has ended")
+gevent.sleep(0.05)
+known.append(sorted(absent))
+coordinator.end()
+finish()
+print(json.dumps([fakes[0].numbers, fakes[1].numbers]))
+print(json.dumps(known))
+""")
+    assert end["status"]["manifest"]["workers"][1]["died_at"] is not None
+    free = set(range(8)) - set(seen[0]) - set(seen[1])
+    assert known[:3] == [sorted(free), sorted(free | {seen[0][0]}), sorted({*free, seen[0][0]} - {seen[0][-1]})]
+    assert known[3] == sorted({*known[2], *seen[1]})
+
+
+def test_exceptions_of_all_players_are_in_the_manifest(led):
+    (end,) = led("""
+END["exceptions"] = [{"error": f"E{n}", "place": "shop.py:3, in buy", "message": "m", "count": 2} for n in range(4)]
+fakes = Fake(0), Fake(1)
+lead(fakes)
+for fake in fakes: fake.hello()
+finish()
+""")
+    found = end["status"]["manifest"]["exceptions"]
+    assert [(one["error"], one["count"]) for one in found] == [("E0", 4), ("E1", 4), ("E2", 4), ("E3", 4)]
+    (line,) = end["status"]["manifest"]["warnings"]
+    assert line.startswith("16 exceptions in tasks: 4 x E0: m (shop.py:3, in buy); 4 x E1: ")
+    assert line.endswith("; 4 x E2: m (shop.py:3, in buy); ...")
+
+
 def test_device_that_a_player_released_before_its_loss_is_withdrawn(led):
     """The player has recorded it, too, but what it recorded last may be lost with it."""
     (end,) = led("""
 fakes = Fake(0), Fake(1)
-lead(fakes)
+lead(fakes, drain=0.2)
 for fake in fakes: fake.hello()
 while coordinator.elapsed == 0: gevent.sleep(0.01)
 for number in fakes[1].numbers: coordinator.handle(1, "release", number=number)
@@ -240,7 +294,7 @@ def test_loss_of_the_last_player_ends_the_run(led):
 fakes = Fake(0), Fake(1)
 lead(fakes, duration=60.0)
 for fake in fakes: fake.hello()
-while coordinator._phase != "play": gevent.sleep(0.01)
+while coordinator.phase != "play": gevent.sleep(0.01)
 for fake in fakes: coordinator.lose(fake.index, "its process has ended")
 finish()
 """)
@@ -284,7 +338,7 @@ def test_drain_waits_while_deliveries_arrive_at_another_player(led):
 fakes = Fake(0, in_flight=(3,)), Fake(1, in_flight=tuple(range(-5, -35, -1)))
 lead(fakes)
 for fake in fakes: fake.hello()
-while coordinator._phase != "drain": gevent.sleep(0.005)
+while coordinator.phase != "drain": gevent.sleep(0.005)
 since = now()
 finish()
 print(now() - since)
@@ -299,9 +353,9 @@ fakes = Fake(0), Fake(1)
 lead(fakes)
 for fake in fakes: fake.hello()
 while not coordinator._ending: gevent.sleep(0.005)
-coordinator._states.clear()
+coordinator._flight.forget()
 coordinator.handle(0, "state", in_flight=0, is_behind=False, is_stopped=False)
-print(json.dumps(len(coordinator._states)))
+print(json.dumps(len(coordinator._flight._states)))
 finish()
 """)[::-1]
     assert states == 0
@@ -315,7 +369,7 @@ fakes = Fake(0, devices=4 if {phase!r} == "login" else 8), Fake(9, devices=4)
 lead(fakes[:1])
 players[9] = fakes[1]
 fakes[0].hello()
-while coordinator._phase != {phase!r}: gevent.sleep(0.005)
+while coordinator.phase != {phase!r}: gevent.sleep(0.005)
 takes_part = coordinator.add(9)
 fakes[1].hello()
 finish()
@@ -346,6 +400,7 @@ fakes = Fake(0, in_flight=(3,)), Fake(1)
 lead(fakes, duration=1.5, drain=0.5)
 for fake in fakes: fake.hello()
 while coordinator.elapsed < 0.8: gevent.sleep(0.005)
+fakes[1].delay = 0.1  # each of 24 probes would take 0.2 s
 coordinator.end("the test was interrupted", patience=0.2)
 print(json.dumps(coordinator.elapsed))
 finish()
@@ -354,6 +409,7 @@ finish()
     assert end["status"]["ended"] == {"reason": "the test was interrupted", "phase": "play"}
     assert end["status"]["undecided_since"] == pytest.approx(0.5, abs=0.2)
     assert end["status"]["undecided_since"] <= elapsed - 0.5
+    assert elapsed < 2.0
 
 
 def test_interrupted_run_with_nothing_in_flight_has_no_undecided_messages(led):

@@ -204,3 +204,9 @@ def test_worker_that_died_has_no_health():
     manifest = {"workers": [{"index": 0, "died_at": 1.0}, {"index": 1, "health": healthy().to_json_dict()}]}
     assert {number: health.cpu for number, health in workers_of(manifest).items()} == {1: 0.2}
     assert workers_of({}) == {}
+
+
+def test_run_whose_processes_all_died_is_invalid():
+    judgement = judge({}, {"p50": 5.0, "p99": 9.0})
+    assert not judgement.valid
+    assert judgement.reason.startswith("no Locust process lived to report its delays")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from itertools import compress
 
 import numpy as np
 import pytest
+from load.conftest import forking_child
 from mixed_workload import SCENARIO, check_storage
 
 import imsim
@@ -75,6 +76,8 @@ def test_manifest_describes_the_measurement(run, tiny, url):
     assert manifest["lateness_ms"]["p50"] <= manifest["lateness_ms"]["p99"] <= manifest["lateness_ms"]["max"]
     assert manifest["namespace"].startswith("r")
     assert manifest["locust_cpu"] > 0
+    assert manifest["server"] == {"name": "imsim", "version": version("imsim")}
+    assert run.server is None  # it is imsim's own
 
 
 def test_folder_of_a_run_contains_the_log(run):
@@ -85,10 +88,11 @@ def test_folder_of_a_run_contains_the_log(run):
 
 
 @pytest.fixture(scope="module")
-def mixed(server_with, tmp_path_factory):
+def mixed(server_with, tmp_path_factory, forked):
     """A run with every kind of action, and the storage file of its server."""
     folder = tmp_path_factory.mktemp("mixed")
-    with server_with(store=SqliteStore(folder / "kept.sqlite")) as server:
+    pipes = tmp_path_factory.mktemp("pipes")
+    with server_with(store=SqliteStore(folder / "kept.sqlite")) as server, forking_child(forked, pipes):
         run = loadtest(SCENARIO, server.url, out=folder)
     storage = SqliteStorage(folder / "kept.sqlite")
     yield run, storage
@@ -124,6 +128,7 @@ def test_mixed_run_delivers_every_message(mixed):
     assert "Traceback" not in (run.path / "locust.log").read_text()
 
 
+@pytest.mark.usefixtures("forked_child")
 def test_messages_shed_in_a_chatroom_are_lost_and_give_a_warning(server_with):
     """A client cannot distinguish shed messages from lost ones. All other messages arrive."""
     shed = []
@@ -138,6 +143,7 @@ def test_messages_shed_in_a_chatroom_are_lost_and_give_a_warning(server_with):
     assert [warning for warning in run.manifest["warnings"] if warning.startswith(missing_warning)]
 
 
+@pytest.mark.usefixtures("forked_child")
 def test_full_chatroom_gives_a_one_line_error(server_with):
     with (
         server_with(policies=Policies(room_size=3)) as server,
@@ -146,6 +152,7 @@ def test_full_chatroom_gives_a_one_line_error(server_with):
         loadtest(SCENARIO, server.url)
 
 
+@pytest.mark.usefixtures("forked_child")
 def test_second_run_on_the_same_server_has_no_duplicates(run, tiny, url):
     """The run starts in another thread, as in a notebook's executor: without signal handlers or an event loop."""
     with ThreadPoolExecutor(1) as pool:
@@ -157,6 +164,7 @@ def test_second_run_on_the_same_server_has_no_duplicates(run, tiny, url):
     assert again.manifest["namespace"] != run.manifest["namespace"]
 
 
+@pytest.mark.usefixtures("forked_child")
 def test_message_without_push_is_fetched_if_another_follows_and_lost_otherwise(tiny, server_with, monkeypatch):
     committed = {}  # intent -> (conversation, seq)
 
@@ -207,6 +215,7 @@ def test_loadtest_without_a_server_fails_before_it_starts_locust(tiny, free_port
         loadtest(tiny, "http://127.0.0.1")
 
 
+@pytest.mark.usefixtures("forked_child")
 def test_wrong_key_gives_a_one_line_error_and_keeps_the_log(tiny, url, tmp_path):
     out = tmp_path / "results"
     with pytest.raises(RunError, match="refused the key: wrong key") as raised:
@@ -215,26 +224,6 @@ def test_wrong_key_gives_a_one_line_error_and_keeps_the_log(tiny, url, tmp_path)
     (log,) = out.iterdir()
     assert str(log) in str(raised.value)
     assert "refused the key" in log.read_text()
-
-
-def test_run_until_the_server_went_away_is_kept(tiny, server_with):
-    """The server stops permanently at the tenth message."""
-
-    stored = []
-
-    def die_soon(server, event):
-        if isinstance(event, events.Committed):
-            stored.append(event)
-            if len(stored) == 10:
-                asyncio.get_running_loop().call_soon(server.abort)
-
-    with server_with(die_soon) as server:
-        run = loadtest(tiny.replace({"drain": 0.2}), server.url)
-    assert run.manifest["ended"]["reason"].startswith("the server went away: all 24 devices are offline")
-    assert run.manifest["ended"]["phase"] == "drain"
-    assert set(run.messages.outcome) <= {"stored", "unknown", "unsent"}
-    assert (run.messages.outcome == "stored").any()
-    assert (run.messages.outcome == "unsent").any()
 
 
 def test_interrupt_ends_the_child(tiny, url, monkeypatch):

@@ -7,7 +7,6 @@ import json
 import re
 
 import pytest
-from load.conftest import COMPLETE
 
 import imsim
 from imsim.core.policies import Policies
@@ -170,7 +169,7 @@ def test_locusts_reports_agree_with_the_rows(processes, scenario, locust, server
     with server_with(policies=Policies(room_rate=1.0, room_burst=1)) as server:
         html, table = tmp_path / "locust.html", str(tmp_path / "table")
         result = locust(*arguments, "-H", server.url, "--html", str(html), "--json-file", table)
-    assert result.returncode in COMPLETE, result.stderr
+    assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
     [path] = (tmp_path / "results").iterdir()
     run = imsim.read_run(path)

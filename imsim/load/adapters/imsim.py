@@ -73,14 +73,15 @@ class ImsimAdapter(Adapter):
         return Request("GET", f"{self._http}/healthz", ref="probe", timeout=5.0)
 
     def probed(self, response: Response) -> Mapping[str, Any]:
-        """Return `shed`: the count of chatroom messages that the server has shed since its start."""
+        """Return the server's name and version, and `shed`: the count of chatroom messages that it has shed so far."""
         url = self.target.url
         if response.status == 0:
             raise RunError(f"no server at {url}; start one with `imsim serve` ({_text(response.body)})")
         if response.status != 200:
             raise RunError(f"not a healthy imsim server at {url}: HTTP {response.status} in answer to GET /healthz")
         try:
-            return {"shed": int(json.loads(response.body).get("shed", 0))}
+            found = json.loads(response.body)
+            return {"name": "imsim", "version": found.get("version"), "shed": int(found.get("shed", 0))}
         except (ValueError, TypeError, AttributeError):
             return {"shed": 0}  # another implementation of the server
 

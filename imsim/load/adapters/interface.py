@@ -321,7 +321,7 @@ class Adapter(ABC):
         return None
 
     def probed(self, response: Response) -> Mapping[str, Any]:
-        """Read the answer to `probe`. The result goes into the manifest as `server`.
+        """Read the answer to `probe`. The manifest has `name` and `version` of the result as `server`.
 
         Raises: RunError if the server cannot be loaded.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from importlib.metadata import version
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_adapter_accepts_the_largest_message_that_the_limits_allow():
 
 def test_adapter_probes_a_server(url):
     one = adapter(url)
-    assert one.probed(exchange(one.probe())) == {"shed": 0}
+    assert one.probed(exchange(one.probe())) == {"name": "imsim", "version": version("imsim"), "shed": 0}
 
 
 def test_session_requests_a_token_and_connects(url):
