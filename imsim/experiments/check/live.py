@@ -3,8 +3,8 @@
 A block is one run of the scenario against a server that was started for it. Absolute budgets are judged by the blocks
 of the head. Relative budgets are judged by pairs, one block of the base and one of the head with the same messages,
 interleaved (base head, head base, ...), so that what drifts on the machine meets both. A pair gives one number for each
-metric: the logarithm of head / base. After each look, `imsim.analysis.verdicts` decides. A breach must be confirmed by
-as many fresh pairs. A block that the load generator spoilt is repeated, not judged.
+metric: the logarithm of head / base. After each look, `imsim.analysis.verdicts` decides. Fresh pairs must confirm a
+breach. A block that the load generator spoilt is repeated, not judged.
 """
 
 from __future__ import annotations
@@ -159,15 +159,11 @@ def check_live(
             if verdict != "undecided" and number not in verdicts:
                 verdicts[number] = verdict
     for one in subjects:
-        breached = [n for n in one.entries if verdicts.get(n) == "breached" and one.entries[n].is_relative]
-        if not breached or one.spoilt:
-            continue
-        first = len(one.blocks)
-        _extend(one, 2 * first, play_of(one), partial(_report, progress, looks, 0))
-        for number in breached:
-            if _evidence(one.entries[number], one.blocks[first:]).against > LEVEL:
+        breached = {n for n, entry in one.entries.items() if verdicts.get(n) == "breached" and entry.is_relative}
+        if breached and not one.spoilt:
+            for number in breached - _confirmed(one, breached, play_of(one), looks, progress):
                 verdicts[number] = "undecided"
-                reasons[number] = f"{first} further pairs did not confirm the breach"
+                reasons[number] = "further pairs did not confirm the breach"
     findings = {}
     for one in subjects:
         for number, entry in one.entries.items():
@@ -178,6 +174,25 @@ def check_live(
                 found = replace(found, reason=reasons[number])
             findings[number] = found
     return findings
+
+
+def _confirmed(
+    one: Subject, breached: set[int], play: Play, looks: Sequence[int], progress: Progress | None
+) -> set[int]:
+    """Return the budgets whose breach fresh pairs confirm, at the looks from the number of pairs so far on."""
+    first = len(one.blocks)
+    looks = [count for count in looks if count >= first]
+    found: set[int] = set()
+    for look, count in enumerate(looks):
+        if found == breached or one.spoilt:
+            break
+        _extend(one, first + count, play, partial(_report, progress, looks, look))
+        found |= {
+            number
+            for number in breached
+            if _evidence(one.entries[number], one.blocks[first:]).at_looks(len(looks)).against <= LEVEL
+        }
+    return found
 
 
 def _report(progress: Progress | None, looks: Sequence[int], look: int, what: str, share: float) -> None:
@@ -229,7 +244,7 @@ def log_ratio(base: float, head: float) -> float:
     """Return log(head / base). It is infinite if only the head's value is null, and nan if the base's is."""
     if math.isfinite(base) and base > 0 and head > 0:
         return math.log(head / base) if math.isfinite(head) else math.inf
-    return 0.0 if base == head else math.inf if base == 0 and head > 0 else math.nan
+    return math.nan if base or math.isnan(head) else math.inf if head else 0.0
 
 
 def _evidence(entry: BudgetEntry, blocks: Sequence[tuple[LiveRun, LiveRun | None]]) -> Evidence:

@@ -110,7 +110,12 @@ def check_simulated(
     subjects = _subjects(budgets)
     numbers = [number for one in subjects for number in one.entries]
     proofs: dict[int, Evidence] = dict.fromkeys(numbers, NONE)
-    verdicts: dict[int, Verdict] = {}
+    verdicts: dict[int, Verdict] = {
+        number: "invalid"
+        for one in subjects
+        for number, entry in one.entries.items()
+        if entry.is_relative and not _is_in(baseline.get(one.name), entry)
+    }
     for count in looks:
         for one in subjects:
             if all(number in verdicts for number in one.entries):
@@ -163,12 +168,16 @@ def _evidence(entry: BudgetEntry, one: _Subject, base: Subject | None) -> Eviden
         least = entry.kind.least if entry.is_upper else -entry.kind.most
         is_too_low = entry.is_upper and one.found.flaw(entry.measure) is not None
         return evidence([sign * v for v in values], sign * entry.bound, least=least, is_too_low=is_too_low)
+    assert base is not None
     pairs = _pairs(entry, one.found, base)
-    if pairs is None:
-        return NONE
     if pairs.is_unchanged:
         return Evidence(1.0, 0.0)
     return evidence([sign * (now - entry.bound * before) for before, now in pairs.values], 0.0)
+
+
+def _is_in(base: Subject | None, entry: BudgetEntry) -> bool:
+    """Return whether the baseline has the metric of this budget."""
+    return base is not None and entry.measure in base.values
 
 
 @dataclass(frozen=True)
@@ -179,32 +188,29 @@ class _Pairs:
     is_unchanged: bool
 
 
-def _pairs(entry: BudgetEntry, found: Replications, base: Subject | None) -> _Pairs | None:
-    """Return the pairs of a relative budget; None if the baseline has none."""
-    if base is None or entry.measure not in base.values:
-        return None
+def _pairs(entry: BudgetEntry, found: Replications, base: Subject) -> _Pairs:
+    """Return the pairs of a relative budget. There are none if the seeds differ."""
     before = dict(zip(base.seeds, zip(base.digests, base.values[entry.measure], strict=True), strict=True))
     both = [sample for sample in found.samples if sample.seed in before]
-    if not both:
-        return None
     values = [(math.inf if (kept := before[one.seed][1]) is None else kept, one.values[entry.measure]) for one in both]
-    return _Pairs(values, all(one.digest == before[one.seed][0] for one in both))
+    return _Pairs(values, bool(both) and all(one.digest == before[one.seed][0] for one in both))
 
 
 def _finding(entry: BudgetEntry, one: _Subject, base: Subject | None, verdict: Verdict) -> Finding:
-    assert one.found is not None
-    runs = f"{len(one.found)} replications of {one.scenario.duration:.4g} s"
-    found = one.found[entry.measure]
-    finding = Finding(str(entry.name), entry.measure, entry.limit, verdict, found.value, evidence=runs)
-    if not entry.is_relative:
-        return replace(finding, low=found.low, high=found.high, reason=_reason(entry, one.found, verdict))
-    pairs = _pairs(entry, one.found, base)
-    if pairs is None:
+    finding = Finding(str(entry.name), entry.measure, entry.limit, verdict)
+    if verdict == "invalid":
         text = "the baseline does not have this budget: save it again with `imsim baseline save`"
-        return replace(finding, verdict="invalid", reason=text)
+        return replace(finding, reason=text)
+    assert one.found is not None
+    found = one.found[entry.measure]
+    runs = f"{len(one.found)} replications of {one.scenario.duration:.4g} s"
+    if not entry.is_relative:
+        reason = _reason(entry, one.found, verdict)
+        return replace(finding, value=found.value, low=found.low, high=found.high, evidence=runs, reason=reason)
+    assert base is not None
+    pairs = _pairs(entry, one.found, base)
     before, now = ([pair[at] for pair in pairs.values] for at in (0, 1))
     change = difference(entry.measure, before, now).relative
-    runs = f"unchanged: equal rows in {runs}" if pairs.is_unchanged else f"{len(now)} pairs under the same seeds"
     return replace(
         finding,
         value=estimate(now).value,
@@ -212,7 +218,7 @@ def _finding(entry: BudgetEntry, one: _Subject, base: Subject | None, verdict: V
         change=change.value,
         low=change.low,
         high=change.high,
-        evidence=runs,
+        evidence=f"unchanged: equal rows in {runs}" if pairs.is_unchanged else f"{len(now)} pairs under the same seeds",
         reason="" if verdict == "held" else _relative_reason(verdict, base, one.scenario),
     )
 
@@ -232,7 +238,7 @@ def _reason(entry: BudgetEntry, found: Replications, verdict: Verdict) -> str:
     return f"the interval has the limit {entry.limit} in it after {len(found)} replications"
 
 
-def _relative_reason(verdict: Verdict, base: Subject | None, scenario: Scenario) -> str:
-    changes = [] if base is None else base.changes(scenario)
+def _relative_reason(verdict: Verdict, base: Subject, scenario: Scenario) -> str:
+    changes = base.changes(scenario)
     text = "beyond the limit" if verdict == "breached" else "the interval has the limit in it"
     return f"{text}; the scenario has changed in {'; '.join(changes[:3])}" if changes else text
