@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 
 import click
 
+from imsim import disk
 from imsim.cli.options import JOBS, JSON, examples
 
 _FILE = click.argument("file", required=False)
@@ -26,6 +28,7 @@ _BASELINE = click.option(
 )
 @click.option("--base", metavar="REF", help="Compare servers with this commit, built in a git worktree of its own.")
 @click.option("--base-command", metavar="COMMAND", help="Compare servers with the one that this command starts.")
+@click.option("--junit", metavar="FILE", help="Write the verdicts as JUnit XML.")
 @click.option("--calibrate", is_flag=True, help="Compare each server with itself: what is the noise of this machine?")
 @JOBS
 @JSON
@@ -35,6 +38,7 @@ def check(
     undecided: str,
     base: str | None,
     base_command: str | None,
+    junit: str | None,
     calibrate: bool,
     jobs: int,
     as_json: bool,
@@ -46,6 +50,8 @@ def check(
     """
     from imsim.api import ProgressBar
     from imsim.experiments.check import check as checks
+    from imsim.experiments.check.outputs import github
+    from imsim.experiments.check.outputs.junit import to_junit
 
     with ProgressBar(not as_json) as bar:
         if calibrate:
@@ -56,6 +62,10 @@ def check(
             file, baseline=baseline, base=base, base_command=base_command, jobs=jobs, progress=bar.show
         )
     click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
+    if junit:
+        disk.write(junit, to_junit(found, undecided_passes=undecided == "pass").encode(), name="--junit")
+    for line in github.write(found, os.environ):
+        click.echo(line, err=as_json)
     raise click.exceptions.Exit(found.exit_code("pass" if undecided == "pass" else "fail"))
 
 
