@@ -19,12 +19,14 @@ def to_junit(found: CheckResult, *, undecided_passes: bool = False) -> str:
     """
     elements = dict(_ELEMENTS, undecided="skipped") if undecided_passes else _ELEMENTS
     kinds = [elements.get(finding.verdict, "") for finding in found.findings]
-    counts = {
+    counts: dict[str, str] = {
         "failures": str(kinds.count("failure")),
         "errors": str(kinds.count("error")),
         "skipped": str(kinds.count("skipped")),
     }
-    suite = ElementTree.Element("testsuite", name=f"imsim check {found.source}", tests=str(len(kinds)), **counts)
+    suite = ElementTree.Element(
+        "testsuite", {"name": f"imsim check {found.source}", "tests": str(len(kinds)), **counts}
+    )
     for finding, kind in zip(found.findings, kinds, strict=True):
         case = ElementTree.SubElement(suite, "testcase", classname="imsim.budget", name=_clean(finding.name))
         _properties(case, finding)
