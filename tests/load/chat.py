@@ -258,6 +258,7 @@ class ChatAdapter(Adapter):
 
     features = frozenset(
         {Feature.ACK, Feature.GROUPS, Feature.CHATROOMS, Feature.OWN_DEVICES, Feature.RESUME, Feature.RECEIPTS}
+        | {Feature.MEMBERSHIP}
     )
     options: ClassVar = {"colour": "a colour that changes nothing"}
     made: type[ChatSession] = ChatSession

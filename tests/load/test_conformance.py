@@ -752,7 +752,7 @@ def test_command_prints_table_and_exits_with_0(command):
         result = command("adapter", "check", ADAPTER, "--url", server.url, "--option", "colour=red", *only)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [
-        f"ChatAdapter at {server.url}: ack, chatrooms, groups, own devices, receipts, resume",
+        f"ChatAdapter at {server.url}: ack, chatrooms, groups, membership, own devices, receipts, resume",
         "login        ok",
         "echo         ok           one message and its answer",
         "types        not offered",

@@ -301,13 +301,18 @@ class Kit:
             self.fail(f"{_name(tap)} received {got[0]!r}, but {why}", advice)
 
     def belongs(self, event: Delivered, conversation: Conversation, sender: Tap) -> None:
-        """Check the conversation of a message, unless the server does not say it."""
+        """Check the conversation and the sender of a message, unless the server does not say them."""
         found = event.conversation
         names = {conversation.name, sender.user} if conversation.scene is Scene.P2P else {conversation.name}
         if found is not None and (found.scene != conversation.scene or found.name not in names):
             self.fail(
                 f"a message to {_text(conversation)} was delivered in {_text(found)}",
                 "return the conversation as the sender addressed it, or None if the server does not say",
+            )
+        if event.sender not in (None, sender.user):
+            self.fail(
+                f"a message of {sender.user} was delivered as one of {event.sender}",
+                "return the name of the user who sent it, or None if the server does not say",
             )
 
     def refuse_error(self, tap: Tap) -> None:

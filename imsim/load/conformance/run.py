@@ -40,6 +40,7 @@ CHECKS: dict[str, Check] = {
     "types": Check(live.types, Feature.TYPES),
     "receipts": Check(live.receipts, Feature.RECEIPTS),
     "resume": Check(live.resume, Feature.RESUME),
+    "membership": Check(live.membership, Feature.MEMBERSHIP),
     "loss": Check(live.loss),
     "duplicates": Check(live.duplicates),
     "reconnect": Check(live.reconnect),
