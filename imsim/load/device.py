@@ -11,7 +11,8 @@ from typing import Any
 import gevent
 from gevent import Greenlet
 
-from imsim.load.adapters.interface import Adapter, Connect, Connected, Disconnected, Event, Item, Out, Request
+from imsim.core.model import Scene
+from imsim.load.adapters.interface import Adapter, Connect, Connected, Disconnected, Event, Item, Message, Out, Request
 from imsim.load.driver import Driver
 from imsim.load.exchange import exchange
 from imsim.load.transport import Transport
@@ -43,6 +44,7 @@ class Device(Driver):
         self.user = user
         self.since = 0.0
         """When the device began to log in, for the first time or after it lost its connection."""
+        self._held: list[Message] | None = None  # messages to groups and chatrooms, until `let_go`
         self._adapter = adapter
         self._crash = crash
         self._opening: Greenlet[..., None] | None = None  # the one that opens the connection
@@ -69,6 +71,23 @@ class Device(Driver):
         self._stop_timer()
         if transport is not None:
             transport.join(timeout=_CLOSE_TIMEOUT)
+
+    def hold(self) -> None:
+        """Keep further messages to groups and chatrooms until `let_go`, because the device is not in them so far."""
+        if self._held is None:
+            self._held = []
+
+    def let_go(self) -> None:
+        """Send the messages that were kept."""
+        held, self._held = self._held, None
+        for message in held or ():
+            self.send_message(message)
+
+    def send_message(self, message: Message) -> None:
+        if self._held is None or message.conversation.scene is Scene.P2P:
+            super().send_message(message)
+        else:
+            self._held.append(message)
 
     # --- time -------------------------------------------------------------------------------------------------------
 

@@ -158,7 +158,8 @@ class Recorder:
     def entered(self, device: int, at: float) -> None:
         """Record that the device entered a chatroom, for the first time or again.
 
-        On a server that keeps nothing for devices that are offline: also that the device is logged in again.
+        On a server that keeps nothing for devices that are offline, or that lets devices join groups only while they
+        are online: that the device is logged in, and is in its groups and chatrooms.
         """
         self._add(_ENTERED, _NO_INTENT, device, at, 0)
 
