@@ -361,6 +361,7 @@ def capacity(
     seed: int | None = None,
     duration: float | str | None = None,
     jobs: int = -1,
+    processes: int = 1,
     key: str | None = None,
     key_file: AnyPath | None = None,
     adapter: str = "imsim",
@@ -391,6 +392,7 @@ def capacity(
         low: the lowest load to try. None means 1/64 of the scenario's own.
         high: the highest load to try. None means 64 times the scenario's own.
         tolerance: how far apart the two loads may be at the end, as a share. None means 0.05, or 0.1 with a url.
+        processes: with a url, the number of Locust's processes, as in `imsim.loadtest`.
         max_time: with a url, seconds (or a text, such as "10min") after which no further run starts. None means 15 min.
         key: with a url, the server's key, as in `imsim.loadtest`.
         key_file: with a url, a file with the key.
@@ -419,6 +421,7 @@ def capacity(
     base = _with(given, seed, duration)
     only_live: dict[str, object] = {"max_time": max_time, "key": key, "key_file": key_file, "options": options}
     only_live |= {"adapter": None if adapter == "imsim" else adapter, "reset": reset}
+    only_live |= {"processes": None if processes == 1 else processes}
     if url is None and (ignored := [name for name, value in only_live.items() if value is not None]):
         raise UsageError(f"capacity: {', '.join(ignored)}: only with a url, for a real server")
     if url is not None and jobs != -1:
@@ -460,9 +463,12 @@ def capacity(
         Job(base, address, "", own_key, adapter, chosen_options).probe()
 
     def measure(design: Scenario) -> LiveRun:
-        run = launch.loadtest(design, address, key=own_key, adapter=adapter, options=chosen_options)
+        run = launch.loadtest(
+            design, address, key=own_key, adapter=adapter, options=chosen_options, processes=processes
+        )
         return LiveRun.of(run, sampling.measures)
 
+    setup = {"url": address, "adapter": adapter, "options": chosen_options, "processes": processes}
     with ProgressBar(progress) as bar:
         return experiments.live_capacity(
             base,
@@ -478,7 +484,7 @@ def capacity(
             fewest=sampling.replications,
             most=sampling.most,
             max_time=seconds,
-            store=RunStore(folder, sampling.measures, {"url": address, "adapter": adapter, "options": chosen_options}),
+            store=RunStore(folder, sampling.measures, setup),
             progress=bar.show,
             line=bar.line,
         )

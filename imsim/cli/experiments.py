@@ -20,6 +20,7 @@ from imsim.cli.options import (
     OUT,
     PLOT,
     PRECISION,
+    PROCESSES,
     REPLICATIONS,
     SEED,
     SET,
@@ -331,6 +332,7 @@ def sweep(
 @MOST
 @METRIC
 @JOBS
+@PROCESSES
 @MAX_TIME
 @KEY
 @ADAPTER
@@ -357,6 +359,7 @@ def capacity(
     max_replications: int | None,
     metrics: tuple[str, ...],
     jobs: int,
+    processes: int,
     max_time: float | str | None,
     key: str | None,
     key_file: str | None,
@@ -393,6 +396,7 @@ def capacity(
         max_replications=max_replications,
         metrics=metrics,
         jobs=jobs,
+        processes=processes,
         max_time=max_time,
         key=key,
         key_file=key_file,
