@@ -318,7 +318,12 @@ def sweep(
 @click.option("--url", metavar="URL", help="Load the server at this address, ws://host:port, instead of simulating.")
 @click.option("--over", default="workload.rate", show_default=True, metavar="PATH", help="The field that is the load.")
 @click.option("--low", type=float, metavar="LOAD", help="The lowest load to try.  [default: the scenario's own / 64]")
-@click.option("--high", type=float, metavar="LOAD", help="The highest load to try.  [default: the scenario's own x 64]")
+@click.option(
+    "--high",
+    type=float,
+    metavar="LOAD",
+    help="The highest load to try.  [default: the scenario's own x 64; x 4096 with --url]",
+)
 @click.option(
     "--tolerance",
     type=float,
@@ -372,7 +377,7 @@ def capacity(
 ) -> None:
     """Find the highest load at which SCENARIO, or the server at --url, keeps a budget.
 
-    The result is two loads: the budget is kept at the first and broken at the second. Several runs decide at each load.
+    The result is two loads: the budget is kept at the first and broken at the second. Several runs decide at each.
     With --url, the command continues where it stopped if it is interrupted and run again.
     """
     from imsim import api

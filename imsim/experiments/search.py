@@ -147,7 +147,7 @@ def start_of(
             raise UsageError(f"{name}: expected a number above 0, got {value!r}")
     if lowest is not None and highest is not None and lowest > highest:
         raise UsageError(f"low: must not exceed high, got {lowest:g} and {highest:g}")
-    return min(max(start, lowest or start), highest or start), whole
+    return min(max(start, lowest or start), highest or math.inf), whole
 
 
 def load_of(scenario: Scenario, over: str) -> tuple[float, bool]:

@@ -125,6 +125,15 @@ def test_disturbed_run_changes_no_result(disturbed):
     assert found.keeps < server.limit < found.breaks
 
 
+def test_search_starts_at_the_lowest_load_to_try():
+    server = Server()
+    server.find(lowest=0.5)
+    assert server.loads[0] == 0.5
+    server = Server()
+    server.find(highest=0.2)
+    assert set(server.loads) == {0.2}
+
+
 def test_each_load_of_the_result_is_run_again_later():
     server = Server()
     found = server.find()

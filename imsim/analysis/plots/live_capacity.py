@@ -53,7 +53,8 @@ def live_capacity(
             upper.plot(rows[over], rows[metric], "o", markersize=5, color=color, alpha=0.8, label=verdict)
     spoilt = drawn[~drawn["valid"]]
     if len(spoilt):
-        upper.plot(spoilt[over], spoilt[metric], "x", markersize=6, color=GREY, label="spoilt by the generator or other programs")
+        label = "spoilt by the generator or other programs"
+        upper.plot(spoilt[over], spoilt[metric], "x", markersize=6, color=GREY, label=label)
     upper.axhline(bound, color=GREY, linewidth=1, linestyle=":", label=budget)
     limit_metric(upper, drawn, metric, bound, float(drawn[metric].max()))
     missing = runs[runs[metric].isna()]
