@@ -379,7 +379,7 @@ class LiveCapacity(Capacity):
         if self.gave_way == "server":
             return f"{text}: the server gives way"
         if self.gave_way == "generator":
-            return f"{text}; at {self.bracket.spoilt:.4g} the load generator gives way, not the server"
+            return f"{text}; at {self.bracket.spoilt:.4g} the load generator or its computer gives way, not the server"
         return text
 
     def to_json_dict(self) -> dict[str, Any]:
