@@ -48,12 +48,8 @@ def extras_name(worker: int) -> str:
 
 def write_status(folder: Path, status: Mapping[str, Any]) -> None:
     """Write the status file. `collect` names its entries."""
-    # The file is replaced atomically, because the parent can read it at any time. Only this process writes it, so this
-    # takes a quarter of the time of `disk.write`.
-    file, partial = folder / _STATUS, folder / f"{_STATUS}.partial"
-    with disk.errors("write", file):
-        partial.write_bytes(json.dumps(status).encode())
-        partial.replace(file)
+    # `disk.write` replaces the file atomically, because the parent can read it at any time.
+    disk.write(folder / _STATUS, json.dumps(status).encode())
 
 
 def read_status(folder: Path) -> dict[str, Any]:
