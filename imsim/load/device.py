@@ -113,8 +113,7 @@ class Device(Driver):
     # --- the connection ---------------------------------------------------------------------------------------------
 
     def _send(self, frame: bytes) -> None:
-        if self._transport is not None:
-            self._transport.send(frame)
+        """Drop the frame, because there was no connection so far. The first one replaces this method by its own."""
 
     def _connect(self, connect: Connect) -> None:
         self._disconnect()
@@ -140,6 +139,7 @@ class Device(Driver):
             transport.close()
             return
         self._opening, self._transport = None, transport
+        self._send = transport.send  # type: ignore[assignment,method-assign]  # after its end, it drops frames itself
         self.give(Connected(transport.subprotocol))
         transport.listen(lambda: self._lost(transport))
 

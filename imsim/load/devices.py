@@ -46,6 +46,7 @@ class Devices:
         self.on_joined: Callable[[int, Conversation], None] = lambda number, place: None
         """Called when the device with this number is in a group or chatroom."""
         self._context = context
+        self._record = context.recording.event
         self._report = report
         self._released: dict[int, Device] = {}  # devices without a user, which may come back
         self._leases: deque[AsyncResult[int | None]] = deque()  # users that wait for the number of their device
@@ -198,7 +199,7 @@ class Devices:
     def react(self, device: Device, event: AdapterEvent, at: float) -> None:
         """Record an event, and react to it."""
         number, kind = device.number, type(event)
-        self._context.recording.event(number, event, at)
+        self._record(number, event, at)
         if number in self.listeners:
             self.listeners[number](event)
         if kind not in _REACTIONS:  # as the events of messages
