@@ -216,6 +216,7 @@ def live_capacity(
             if fewest == 1 or (end := next_end()) is None:
                 break
             confirmed.add(end)
+            bracket.verdicts[end] = "undecided"  # if the time ends before the new runs decide
             bracket.verdicts[end] = loads.confirm(end)
     except _OutOfTimeError:
         is_complete = False

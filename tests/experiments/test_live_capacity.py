@@ -265,6 +265,23 @@ def test_time_bounds_the_search_and_the_result_is_the_bracket_so_far(monkeypatch
         server.find(max_time=1)
 
 
+def test_load_that_runs_again_is_undecided_if_the_time_ends_then(monkeypatch):
+    server = Server()
+    found = server.find()
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    again = Server()
+    measure = again.measure
+
+    def measured(design):
+        clock[0] += 10
+        return measure(design)
+
+    again.measure = measured
+    cut = again.find(max_time=10 * len(server.loads) - 5)
+    assert found.breaks in cut.bracket.undecided
+
+
 def test_interrupted_search_continues(tmp_path):
     def store():
         return RunStore(tmp_path, MEASURES, {"url": "ws://127.0.0.1:1"})
