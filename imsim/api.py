@@ -361,6 +361,7 @@ def capacity(
     seed: int | None = None,
     duration: float | str | None = None,
     jobs: int = -1,
+    processes: int = 1,
     key: str | None = None,
     key_file: AnyPath | None = None,
     adapter: str = "imsim",
@@ -379,18 +380,20 @@ def capacity(
     their interval does not decide. A load that is still undecided is reported as such. If runs are too short for the
     budget's percentile and the load is even, they are made longer, up to 64 times.
 
-    Live: each load gets 2 to 8 runs, one after the other under different seeds, until they decide. A run that the load
-    generator spoilt is repeated. If that does not help, the generator has given way, not the server
-    (`found.gave_way`), and the result is the highest load at which the server is known to keep the budget. Before each
-    run, the server gets time to become idle.
+    Live: each load gets 1 to 8 runs, one after the other under different seeds, until they decide. The two loads of the
+    result get another run at the end (`replications` of them at least, 2). A run that breaks the budget because of the
+    load generator is repeated. If that does not help, the generator has given way, not the server (`found.gave_way`),
+    and the result is the highest load at which the server is known to keep the budget. Before each run, the server gets
+    time to become idle.
 
     Args:
         budget: a `Budget` or its text. Its metric may be one of your own `metrics`.
         url: the address of a server, as in `imsim.loadtest`. None means a simulation.
         over: the dotted path of the load, a number above 0.
         low: the lowest load to try. None means 1/64 of the scenario's own.
-        high: the highest load to try. None means 64 times the scenario's own.
+        high: the highest load to try. None means 64 times the scenario's own, or 4096 times with a url.
         tolerance: how far apart the two loads may be at the end, as a share. None means 0.05, or 0.1 with a url.
+        processes: with a url, the number of Locust's processes, as in `imsim.loadtest`.
         max_time: with a url, seconds (or a text, such as "10min") after which no further run starts. None means 15 min.
         key: with a url, the server's key, as in `imsim.loadtest`.
         key_file: with a url, a file with the key.
@@ -419,6 +422,7 @@ def capacity(
     base = _with(given, seed, duration)
     only_live: dict[str, object] = {"max_time": max_time, "key": key, "key_file": key_file, "options": options}
     only_live |= {"adapter": None if adapter == "imsim" else adapter, "reset": reset}
+    only_live |= {"processes": None if processes == 1 else processes}
     if url is None and (ignored := [name for name, value in only_live.items() if value is not None]):
         raise UsageError(f"capacity: {', '.join(ignored)}: only with a url, for a real server")
     if url is not None and jobs != -1:
@@ -460,9 +464,12 @@ def capacity(
         Job(base, address, "", own_key, adapter, chosen_options).probe()
 
     def measure(design: Scenario) -> LiveRun:
-        run = launch.loadtest(design, address, key=own_key, adapter=adapter, options=chosen_options)
+        run = launch.loadtest(
+            design, address, key=own_key, adapter=adapter, options=chosen_options, processes=processes
+        )
         return LiveRun.of(run, sampling.measures)
 
+    setup = {"url": address, "adapter": adapter, "options": chosen_options, "processes": processes}
     with ProgressBar(progress) as bar:
         return experiments.live_capacity(
             base,
@@ -478,7 +485,7 @@ def capacity(
             fewest=sampling.replications,
             most=sampling.most,
             max_time=seconds,
-            store=RunStore(folder, sampling.measures, {"url": address, "adapter": adapter, "options": chosen_options}),
+            store=RunStore(folder, sampling.measures, setup),
             progress=bar.show,
             line=bar.line,
         )

@@ -20,6 +20,7 @@ from imsim.cli.options import (
     OUT,
     PLOT,
     PRECISION,
+    PROCESSES,
     REPLICATIONS,
     SEED,
     SET,
@@ -317,7 +318,12 @@ def sweep(
 @click.option("--url", metavar="URL", help="Load the server at this address, ws://host:port, instead of simulating.")
 @click.option("--over", default="workload.rate", show_default=True, metavar="PATH", help="The field that is the load.")
 @click.option("--low", type=float, metavar="LOAD", help="The lowest load to try.  [default: the scenario's own / 64]")
-@click.option("--high", type=float, metavar="LOAD", help="The highest load to try.  [default: the scenario's own x 64]")
+@click.option(
+    "--high",
+    type=float,
+    metavar="LOAD",
+    help="The highest load to try.  [default: the scenario's own x 64; x 4096 with --url]",
+)
 @click.option(
     "--tolerance",
     type=float,
@@ -331,6 +337,7 @@ def sweep(
 @MOST
 @METRIC
 @JOBS
+@PROCESSES
 @MAX_TIME
 @KEY
 @ADAPTER
@@ -357,6 +364,7 @@ def capacity(
     max_replications: int | None,
     metrics: tuple[str, ...],
     jobs: int,
+    processes: int,
     max_time: float | str | None,
     key: str | None,
     key_file: str | None,
@@ -369,7 +377,7 @@ def capacity(
 ) -> None:
     """Find the highest load at which SCENARIO, or the server at --url, keeps a budget.
 
-    The result is two loads: the budget is kept at the first and broken at the second. Several runs decide at each load.
+    The result is two loads: the budget is kept at the first and broken at the second. Several runs decide at each.
     With --url, the command continues where it stopped if it is interrupted and run again.
     """
     from imsim import api
@@ -393,6 +401,7 @@ def capacity(
         max_replications=max_replications,
         metrics=metrics,
         jobs=jobs,
+        processes=processes,
         max_time=max_time,
         key=key,
         key_file=key_file,

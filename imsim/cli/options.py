@@ -70,6 +70,14 @@ METRIC = click.option(
 JOBS = click.option(
     "--jobs", default=-1, metavar="N", help="Number of processes; default: one for each core. Changes no result."
 )
+PROCESSES = click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Number of Locust processes that send and receive: one for each core that the load needs.",
+)
 _KEY = click.option(
     "--key", metavar="KEY", help="The server's key for tokens.  [default: the variable IMSIM_KEY, or imsim]"
 )

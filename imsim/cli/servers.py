@@ -13,7 +13,7 @@ import click
 
 from imsim import disk
 from imsim.cli.experiments import show, show_table
-from imsim.cli.options import ADAPTER, DURATION, JSON, KEY, OUT, SEED, SET, examples
+from imsim.cli.options import ADAPTER, DURATION, JSON, KEY, OUT, PROCESSES, SEED, SET, examples
 from imsim.cli.options import load as load_scenario
 from imsim.core.exceptions import UsageError
 from imsim.keys import DEFAULT_KEY, check_key, choose_key
@@ -162,14 +162,7 @@ def serve(
 @SET
 @SEED
 @DURATION
-@click.option(
-    "--processes",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Number of Locust processes that send and receive: one for each core that the load needs.",
-)
+@PROCESSES
 @KEY
 @OUT
 @JSON

@@ -170,6 +170,8 @@ class Policies:
 
     def timeout_of(self, attempt: int) -> float:
         """Return the seconds after which this attempt of a send (1, 2, ...) is repeated if it has no answer."""
+        if attempt == 1:  # as nearly always
+            return self.send_timeout
         longest = max(self.send_timeout, self.reconnect_max)
         return min(longest, self.send_timeout * self.send_backoff ** min(attempt - 1, 30))
 

@@ -1,10 +1,15 @@
 """The highest load at which a real server keeps a budget, as a bracket of two loads.
 
-`search` chooses the loads, as for a simulated design. At each load the server is loaded several times under different
-seeds, one after the other, and reset before each run. A run is one piece of evidence: how many times the bound its
-metric is. The runs at a load decide as soon as their mean is clear of the bound; a load that stays undecided lies
-inside the bracket. A run that the load generator spoilt (`run.valid`) is repeated and not judged. If the generator
-spoils all runs at a load, the search goes on below it, and the result says that the generator gave way.
+`search` chooses the loads, as for a simulated design. At each load the server is loaded under different seeds, one run
+after the other, and reset before each run. A run is one piece of evidence: how many times the bound its metric is. The
+runs at a load decide as soon as their mean is clear of the bound; a load that stays undecided lies inside the bracket.
+
+Runs that follow each other share what disturbs the computer at that time. So when the search has found its two loads,
+each gets another run. If that changes the verdict, the search goes on.
+
+Disturbances make latencies longer, not shorter. So a run that the load generator spoilt counts if it keeps a budget of
+latencies; otherwise it is repeated and not judged. If the generator spoils all runs at a load, the search goes on below
+it, and the result says that the generator gave way.
 """
 
 from __future__ import annotations
@@ -18,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from imsim.analysis.budgets import Budget
 from imsim.analysis.kinds import kind_of
-from imsim.analysis.labels import title_of
 from imsim.analysis.metrics import Measures
 from imsim.core.exceptions import RunError, UsageError
 from imsim.experiments.capacity import Capacity
@@ -34,6 +38,10 @@ if TYPE_CHECKING:
 #: Runs at a load that the generator may spoil before the search gives the load up.
 MOST_SPOILT = 3
 
+#: The search gives up at this many times the first load; a simulated one gives up earlier. A server is fast, and the
+#: load generator gives way at last.
+_WIDEST = 4096.0
+
 #: Seconds that a search may take.
 MAX_TIME = 900.0
 
@@ -43,7 +51,10 @@ class _OutOfTimeError(Exception):
 
 
 class _Loads:
-    """The loads of a search: each is run until its runs decide."""
+    """The loads of a search: each is run until its runs decide.
+
+    fewest: the smallest number of runs at a load that is confirmed. most: the largest number at any load.
+    """
 
     def __init__(
         self,
@@ -62,31 +73,42 @@ class _Loads:
         line: Callable[[str], None],
     ) -> None:
         self.runs: list[LiveRun] = []
-        self.outcomes: dict[float, Outcome] = {}
         self.notes: list[str] = []
+        self.kept = 0  # runs of an earlier search
         self._scenario, self._budget, self._over, self._whole = scenario, budget, over, whole
         self._measure, self._reset, self._measures, self._store = measure, reset, measures, store
         self._fewest, self._most, self._max_time = fewest, most, max_time
         self._progress, self._line = progress, line
         self._began = time.monotonic()
 
+    def count(self, load: float) -> int:
+        """Return how many runs the load has had."""
+        return sum(run.load == load for run in self.runs)
+
     def judge(self, load: float) -> Outcome:
         """Run the load until its runs decide."""
-        number = 0
+        return self._judge(load, 1)
+
+    def confirm(self, load: float) -> Outcome:
+        """Run the load once more, at another time, and then until its runs decide."""
+        return self._judge(load, self._fewest)
+
+    def _judge(self, load: float, fewest: int) -> Outcome:
         while True:
-            run = self._run(load, number)
-            number += 1
+            run = self._run(load, self.count(load))
+            if run.spoilt and kind_of(self._budget.metric).unit == "ms":
+                value = run.values[self._budget.metric]
+                run = replace(run, spoilt="" if self._budget.is_kept_by(value) else run.spoilt)
             self.runs.append(run)
-            outcome = self._outcome(load)
+            outcome = self._outcome(load, fewest)
             self._line(self._text(run, outcome))
             if outcome is not None:
-                self.outcomes[load] = outcome
                 return outcome
 
-    def _outcome(self, load: float) -> Outcome | None:
+    def _outcome(self, load: float, fewest: int) -> Outcome | None:
         runs = [run for run in self.runs if run.load == load]
         judged = [run.values[self._budget.metric] for run in runs if not run.spoilt]
-        found = judge_runs(self._budget, judged, self._most) if len(judged) >= self._fewest else None
+        found = judge_runs(self._budget, judged, self._most) if len(judged) >= max(fewest, 1) else None
         return "spoilt" if found is None and len(runs) - len(judged) >= MOST_SPOILT else found
 
     def _run(self, load: float, number: int) -> LiveRun:
@@ -95,6 +117,7 @@ class _Loads:
         design = self._scenario.replace({self._over: value, "seed": seed})
         kept = self._store.get(design)
         if kept is not None and all(name in kept.values for name in self._measures.all):
+            self.kept += 1
             return kept
         passed = time.monotonic() - self._began
         longest = max((run.seconds for run in self.runs), default=self._scenario.duration)
@@ -160,7 +183,7 @@ def live_capacity(
         tolerance: how far apart the two loads may be, as a share.
         lowest: the lowest load to try.
         highest: the highest load to try.
-        fewest: the smallest number of runs at a load.
+        fewest: the smallest number of runs at the two loads of the result.
         most: the largest number of runs at a load.
         max_time: seconds after which no further run starts.
         store: keeps finished runs.
@@ -176,10 +199,25 @@ def live_capacity(
     loads = _Loads(
         scenario, budget, over, whole, measure, reset, measures, store, fewest, most, max_time, progress, line
     )
+    highest = start * _WIDEST if highest is None else highest
     bracket = Bracket()
+    confirmed: set[float] = set()
     is_complete = True
+
+    def next_end() -> float | None:
+        ends = [load for load in (bracket.keeps, bracket.upper) if load is not None and load not in confirmed]
+        return next((load for load in ends if loads.count(load) < most), None)
+
     try:
-        search(loads.judge, start, tolerance=tolerance, whole=whole, lowest=lowest, highest=highest, bracket=bracket)
+        while True:
+            search(
+                loads.judge, start, tolerance=tolerance, whole=whole, lowest=lowest, highest=highest, bracket=bracket
+            )
+            if fewest == 1 or (end := next_end()) is None:
+                break
+            confirmed.add(end)
+            bracket.verdicts[end] = "undecided"  # if the time ends before the new runs decide
+            bracket.verdicts[end] = loads.confirm(end)
     except _OutOfTimeError:
         is_complete = False
         if not loads.runs:
@@ -191,6 +229,9 @@ def live_capacity(
         if loads.runs:
             line(f"interrupted; so far: {LiveCapacity(scenario, budget, over, bracket, loads.runs, url).verdict}")
         raise
+    if loads.kept:
+        kept = f"{loads.kept} of {len(loads.runs)} runs are of an earlier search"
+        loads.notes.append(f"{kept}; with another folder (out) they are run again")
     return LiveCapacity(scenario, budget, over, bracket, loads.runs, url, loads.notes, is_complete)
 
 
@@ -311,19 +352,17 @@ class LiveCapacity(Capacity):
         if self.gave_way == "generator":
             reason = next(run.spoilt for run in self.live_runs if run.spoilt and run.load == self.bracket.spoilt)
             notes.append(f"{self.over} = {self.bracket.spoilt:.4g}: {reason}")
+            notes.append(
+                "for a higher load, the generator needs more processes (--processes) on idle cores, or a computer of "
+                "its own"
+            )
         if self.bracket.undecided:
             loads = ", ".join(f"{load:.4g}" for load in self.bracket.undecided)
             notes.append(f"not decided: {loads}; more runs (max_replications) or longer ones may decide")
         if failed := next((run for run in self.live_runs if run.failed), None):
             notes.append(f"a run that fails breaks the budget: {self.over} = {failed.load:.4g}: {failed.failed}")
-        notes += sorted(
-            {
-                note
-                for load, one in self.tried.items()
-                if self.bracket.verdicts[load] == "keeps" and one.flaw(self.budget.metric)
-                for note in flaw_notes({self.budget.metric: one.flaw(self.budget.metric)}, self.scenario.duration)
-            }
-        )
+        if self.keeps is not None and (flaw := self.tried[self.keeps].flaw(self.budget.metric)):
+            notes += flaw_notes({self.budget.metric: flaw}, self.scenario.duration)
         if not self.bracket.is_monotone:
             notes.append("a higher load keeps the budget and a lower one breaks it: the server or its computer changed")
         return notes
@@ -341,7 +380,7 @@ class LiveCapacity(Capacity):
         if self.gave_way == "server":
             return f"{text}: the server gives way"
         if self.gave_way == "generator":
-            return f"{text}; at {self.bracket.spoilt:.4g} the load generator gives way, not the server"
+            return f"{text}; at {self.bracket.spoilt:.4g} the load generator or its computer gives way, not the server"
         return text
 
     def to_json_dict(self) -> dict[str, Any]:
@@ -401,7 +440,7 @@ class LiveCapacity(Capacity):
             bound=self.budget.bound,
             bracket=(self.keeps, self.bracket.upper),
             gave_way=self.gave_way,
-            title=f"{title_of(self.scenario)}\n{self.verdict}",
+            title=f"The capacity of {self.url}, scenario {self.scenario.name}\n{self.verdict}",
         )
 
     def __repr__(self) -> str:

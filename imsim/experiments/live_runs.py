@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from imsim import disk
 from imsim.analysis import Run, warmup
@@ -22,7 +23,7 @@ from imsim.experiments.store import known
 from imsim.load.health import delays_of, workers_of
 from imsim.scenario import Scenario
 
-#: The runs at each load: at least, and at most.
+#: The runs at a load: at least (at the two loads of the result), and at most (at any load).
 FEWEST_RUNS, MOST_RUNS = 2, 8
 
 #: The runs at a load decide if the mean of the logarithms of (metric / bound) is further from 0 than this many standard
@@ -32,11 +33,17 @@ FEWEST_RUNS, MOST_RUNS = 2, 8
 CLEAR = 2.33
 
 #: The standard deviation of these logarithms that two runs have at least: they may agree by chance. The more runs there
-#: are, the more counts how far they are apart.
+#: are, the more counts how far they are apart. One run decides if it is almost a factor of two from the bound.
 _LEAST_DEVIATION = 0.2
 
-#: One run counts for at most a factor of two on either side of the bound, so a single disturbed run decides nothing.
+#: One run counts for at most a factor of two on either side of the bound, so others outweigh a disturbed one.
 _MOST_LOG = math.log(2)
+
+#: If the generator waits for a CPU this share of the time, a server on the same computer waits, too. Beside a server
+#: that used up one of two cores, it was 0.1.
+_WAITING = 0.25
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _FILE = "runs.jsonl"
 
@@ -49,7 +56,7 @@ class LiveRun:
         values: its metrics: infinite if one falls among messages that never arrived, nan if there are no values.
         load: the load.
         seed: the seed of the run.
-        spoilt: why the load generator spoilt it; "" if it did not.
+        spoilt: why the load generator, or a lack of CPU time on its computer, spoilt it; "" if neither did.
         failed: why the run failed; "" if it did not. A run that fails breaks the budget.
         seconds: how long it took, with logins and drain.
         generator: the generator's own delays in ms (p50, p95, p99) and the largest `cpu` of a worker, if known.
@@ -84,7 +91,7 @@ class LiveRun:
             raise RunError(str(run.manifest.get("ended", {}).get("reason") or "the run ended early"))
         return cls(
             measures(run),
-            spoilt=run.invalid_because or "",
+            spoilt=run.invalid_because or starved(run.manifest),
             generator=_generator(run),
             behind=behind(run, measures.names),
             steadiness=warmup.Steadiness.of(run),
@@ -118,6 +125,24 @@ def _generator(run: Run) -> dict[str, float]:
     return {**delays, "cpu": max(worker.cpu for worker in workers.values())}
 
 
+def starved(manifest: Mapping[str, Any]) -> str:
+    """Return why the server of a run lacked CPU time, as far as a load generator beside it knows; "" if it did not.
+
+    Args:
+        manifest: the manifest of the run.
+    """
+    if urlsplit(str(manifest.get("url"))).hostname not in _LOOPBACK:
+        return ""
+    workers = workers_of(manifest).values()
+    waiting = max((worker.waiting or 0.0 for worker in workers), default=0.0)
+    if waiting < _WAITING:
+        return ""
+    return (
+        f"server and generator share a computer that lacks CPU time: the generator waited for a CPU {waiting:.0%} of "
+        "the time; stop other programs there, use fewer processes, or another computer for the generator"
+    )
+
+
 def judge_runs(budget: Budget, values: Sequence[float], most: int = MOST_RUNS) -> Verdict | None:
     """Return the verdict of the runs at a load; None if more runs may decide.
 
@@ -127,12 +152,11 @@ def judge_runs(budget: Budget, values: Sequence[float], most: int = MOST_RUNS) -
         most: the largest number of runs.
     """
     logs = [_log_of(budget, value) for value in values]
-    if len(logs) >= min(FEWEST_RUNS, most):
-        mean = statistics.fmean(logs)
-        least = _LEAST_DEVIATION * math.sqrt(FEWEST_RUNS / len(logs))
-        deviation = max(least, statistics.stdev(logs)) if len(logs) > 1 else least
-        if abs(mean) > CLEAR * deviation / math.sqrt(len(logs)):
-            return "keeps" if mean < 0 else "breaks"
+    mean = statistics.fmean(logs)
+    least = _LEAST_DEVIATION * math.sqrt(2 / len(logs))
+    deviation = max(least, statistics.stdev(logs)) if len(logs) > 1 else least
+    if abs(mean) > CLEAR * deviation / math.sqrt(len(logs)):
+        return "keeps" if mean < 0 else "breaks"
     return "undecided" if len(logs) >= most else None
 
 

@@ -100,7 +100,8 @@ def search(
 ) -> Bracket:
     """Try loads until the width of the bracket, without the undecided loads in it, is at most `tolerance` (a share).
 
-    judge: returns the outcome of a load. If it raises, `bracket` has the outcomes so far.
+    judge: returns the outcome of a load. If it raises, `bracket` has the outcomes so far. Loads that `bracket` has at
+        the start are not judged again.
     whole: loads are whole numbers.
     is_too_short: returns whether the runs at a load that was tried are too short to keep the budget. A lower load has
         still fewer messages, so the search for one ends there.
@@ -110,7 +111,8 @@ def search(
     bracket = Bracket() if bracket is None else bracket
 
     def attempt(load: float) -> None:
-        bracket.verdicts[load] = judge(load)
+        if load not in bracket.verdicts:
+            bracket.verdicts[load] = judge(load)
 
     attempt(start)
     load = start
@@ -121,11 +123,12 @@ def search(
     while (
         bracket.keeps is None and load > lowest and not (bracket.verdicts[load] == "undecided" and is_too_short(load))
     ):
-        load = max(load / 2, lowest)
+        half = max(load / 2, lowest)
         if whole:
-            load = float(max(math.floor(load), 1))
-        if load in bracket.verdicts:
+            half = float(max(math.floor(half), 1))
+        if half == load:
             break
+        load = half
         attempt(load)
     while (middle := bracket.next(tolerance, whole)) is not None:
         attempt(middle)
@@ -144,7 +147,7 @@ def start_of(
             raise UsageError(f"{name}: expected a number above 0, got {value!r}")
     if lowest is not None and highest is not None and lowest > highest:
         raise UsageError(f"low: must not exceed high, got {lowest:g} and {highest:g}")
-    return min(max(start, lowest or start), highest or start), whole
+    return min(max(start, lowest or start), highest or math.inf), whole
 
 
 def load_of(scenario: Scenario, over: str) -> tuple[float, bool]:

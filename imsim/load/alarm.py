@@ -58,17 +58,15 @@ class Alarm:
             self._file = None
 
     def _wake(self) -> None:
-        if self._file is not None:
-            try:
-                os.read(self._file, 8)  # otherwise it stays readable
-            except BlockingIOError:  # it was set again meanwhile
-                return
-        elif self._at is not None and (left := self._at - time.perf_counter()) > 0:
-            self._wait(left)
-            return
         if self._at is not None:
-            self._at = None
-            self._ring()
+            left = self._at - time.perf_counter()
+            if left <= 0:
+                self._at = None
+                self._ring()
+            elif self._file is None:
+                self._wait(left)
+        if self._at is None and self._file is not None:  # it was not set again, so it would stay readable
+            os.read(self._file, 8)
 
     # --- without a file descriptor ----------------------------------------------------------------------------------
 

@@ -236,6 +236,7 @@ def _offers(features: Collection[str] | None) -> Offers:
         acks=Feature.ACK in features,
         resume=Feature.RESUME in features,
         own_devices=Feature.OWN_DEVICES in features,
+        membership=Feature.MEMBERSHIP in features,
     )
 
 

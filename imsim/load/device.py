@@ -11,7 +11,8 @@ from typing import Any
 import gevent
 from gevent import Greenlet
 
-from imsim.load.adapters.interface import Adapter, Connect, Connected, Disconnected, Event, Item, Out, Request
+from imsim.core.model import Scene
+from imsim.load.adapters.interface import Adapter, Connect, Connected, Disconnected, Event, Item, Message, Out, Request
 from imsim.load.driver import Driver
 from imsim.load.exchange import exchange
 from imsim.load.transport import Transport
@@ -43,6 +44,7 @@ class Device(Driver):
         self.user = user
         self.since = 0.0
         """When the device began to log in, for the first time or after it lost its connection."""
+        self._held: list[Message] | None = None  # messages to groups and chatrooms, until `let_go`
         self._adapter = adapter
         self._crash = crash
         self._opening: Greenlet[..., None] | None = None  # the one that opens the connection
@@ -70,6 +72,23 @@ class Device(Driver):
         if transport is not None:
             transport.join(timeout=_CLOSE_TIMEOUT)
 
+    def hold(self) -> None:
+        """Keep further messages to groups and chatrooms until `let_go`, because the device is not in them so far."""
+        if self._held is None:
+            self._held = []
+
+    def let_go(self) -> None:
+        """Send the messages that were kept."""
+        held, self._held = self._held, None
+        for message in held or ():
+            self.send_message(message)
+
+    def send_message(self, message: Message) -> None:
+        if self._held is None or message.conversation.scene is Scene.P2P:
+            super().send_message(message)
+        else:
+            self._held.append(message)
+
     # --- time -------------------------------------------------------------------------------------------------------
 
     def _arm(self, deadline: float | None) -> None:
@@ -94,8 +113,7 @@ class Device(Driver):
     # --- the connection ---------------------------------------------------------------------------------------------
 
     def _send(self, frame: bytes) -> None:
-        if self._transport is not None:
-            self._transport.send(frame)
+        """Drop the frame, because there was no connection so far. The first one replaces this method by its own."""
 
     def _connect(self, connect: Connect) -> None:
         self._disconnect()
@@ -121,6 +139,7 @@ class Device(Driver):
             transport.close()
             return
         self._opening, self._transport = None, transport
+        self._send = transport.send  # type: ignore[assignment,method-assign]  # after its end, it drops frames itself
         self.give(Connected(transport.subprotocol))
         transport.listen(lambda: self._lost(transport))
 

@@ -14,7 +14,7 @@ from typing import Any
 from gevent.event import AsyncResult, Event
 from gevent.lock import BoundedSemaphore
 
-from imsim.load.adapters import Closed, Conversation, Joined, NotJoined, Offline, Ready
+from imsim.load.adapters import Closed, Conversation, Feature, Joined, NotJoined, Offline, Ready
 from imsim.load.adapters.interface import Event as AdapterEvent
 from imsim.load.context import Context
 from imsim.load.device import Device, now
@@ -41,11 +41,12 @@ class Devices:
         """Called with each event of the device with this number."""
         self.on_admitted: Callable[[int], None] = lambda number: None
         """Called with the number of each device that gets a user after the plan has begun."""
-        self.on_logged_in: Callable[[Device], None] = lambda device: None
-        """Called at the first login of a device since it got its user, and at each `come_online`."""
+        self.on_logged_in: Callable[[Device, bool], None] = lambda device, is_first: None
+        """Called at each login of a device, with whether it is the first since it got its user or `come_online`."""
         self.on_joined: Callable[[int, Conversation], None] = lambda number, place: None
         """Called when the device with this number is in a group or chatroom."""
         self._context = context
+        self._record = context.recording.event
         self._report = report
         self._released: dict[int, Device] = {}  # devices without a user, which may come back
         self._leases: deque[AsyncResult[int | None]] = deque()  # users that wait for the number of their device
@@ -78,6 +79,7 @@ class Devices:
         self._answered[number] = Event()
         if context.t0 < math.inf:
             self._returning[number] = math.inf
+            admitted.hold()
             self.on_admitted(number)
         return admitted
 
@@ -131,6 +133,7 @@ class Devices:
     def come_online(self, device: Device, timeout: float) -> bool:
         """Log the device in, and return whether it was online within `timeout` seconds."""
         self._returning[device.number] = math.inf
+        device.hold()
         answered = self._answered[device.number] = Event()
         self._begin_login(device)
         answered.wait(timeout)
@@ -139,8 +142,27 @@ class Devices:
     def leave(self, device: Device) -> None:
         """Log the device out, as the plan or a task demands it."""
         self.online.discard(device.number)
+        if Feature.RESUME not in self._context.adapter.features:
+            self._disconnected(device.number)
         device.leave()
         self._context.send("offline", number=device.number, reason="", is_final=False)
+
+    def missed(self, number: int) -> None:
+        """Note that a task has opened a group while this device of a member was offline."""
+        if Feature.MEMBERSHIP not in self._context.adapter.features:
+            self._disconnected(number)
+
+    def entered(self, number: int) -> None:
+        """Note that the device is logged in, and in all its groups and chatrooms. Send what it kept until then."""
+        context = self._context
+        if number in self.present:
+            self.present[number].let_go()
+        if context.t0 < math.inf and not {Feature.RESUME, Feature.MEMBERSHIP} <= context.adapter.features:
+            context.recording.entered(number, now() - context.t0)
+
+    def _disconnected(self, number: int) -> None:
+        if self._context.t0 < math.inf:
+            self._context.recording.disconnected(number, now() - self._context.t0)
 
     def make(self, number: int, report: Callable[[Device, AdapterEvent, float], None]) -> Device:
         """Create a device whose events `report` receives. It takes part in the run only through `admit`."""
@@ -177,7 +199,7 @@ class Devices:
     def react(self, device: Device, event: AdapterEvent, at: float) -> None:
         """Record an event, and react to it."""
         number, kind = device.number, type(event)
-        self._context.recording.event(number, event, at)
+        self._record(number, event, at)
         if number in self.listeners:
             self.listeners[number](event)
         if kind not in _REACTIONS:  # as the events of messages
@@ -203,9 +225,10 @@ class Devices:
             began = self._returning.pop(device.number)
             self._context.recording.returned(device.number, max(0.0, min(began, at) - self._context.t0))
         self._report(LOGIN, (at - device.since) * 1e3, 0, None)
-        if answered := self._answered.pop(device.number, None):
+        answered = self._answered.pop(device.number, None)
+        if answered:
             answered.set()
-            self.on_logged_in(device)
+        self.on_logged_in(device, answered is not None)
         self._context.send("online", number=device.number)
 
     def _went_offline(self, device: Device, reason: str, is_final: bool) -> None:

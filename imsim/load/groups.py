@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,8 @@ class Groups:
         self._devices = devices
         self._creates_unattended = creates_unattended
         self._joins: set[tuple[int, Conversation]] = set()  # those without an answer
+        self._joining: Counter[int] = Counter()  # the count of those of each device
+        self._missed: defaultdict[int, list[PlannedConversation]] = defaultdict(list)  # opened while it was offline
         self._joined = Event()
         self._are_ready = False  # whether the groups of the plan exist, and all devices that were online are in them
         self._opening: dict[str, Event] = {}  # groups that tasks open, and whose members are not all in them
@@ -66,18 +69,29 @@ class Groups:
         self._are_ready = not creates
         self._context.send("provisioned")
 
+    def outside(self) -> list[int]:
+        """Return the devices that are not online, or not in all their groups and chatrooms."""
+        devices = self._devices
+        return [number for number in devices.present if number not in devices.online or self._joining[number]]
+
     def begin(self) -> None:
         """Regard the groups as ready, because the plan begins. This process may have come after they were created."""
         self._are_ready = True
 
-    def enter(self, device: Device) -> None:
-        """Let a device that comes late join its groups and chatrooms. They exist, but it is not in them."""
-        if self._are_ready:
+    def enter(self, device: Device, is_first: bool) -> None:
+        """Let a device that has logged in join the groups and chatrooms that exist, but that it is not in.
+
+        is_first: whether this is its first login since it got its user, or since a task logged it out.
+        """
+        missed = self._missed.pop(device.number, [])
+        if is_first and self._are_ready:
             user = device.number // len(self._context.plan.devices)
             opened = [group for name, group in self.by_name.items() if name in self._opened]
-            for conversation in (*self._used(), *opened):
-                if user in conversation.members:
-                    self._join(device, conversation, creates=False)
+            missed = [conversation for conversation in (*self._used(), *opened) if user in conversation.members]
+        for conversation in missed:
+            self._join(device, conversation, creates=False)
+        if not self._joining[device.number]:
+            self._devices.entered(device.number)
 
     def _used(self) -> list[PlannedConversation]:
         """Return all chatrooms, and the groups in which the plan sends or changes something, or a task may."""
@@ -150,6 +164,9 @@ class Groups:
         for number in self._context.devices_of(group.members):
             if number in self._devices.online and number != creator:
                 self._join(self._devices.present[number], group, creates=False)
+            elif number in self._devices.present and number != creator:
+                self._missed[number].append(group)
+                self._devices.missed(number)
         place = self._job.place(group)
         while any(pending == place for _, pending in self._joins):
             self._wait_for_answer()
@@ -164,7 +181,9 @@ class Groups:
 
     def _join(self, device: Device, conversation: PlannedConversation, creates: bool) -> None:
         place, members = self._job.place(conversation), self._names(conversation)
-        self._joins.add((device.number, place))
+        if (device.number, place) not in self._joins:
+            self._joins.add((device.number, place))
+            self._joining[device.number] += 1
         device.do(lambda now: device.session.join(place, members, creates, now))
 
     def _names(self, conversation: PlannedConversation) -> list[str]:
@@ -172,7 +191,11 @@ class Groups:
 
     def answered(self, number: int, place: Conversation) -> None:
         """Note that the device with this number is in a group or chatroom."""
-        self._joins.discard((number, place))
+        if (number, place) in self._joins:
+            self._joins.remove((number, place))
+            self._joining[number] -= 1
+            if not self._joining[number]:
+                self._devices.entered(number)
         self._joined.set()
         name = self._job.plain(place.name)
         if name in self._opening and name not in self.by_name:

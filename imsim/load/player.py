@@ -147,7 +147,10 @@ class Player:
         absent: devices without a user, to be recorded by this process.
         """
         self._groups.begin()
+        outside = self._groups.outside()
         self._playing.log_out_absent()
+        if Feature.RESUME not in self._context.adapter.features:
+            outside = self._groups.outside()  # nothing is kept for those that the plan has offline, either
         gc.collect()
         gc.freeze()  # all present objects live until the end: the collector must not pause the run to scan them again
         self._cpu = time.process_time()
@@ -156,6 +159,9 @@ class Player:
         self._sampler.begin(t0, self._context.job.scenario.warmup)
         for number in absent:
             self._recording.withdrawn(number, 0.0)
+        for number in outside:
+            self._recording.disconnected(number, 0.0)
+            self._devices.present[number].hold()
         self._playing.begin()
         self._added.begin()
         self._context.spawn(self._report_state)

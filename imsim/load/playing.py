@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 import numpy as np
 
-from imsim.load.adapters import Conversation, Feature, Message
+from imsim.load.adapters import Feature, Message
 from imsim.load.alarm import Alarm
 from imsim.load.context import Context
 from imsim.load.device import Device, now
@@ -84,11 +84,10 @@ class Schedule:
         return None if number in self._devices.away else self._devices.present.get(number)
 
     def _composed(self, id: str, conversation: PlannedConversation, sender: int, type: str, size: int) -> Message:
-        named = self._context.job.named
-        scene, to, content, type, file, custom = actor.compose(conversation, sender, type, size, named)
+        content, file, custom = actor.body(type, size)
         if type != "text" and Feature.TYPES not in self._context.adapter.features:
             content, type, file, custom = custom or json.dumps(file), "text", None, None
-        return Message(id, Conversation(scene, to), content, type, file, custom)
+        return Message(id, self._context.job.place(conversation, sender), content, type, file, custom)
 
 
 class Playing(Schedule):

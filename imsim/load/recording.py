@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imsim.core.model import Code, Route
-from imsim.load.adapters.interface import Acked, Delivered, Event, Failed, Offline, Read, Ready, Received, Sent
+from imsim.load.adapters.interface import Acked, Delivered, Event, Failed, Offline, Read, Received, Sent
 from imsim.load.extras import Extras, Pending
 from imsim.load.progress import Meter
 from imsim.results import Observer, Recorder, SpooledFacts
@@ -77,10 +77,7 @@ class Recording(Recorder):
             Read: self._on_read,
         }
         if not resumes:  # only then it matters for deliveries when a device was connected
-            self._translate |= {
-                Ready: lambda device, event, at: self.entered(device, at),
-                Offline: lambda device, event, at: self.disconnected(device, at),
-            }
+            self._translate[Offline] = lambda device, event, at: self.disconnected(device, at)
         self._report = report
         self._warmup = warmup  # seconds; messages before its end are not reported
         self._t0: float | None = None

@@ -10,7 +10,7 @@ Only `connect` waits, in the greenlet that calls it. It uses no proxy, whatever 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -131,9 +131,11 @@ class Transport:
     def send(self, payload: bytes) -> None:
         """Send a message, at once or after the messages that wait. Drop it if the connection is closed."""
         if self._is_open:
-            self._out.append(ws.masked(self._head, payload))
-            if not self._is_corked:
-                self._flush()
+            frame = ws.masked(self._head, payload)
+            if self._is_corked:
+                self._out.append(frame)
+            else:
+                self._write(frame)
 
     def close(self) -> None:
         """Send a close frame and dispatch no further messages.
@@ -176,7 +178,10 @@ class Transport:
             self._end()
         finally:
             self._is_corked = False
-            self._flush()
+            if self._out or self._tls is not None:  # TLS may have something to send, too
+                data = b"".join(self._out)
+                self._out.clear()
+                self._write(data)
 
     def _control(self, opcode: int, payload: bytes) -> bool:
         if opcode == ws.PING and self._is_open:
@@ -189,21 +194,18 @@ class Transport:
         self._is_deaf = True
         self._reader.on_message = _drop
         if self._is_open:
-            payload = b"" if code is None else code.to_bytes(2, "big")
-            self._out.append(ws.masked(ws.FIN | ws.CLOSE, payload))
+            frame = ws.masked(ws.FIN | ws.CLOSE, b"" if code is None else code.to_bytes(2, "big"))
             self._is_open = False
             self._timer = gevent.get_hub().loop.timer(_CLOSE_TIMEOUT)
             self._timer.start(self._end)
-            if not self._is_corked:
-                self._flush()
+            if self._is_corked:
+                self._out.append(frame)
+            else:
+                self._write(frame)
 
-    def _flush(self) -> None:
-        out = self._out
+    def _write(self, data: bytes) -> None:
         if self._tls is not None:
-            data = self._tls.encrypt(out)
-        else:
-            data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
+            data = self._tls.encrypt(data)
         if not data or self._watcher is None:
             return
         sent = 0
@@ -308,7 +310,7 @@ def _shake_hands(sock: socket.socket, tls: _Tls | None, uri: WebSocketURI, to: C
     request.headers.update(to.headers)
     protocol.send_request(request)
     data = b"".join(protocol.data_to_send())
-    sock.sendall(data if tls is None else tls.encrypt([data]))
+    sock.sendall(data if tls is None else tls.encrypt(data))
     answer, is_refused = b"", False
     while protocol.state is CONNECTING:
         data = sock.recv(_CHUNK)
@@ -361,11 +363,10 @@ class _Tls:
             pass
         return b"".join(plain)
 
-    def encrypt(self, parts: Iterable[bytes]) -> bytes:
+    def encrypt(self, data: bytes) -> bytes:
         """Return what to send to the server: these bytes, and what TLS itself has to send."""
-        for part in parts:
-            if part:
-                self._object.write(part)
+        if data:
+            self._object.write(data)
         return self._outgoing.read()
 
 

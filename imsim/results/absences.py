@@ -32,6 +32,12 @@ class Absences:
         kind = facts["kind"]
         self._lost = facts[(kind == Kind.DISCONNECTED) | (kind == Kind.WITHDRAWN)]
         self._back = facts[(kind == Kind.ENTERED) | (kind == Kind.RETURNED)]
+        entered = facts[kind == Kind.ENTERED]
+        self._entered = np.full(devices, _NEVER)
+        self._entered[entered["device"][::-1]] = entered["at"][::-1]  # the first one wins
+        late = self._lost["device"][self._lost["at"] <= 0]
+        self._is_late = np.zeros(devices, bool)
+        self._is_late[late] = True
         self.device, self.since, self.until = _periods(facts[(kind == Kind.WITHDRAWN) | (kind == Kind.RETURNED)])
         """The periods in which devices were withdrawn, sorted by device and time. `until` is _NEVER without a return.
         """
@@ -79,6 +85,11 @@ class Absences:
         # The next return after the loss counts only if it lies before the time around the message begins.
         came_back = np.searchsorted(returns, loss, side="right") < np.searchsorted(returns, keys[2], side="left")
         found: _Bools = is_own & ~came_back
+        return found
+
+    def had_not_entered(self, device: _Ints, at: _Int64s) -> _Bools:
+        """Return whether each device was not there at the start, and had not entered its groups before `at`."""
+        found: _Bools = self._is_late[device] & (self._entered[device] > at)
         return found
 
     def table(self, users: Sequence[str], devices: Sequence[str]) -> pa.Table | None:

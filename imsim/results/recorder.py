@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
+from math import inf
 from pathlib import Path
 from struct import Struct
 from typing import BinaryIO
@@ -82,24 +83,25 @@ class Recorder:
         self._before: list[Facts] = []  # without a spool: the facts that `facts` has already returned
         self._path = None if spool is None else Path(spool)
         self._file: BinaryIO | None = None
-        self._flush_at = _SPOOL_SECONDS
+        self._flush_at = self._flush_bytes = inf  # without a spool
         self._flushed = 0  # bytes
         if self._path is not None:
             # "x" creates a new file. Facts behind the truncated last fact of another process would be unreadable.
             with disk.errors("create the spool", self._path):
                 self._file = self._path.open("xb", buffering=0)
+            self._flush_at, self._flush_bytes = _SPOOL_SECONDS, _SPOOL_BYTES
 
     def sent(self, intent: int, at: float) -> None:
         """Record an attempt of the sender's device to send the message."""
         self._buffer += _pack(_SENT, intent, _NO_DEVICE, round(at * 1e9), 0)
-        if self._file is not None:
-            self._flush_when_due(at)
+        if at >= self._flush_at or len(self._buffer) >= self._flush_bytes:
+            self._flush_due(at)
 
     def stored(self, intent: int, at: float) -> None:
         """Record that storage has the message."""
         self._buffer += _pack(_STORED, intent, _NO_DEVICE, round(at * 1e9), 0)
-        if self._file is not None:
-            self._flush_when_due(at)
+        if at >= self._flush_at or len(self._buffer) >= self._flush_bytes:
+            self._flush_due(at)
 
     def received(self, intent: int, at: float) -> None:
         """Record that the sender learned that the router has the message, which is perhaps not stored yet."""
@@ -108,8 +110,8 @@ class Recorder:
     def acked(self, intent: int, at: float) -> None:
         """Record that the sender learned that the message is stored."""
         self._buffer += _pack(_ACKED, intent, _NO_DEVICE, round(at * 1e9), 0)
-        if self._file is not None:
-            self._flush_when_due(at)
+        if at >= self._flush_at or len(self._buffer) >= self._flush_bytes:
+            self._flush_due(at)
 
     def failed(self, intent: int, at: float, code: Code, text: str = "") -> None:
         """Record that the sender gave up.
@@ -122,14 +124,14 @@ class Recorder:
     def pushed(self, intent: int, device: int, at: float) -> None:
         """Record an attempt of the server to push the message to the device."""
         self._buffer += _pack(_PUSHED, intent, device, round(at * 1e9), 0)
-        if self._file is not None:
-            self._flush_when_due(at)
+        if at >= self._flush_at or len(self._buffer) >= self._flush_bytes:
+            self._flush_due(at)
 
     def delivered(self, intent: int, device: int, at: float, route: Route) -> None:
         """Record that the device showed the message."""
         self._buffer += _pack(_DELIVERED, intent, device, round(at * 1e9), _ROUTE_NUMBER[route])
-        if self._file is not None:
-            self._flush_when_due(at)
+        if at >= self._flush_at or len(self._buffer) >= self._flush_bytes:
+            self._flush_due(at)
 
     def duplicate(self, intent: int, device: int, at: float) -> None:
         """Record that the message arrived at the device again."""
@@ -158,7 +160,8 @@ class Recorder:
     def entered(self, device: int, at: float) -> None:
         """Record that the device entered a chatroom, for the first time or again.
 
-        On a server that keeps nothing for devices that are offline: also that the device is logged in again.
+        On a server that keeps nothing for devices that are offline, or that lets devices join groups only while they
+        are online: that the device is logged in, and is in its groups and chatrooms.
         """
         self._add(_ENTERED, _NO_INTENT, device, at, 0)
 
@@ -214,13 +217,12 @@ class Recorder:
     def _add(self, kind: int, intent: int, device: int, at: float, extra: int) -> None:
         # The methods for the facts that every message has do not use this one, which saves a call.
         self._buffer += _pack(kind, intent, device, round(at * 1e9), extra)
-        if self._file is not None:
-            self._flush_when_due(at)
+        if at >= self._flush_at or len(self._buffer) >= self._flush_bytes:
+            self._flush_due(at)
 
-    def _flush_when_due(self, at: float) -> None:
-        if at >= self._flush_at or len(self._buffer) >= _SPOOL_BYTES:
-            self._flush_at = max(self._flush_at, at + _SPOOL_SECONDS)
-            self.flush()
+    def _flush_due(self, at: float) -> None:
+        self._flush_at = max(self._flush_at, at + _SPOOL_SECONDS)
+        self.flush()
 
 
 # Plain integers, because the look-up of an enum's member takes as long as packing the fact.

@@ -39,12 +39,15 @@ class Offers:
     acks: the sender learns that the server has a message. Otherwise `acked_at` is null.
     resume: a device that was offline receives later what it missed. Otherwise such deliveries are absent.
     own_devices: a message also reaches the other devices of its sender. Otherwise such deliveries are absent.
+    membership: a device is entitled to messages by the membership of its user. Otherwise what was sent before it
+        logged in and joined its groups for the first time is absent.
     """
 
     pushes: bool = True
     acks: bool = True
     resume: bool = True
     own_devices: bool = True
+    membership: bool = True
 
 
 EVERYTHING = Offers()
@@ -303,8 +306,14 @@ class Assembly:
 
         # Nothing keeps these messages for devices that are not connected.
         is_fleeting = is_stored & plan.to_room if offers.resume else is_stored
+        if not offers.membership:
+            is_fleeting |= is_stored & plan.to_opened
         missed = np.flatnonzero(is_missing & ~is_absent & is_fleeting[intent])
         cut_off = missed[absences.was_cut_off(device[missed], accepted_at[intent[missed]], plan.room_patience)]
+        if not offers.membership:
+            missed = np.flatnonzero(is_missing & ~is_absent)
+            is_early = absences.had_not_entered(device[missed], accepted_at[intent[missed]] - plan.room_patience)
+            cut_off = np.union1d(cut_off, missed[is_early])
         is_absent[cut_off] = True
         if absences.has_withdrawn:
             is_without_answer = is_due & ~is_stored & absences.is_withdrawn_after(_sending_devices(plan), plan.at)

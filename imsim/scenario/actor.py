@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
 
 from imsim.core import events
 from imsim.core.attachments import EXAMPLES
 from imsim.core.client.client import Client
 from imsim.core.model import MessageType, Scene
-from imsim.scenario.workload import Action, Plan, PlannedConversation, device_name
+from imsim.scenario.workload import Action, Plan, device_name
 
 #: Returns the seq of a message by its number in the plan; None until its sender knows it.
 SeqOf = Callable[[int], int | None]
@@ -49,30 +48,14 @@ def intent_of(id_client: str) -> int | None:
     return getattr(id_client, "intent", None)
 
 
-class Composed(NamedTuple):
-    """A message of the plan, as its sender sends it. `to` is the name of the recipient, the group or the chatroom."""
-
-    scene: Scene
-    to: str
-    content: str
-    type: str
-    file: dict[str, object] | None
-    custom: str | None
-
-
-def compose(conversation: PlannedConversation, sender: int, type: str, size: int, named: Named) -> Composed:
-    """Return a message of this user (a user index) as its device sends it."""
-    content, file, custom = body(type, size)
-    return Composed(conversation.scene, named(conversation.to(sender)), content, type, file, custom)
-
-
 def send(client: Client, plan: Plan, named: Named, id_client: IdClient, now: float) -> None:
     """Send the message of the plan to which this idClient belongs."""
     intent = id_client.intent
     conversation, sender = plan.conversations[plan.conversation[intent]], int(plan.sender[intent])
     type, size = plan.types[plan.type[intent]], int(plan.size[intent])
-    scene, to, content, type, file, custom = compose(conversation, sender, type, size, named)
-    client.send(scene, to, content, id_client, now, type=type, file=file, custom=custom)
+    content, file, custom = body(type, size)
+    to = named(conversation.to(sender))
+    client.send(conversation.scene, to, content, id_client, now, type=type, file=file, custom=custom)
 
 
 def act(client: Client, plan: Plan, action: Action, seq_of: SeqOf, named: Named, id_client: str, now: float) -> None:

@@ -115,17 +115,6 @@ class FrameReader:
                 return
             data, self._parts = b"".join(self._parts), None
         start, end = 0, len(data)
-        if end > 3 and WHOLE_TEXT <= data[0] <= WHOLE_BINARY and self._fragments is None:  # usually one whole message
-            size = data[1]
-            if size < LENGTH_16:
-                body = 2
-            elif size == LENGTH_16:
-                body, size = 4, data[2] << 8 | data[3]
-            else:
-                body = end + 1
-            if body + size == end and size <= self._largest:
-                self.on_message(data[body:])
-                return
         while start < end:
             body, size = start + 2, data[start + 1] if start + 1 < end else 0
             if size >= LENGTH_16:

@@ -151,7 +151,7 @@ def test_capacity_notes_runs_that_are_too_short_unless_they_break_the_budget():
 
 def capacity_of_short_runs(**overrides):
     office = Scenario.load("office", {"warmup": 0, "drain": 1, **overrides})
-    return imsim.capacity(office, "delivery.p50 < 1s", high=office.workload.rate, duration=0.2)
+    return imsim.capacity(office, "delivery.p50 < 1s", high=office.workload.rate, duration=0.2, jobs=1)
 
 
 def test_capacity_lengthens_runs_that_are_too_short_for_the_percentile():
@@ -206,7 +206,7 @@ def test_many_slow_workers_are_busy_but_the_queue_is_elsewhere():
         "topology.storage.workers": 1,
     }
     scenario = Scenario.load("capacity", fields)
-    (one,) = replicate([scenario], Sampling.of(["delivery.mean", *UTILISATIONS, *WAITS], replications=5, jobs=1))
+    (one,) = replicate([scenario], Sampling.of(["delivery.mean", *UTILISATIONS, *WAITS], replications=2, jobs=1))
     found = Capacity(scenario, Budget("delivery.mean < 1ms"), "workload.rate", Bracket({0.18: "breaks"}), {0.18: one})
     assert one["utilisation.router"].value > one["utilisation.storage"].value > 0.5
     assert found.bottleneck.tier == "storage"

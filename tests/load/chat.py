@@ -212,7 +212,7 @@ class ChatSession(Session):
     def got_message(self, frame: dict[str, Any], now: float) -> list[Out]:
         self.since = max(self.since, int(frame["n"]))
         conversation = Conversation(Scene(frame["scene"]), str(frame["to"]))
-        return [Delivered(str(frame["id"]), conversation, bool(frame.get("synced")))]
+        return [Delivered(str(frame["id"]), conversation, bool(frame.get("synced")), frame.get("from"))]
 
     def got_joined(self, frame: dict[str, Any], now: float) -> list[Out]:
         return [Joined(Conversation(Scene(frame["scene"]), frame["name"]))]
@@ -258,6 +258,7 @@ class ChatAdapter(Adapter):
 
     features = frozenset(
         {Feature.ACK, Feature.GROUPS, Feature.CHATROOMS, Feature.OWN_DEVICES, Feature.RESUME, Feature.RECEIPTS}
+        | {Feature.MEMBERSHIP}
     )
     options: ClassVar = {"colour": "a colour that changes nothing"}
     made: type[ChatSession] = ChatSession

@@ -178,6 +178,14 @@ async def test_echo_finds_wrong_conversation():
     assert "was delivered in p2p nobody" in await failure_of(Elsewhere, "echo")
 
 
+async def test_echo_finds_wrong_sender():
+    class Impostor(ChatSession):
+        def got_message(self, frame, now):
+            return super().got_message(frame | {"from": "nobody"}, now)
+
+    assert "was delivered as one of nobody" in await failure_of(Impostor, "echo")
+
+
 async def test_echo_finds_delivery_at_sender():
     class Charged(ChatSession):
         def got_ack(self, frame, now):
@@ -407,6 +415,10 @@ class WithoutResume(ChatSession):
 @pytest.mark.parametrize("check", ["resume", "loss"])
 async def test_false_claim_of_resume_is_found(check):
     assert "leave Feature.RESUME out" in await failure_of(WithoutResume, check)
+
+
+async def test_false_claim_of_membership_is_found():
+    assert "Leave Feature.MEMBERSHIP out" in await failure_of(WithoutResume, "membership")
 
 
 async def test_resume_finds_repetitions():
@@ -752,7 +764,7 @@ def test_command_prints_table_and_exits_with_0(command):
         result = command("adapter", "check", ADAPTER, "--url", server.url, "--option", "colour=red", *only)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [
-        f"ChatAdapter at {server.url}: ack, chatrooms, groups, own devices, receipts, resume",
+        f"ChatAdapter at {server.url}: ack, chatrooms, groups, membership, own devices, receipts, resume",
         "login        ok",
         "echo         ok           one message and its answer",
         "types        not offered",

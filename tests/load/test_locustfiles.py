@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -54,53 +55,81 @@ def test_option_scenario_sets_the_count_of_devices(locust, url, tiny_file, tmp_p
     assert run.manifest["namespace"] == "mine"
 
 
-@pytest.mark.parametrize(
-    ("file", "seconds", "users"),
-    [
-        ("hot_group", 3, 60),
-        ("mobile", 3, 20),
-        ("chatroom", 3, 60),
-        ("storm", 5, 100),
-        ("soak", 3, 100),
-        ("custom", 3, 12),
-    ],
-)
-def test_locustfile_makes_a_run(locust, url, tmp_path, file, seconds, users):
+#: Locustfiles, with the length of their runs in seconds and the count of their users.
+FILES = [
+    ("hot_group", 3, 60),
+    ("mobile", 3, 20),
+    ("chatroom", 3, 60),
+    ("storm", 4, 60),
+    ("soak", 3, 60),
+    ("custom", 3, 12),
+]
+
+
+#: A script that runs Locust once for each list of arguments, all at the same time, because they mostly wait. It prints
+#: the exit codes.
+TOGETHER = """
+import json, os, signal, sys
+children = []
+for arguments in json.loads(sys.argv[1]):
+    children.append(os.fork())
+    if not children[-1]:
+        signal.alarm(80)
+        sys.argv = ["locust", *arguments]
+        import locust.main
+        locust.main.main()
+        sys.exit()
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]))
+"""
+
+
+def arguments_for(file: str, url: str, seconds: int, folder: Path, *options: str) -> list[str]:
     arguments = ["-f", f"locustfiles/{file}.py", "-H", url, "--headless", "--only-summary", "-t", f"{seconds}s"]
-    result = locust(*arguments, "-u", str(users), "--imsim-out", str(tmp_path))
+    return [*arguments, *options, "--imsim-out", str(folder / file)]
+
+
+def runs_of(forked, folder: Path, *arguments: list[str]) -> dict[str, RunData]:
+    """Run Locust with these arguments, and return the run of each file."""
+    result = forked(TOGETHER, "-c", json.dumps(arguments))
     assert result.returncode == 0, result.stderr
+    assert set(json.loads(result.stdout.splitlines()[-1])) <= {0, 5}, result.stderr
     assert "Traceback" not in result.stderr
-    (folder,) = tmp_path.iterdir()
-    run = RunData.open(folder)
-    assert len(run.messages) > 0
-    assert run.scenario.duration == seconds
-    assert set(run.deliveries.outcome) <= {"delivered", "absent"}
-    assert (run.deliveries.outcome == "delivered").any()
-    if file in ("storm", "soak"):  # the shapes take devices away
-        assert run.manifest["withdrawn"]["devices"] > 0
-        assert set(run.messages.outcome) <= {"stored", "unsent"}
+    runs = {out.name: RunData.open(path) for out in folder.iterdir() for path in out.glob("*-live-*")}
+    for file, run in runs.items():
+        assert len(run.messages) > 0, file
+        assert set(run.deliveries.outcome) <= {"delivered", "absent"}, file
+        assert (run.deliveries.outcome == "delivered").any(), file
+    return runs
 
 
-@pytest.mark.parametrize("file", ["mqtt", "xmpp", "custom"])
-def test_locustfile_loads_another_server(locust, tmp_path, file):
+def test_locustfiles_make_runs(forked, url, tmp_path):
+    runs = runs_of(
+        forked,
+        tmp_path,
+        *(arguments_for(file, url, seconds, tmp_path, "-u", str(users)) for file, seconds, users in FILES),
+    )
+    for file, seconds, _ in FILES:
+        assert runs[file].scenario.duration == seconds, file
+        if file in ("storm", "soak"):  # the shapes take devices away
+            assert runs[file].manifest["withdrawn"]["devices"] > 0, file
+            assert set(runs[file].messages.outcome) <= {"stored", "unsent"}, file
+
+
+def test_locustfiles_load_other_servers(forked, tmp_path):
     """The tasks of custom.py run on a broker as on imsim's own server."""
-    with prosody() if file == "xmpp" else mosquitto(tmp_path) as server:
-        url = f"ws://127.0.0.1:{server.port}{'/xmpp-websocket' if file == 'xmpp' else ''}"
-        arguments = ["-f", f"locustfiles/{file}.py", "-H", url, "--headless", "--only-summary", "-t", "3s"]
-        if file == "custom":
-            arguments += ["--imsim-adapter", "mqtt", "-u", "12"]
-        result = locust(*arguments, "--imsim-out", str(tmp_path / "results"))
-    assert result.returncode == 0, result.stderr
-    assert "Traceback" not in result.stderr
-    (folder,) = (tmp_path / "results").iterdir()
-    run = RunData.open(folder)
-    assert run.manifest["adapter"] == ("xmpp" if file == "xmpp" else "mqtt")
-    assert len(run.messages) > 0
-    # On a broker, a member that is offline when a task opens a group misses the messages until it is back.
-    is_opened = run.messages.conversation.str.startswith("group:c")
-    rows = run.deliveries[run.deliveries.intent.isin(run.messages.intent[~is_opened])]
-    assert set(rows.outcome) <= {"delivered", "absent"}
-    assert (run.deliveries.outcome == "delivered").any()
+    out = tmp_path / "out"
+    out.mkdir()
+    with prosody() as xmpp, mosquitto(tmp_path) as broker:
+        url = f"ws://127.0.0.1:{broker.port}"
+        runs = runs_of(
+            forked,
+            out,
+            arguments_for("mqtt", url, 3, out),
+            arguments_for("custom", url, 3, out, "--imsim-adapter", "mqtt", "-u", "12"),
+            arguments_for("xmpp", f"ws://127.0.0.1:{xmpp.port}/xmpp-websocket", 3, out),
+        )
+    adapters = {file: run.manifest["adapter"] for file, run in runs.items()}
+    assert adapters == {"mqtt": "mqtt", "custom": "mqtt", "xmpp": "xmpp"}
 
 
 @pytest.mark.parametrize(
@@ -188,7 +217,7 @@ class Blocking(IMUser):
 
 def test_run_that_the_generator_spoils_has_the_reason_everywhere_and_exit_code_5(locust, url, tmp_path):
     (tmp_path / "blocking.py").write_text(BLOCKING)
-    arguments = ["-f", str(tmp_path / "blocking.py"), "-H", url, "--headless", "--only-summary", "-u", "6", "-t", "3s"]
+    arguments = ["-f", str(tmp_path / "blocking.py"), "-H", url, "--headless", "--only-summary", "-u", "6", "-t", "2s"]
     result = locust(
         *arguments, "--html", str(tmp_path / "page.html"), "--imsim-out", str(tmp_path / "out"), judged=True
     )
@@ -217,7 +246,7 @@ class Saw(LoadShape):
 def test_users_that_a_shape_adds_are_in_their_groups_and_keep_what_they_have(locust, url, tmp_path):
     """At the start there is one user, so most groups have no member online. Later all users come, go, and come back."""
     (tmp_path / "saw.py").write_text(SAW)
-    arguments = ["-f", str(tmp_path / "saw.py"), "-H", url, "--headless", "--only-summary", "-u", "40", "-t", "6s"]
+    arguments = ["-f", str(tmp_path / "saw.py"), "-H", url, "--headless", "--only-summary", "-u", "30", "-t", "4s"]
     result = locust(*arguments, "--imsim-out", str(tmp_path / "out"))
     assert result.returncode == 0, result.stderr
     [folder] = (tmp_path / "out").iterdir()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imsim.core.model import Code, Route, Scene
 from imsim.results import DELIVERIES, MESSAGES, Assembly, Kind, Offers, Recorder, SpooledFacts, Tables, assemble, digest
 from imsim.results.tables import Withdrawn
-from imsim.scenario import Action, Scenario
+from imsim.scenario import Action, Extra, Scenario
 from imsim.scenario import plan as plan_of
 
 
@@ -502,3 +502,37 @@ def test_without_resume_a_device_that_is_offline_by_plan_misses_messages():
     ]
     assert ((outcomes[0] == "absent") <= (outcomes[1] == "absent")).all()
     assert (outcomes[1] == "absent").sum() > (outcomes[0] == "absent").sum()
+
+
+def test_without_membership_a_device_misses_what_was_sent_before_it_entered_for_the_first_time(plan, recorder):
+    """Message 1 is accepted at 10 s, message 0 at 20 s. The patience is one second."""
+    patient = replace(plan, room_patience=10**9)
+    recorder.acked(1, 10.0)
+    recorder.acked(0, 20.0)
+    recorder.disconnected(2, 0.0)
+    recorder.entered(2, 12.0)
+    recorder.disconnected(3, 5.0)  # the server keeps its messages
+    recorder.entered(3, 25.0)
+    for offers, missed in ((Offers(), "lost"), (Offers(membership=False), "absent")):
+        tables = assemble(patient, recorder.facts(), offers)
+        found = {(i, u, d): o for i, u, d, o in rows(tables.deliveries, "intent", "recipient", "device", "outcome")}
+        assert found[1, "bob", "d0"] == missed
+        assert found[0, "bob", "d0"] == found[0, "bob", "d1"] == found[1, "cyd", "d0"] == "lost"
+
+
+def test_without_membership_a_device_misses_the_group_that_a_task_opened_while_it_was_away(plan, recorder):
+    first = len(plan)
+    extras = [
+        Extra(first, 10**10, 0, 0, Scene.GROUP, "new", (0, 1), "text", 4),
+        Extra(first + 1, 10**10, 0, 0, Scene.P2P, "", (0, 1), "text", 4),
+    ]
+    extended = plan.extended(extras)
+    for intent in (first, first + 1):
+        recorder.acked(intent, 10.0)
+    recorder.withdrawn(2, 9.0)
+    recorder.returned(2, 11.0)
+    for offers, missed in ((Offers(), "lost"), (Offers(membership=False), "absent")):
+        tables = assemble(extended, recorder.facts(), offers)
+        found = {(i, u, d): o for i, u, d, o in rows(tables.deliveries, "intent", "recipient", "device", "outcome")}
+        assert found[first, "bob", "d0"] == missed
+        assert found[first, "bob", "d1"] == found[first + 1, "bob", "d0"] == "lost"

@@ -149,7 +149,7 @@ class Client:
 
         `id_client` must be new. With the id_client of a failed send, this call resends that message.
         """
-        conversation = self._receiver.conversation(conversation_id(scene, self.user, to))
+        conversation = self._receiver.conversations[conversation_id(scene, self.user, to)]
         shown = conversation.inbox.next_seq - 1 if self._shows_at_once else 0
         frame = frames.Send(id_client, scene, to, content, type, file, custom, False, None, shown)
         self._outbox.add(conversation.id, frame, now)
@@ -298,7 +298,7 @@ class Client:
 
     def system_unread(self) -> int:
         """Return the count of unread system messages. `read` with the conversation system:<user> clears it."""
-        return self._receiver.conversation(conversation_id(Scene.SYSTEM, self.user, self.user)).unread.count
+        return self._receiver.conversations[conversation_id(Scene.SYSTEM, self.user, self.user)].unread.count
 
     def status(self, id_client: str) -> Status:
         """Return the status of a message that this client has sent: sending, success or fail."""
@@ -381,7 +381,7 @@ class Client:
         outgoing = self._outbox.answered(frame.id_client, frame.conversation_id)
         if outgoing is None:
             return  # answered before
-        conversation, sent = self._receiver.conversation(frame.conversation_id), outgoing.frame
+        conversation, sent = self._receiver.conversations[frame.conversation_id], outgoing.frame
         self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq, frame.time))
         if not is_from_outside(sent, self.user):
             message = Message(
@@ -438,7 +438,7 @@ class Client:
     def _set(self, frame: frames.SetConversation, now: float) -> None:
         if not self._is_named(frame):
             return
-        conversation = self._receiver.conversation(frame.conversation_id)
+        conversation = self._receiver.conversations[frame.conversation_id]
         before = self._receiver.settings(conversation)
         self._requests.ask(frame, now)
         self._receiver.settings_changed(conversation, before)
@@ -450,7 +450,7 @@ class Client:
         """
         if frame.request != frames.SetConversation.op:
             return self._requests.answered(frame.request, frame.ref, frame.number)
-        conversation = self._receiver.conversation(frame.ref)
+        conversation = self._receiver.conversations[frame.ref]
         before = self._receiver.settings(conversation)
         answered = self._requests.answered(frame.request, frame.ref, frame.number)
         self._receiver.settings_changed(conversation, before)

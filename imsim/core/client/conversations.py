@@ -148,3 +148,13 @@ class LocalConversation:
             state.peer_delivered_seq,
             state.blocked,
         )
+
+
+class Conversations(dict[str, LocalConversation]):
+    """The conversations of a device, by id. `conversations[id]` creates one that does not exist."""
+
+    __slots__ = ()
+
+    def __missing__(self, id: str) -> LocalConversation:
+        conversation = self[id] = LocalConversation(id)
+        return conversation

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from imsim.core import changes, events, frames
 from imsim.core.changes import SILENT, event_of
 from imsim.core.client.connection import Connection, State
-from imsim.core.client.conversations import LocalConversation
+from imsim.core.client.conversations import Conversations, LocalConversation
 from imsim.core.client.inbox import Taken
 from imsim.core.client.outbox import Outbox, Outgoing
 from imsim.core.client.requests import Requests
@@ -29,20 +29,13 @@ class Receiver:
     def __init__(
         self, user: str, connection: Connection, outbox: Outbox, requests: Requests, reports_marks: bool
     ) -> None:
-        self.conversations: dict[str, LocalConversation] = {}
+        self.conversations = Conversations()
         self._user = user
         self._connection = connection
         self._outbox = outbox
         self._requests = requests
         self._reports_marks = reports_marks
         self._wanted = NO_NAMES  # refs of the ranges that the application requested; usually none
-
-    def conversation(self, id: str) -> LocalConversation:
-        """Return the conversation with this id; create it if it does not exist."""
-        conversation = self.conversations.get(id)
-        if conversation is None:
-            conversation = self.conversations[id] = LocalConversation(id)
-        return conversation
 
     def reset(self) -> None:
         """Delete everything, because the server has another log."""
@@ -66,7 +59,7 @@ class Receiver:
 
     def restore(self, conversations: Iterable[SavedConversation]) -> None:
         for saved in conversations:
-            conversation = self.conversation(saved.id)
+            conversation = self.conversations[saved.id]
             conversation.inbox.next_seq = saved.cursor + 1
             conversation.state = saved.state
             conversation.last_msg = saved.last_msg
@@ -77,9 +70,7 @@ class Receiver:
 
     def take(self, message: Message, route: Route, now: float) -> LocalConversation:
         """Take a message of a log that arrived, show it when its turn comes, and return its conversation."""
-        conversation = self.conversations.get(message.conversation_id)
-        if conversation is None:
-            conversation = self.conversation(message.conversation_id)
+        conversation = self.conversations[message.conversation_id]
         taken = conversation.inbox.take(message, route, now)
         if taken is Taken.SHOW:
             self._show(conversation, message, route, now)
@@ -153,7 +144,7 @@ class Receiver:
 
     def complete_to(self, id: str, seq: int, now: float) -> None:
         """Note that the device has everything of the conversation up to `seq` that it may see."""
-        conversation = self.conversation(id)
+        conversation = self.conversations[id]
         conversation.inbox.complete_to(seq)
         self.show_following(conversation, now)
 
@@ -165,14 +156,14 @@ class Receiver:
         this device waits for an answer, the latest of them are not, because the message may be among them.
         """
         id, last = skipped.conversation_id, skipped.seq
-        if self.conversation(id).inbox.cursor:
+        if self.conversations[id].inbox.cursor:
             return False
         if self._outbox.may_be_stored(id):
             last = max(0, last - _OWN)
         if last:
             unread = [[first, min(end, last)] for first, end in skipped.unread if first <= last]
             for first, end in unread:
-                self.conversation(id).unread.add_range(first, end)
+                self.conversations[id].unread.add_range(first, end)
             self._connection.port.emit(events.Skipped(id, last, unread))
             self.complete_to(id, last, now)
         return last == skipped.seq
@@ -188,7 +179,7 @@ class Receiver:
 
     def notified(self, id: str, seq: int, now: float) -> None:
         """Handle a notice that there are messages up to `seq`: fetch them, or acknowledge them if they are there."""
-        conversation = self.conversation(id)
+        conversation = self.conversations[id]
         conversation.head = max(conversation.head, seq)
         if conversation.head < conversation.inbox.next_seq:
             self.report_delivered(conversation, now)
@@ -222,7 +213,7 @@ class Receiver:
     # --- conversation states ------------------------------------------------------------------------------------------
 
     def take_state(self, state: ConversationState) -> None:
-        conversation = self.conversation(state.conversation_id)
+        conversation = self.conversations[state.conversation_id]
         known = conversation.state
         if state.version <= known.version:
             return
@@ -296,7 +287,7 @@ class Receiver:
         asked = frames.History(frame.conversation_id, frame.first, frame.last)
         if not self._requests.answered(asked.op, asked.ref, frame.number):
             return
-        conversation = self.conversation(frame.conversation_id)
+        conversation = self.conversations[frame.conversation_id]
         if conversation.lookback == (frame.first, frame.last):
             conversation.lookback = None
             for message in frame.messages:

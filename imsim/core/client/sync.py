@@ -165,7 +165,7 @@ class Sync:
                 self._receiver.complete_to(id, seq, now)
         if self._connection.policies.receipts.acknowledge_syncs:
             for id in {message.conversation_id: None for message in frame.messages}:
-                self._receiver.report_delivered(self._receiver.conversation(id), now)
+                self._receiver.report_delivered(self._receiver.conversations[id], now)
         for state in frame.states:
             if state.version:
                 self._receiver.take_state(state)

@@ -96,10 +96,11 @@ class ImsimSession(Session):
         self, user: str, device: str, target: Target, token: Request, connect: Connect, draw: Callable[[], float]
     ) -> None:
         self._port = _Port(token, connect)
-        self._timers = Timers()
+        timers = Timers()
+        self.next_deadline = timers.next_deadline  # type: ignore[method-assign]  # called after each input
         # Rows contain no marks. Without the events of marks, a message causes three events instead of eight.
         self.client = self._port.client = Client(
-            self._port, user, device, "", target.policies, draw, "", self._timers, reports_marks=False
+            self._port, user, device, "", target.policies, draw, "", timers, reports_marks=False
         )
 
     def start(self, now: float) -> list[Out]:
@@ -152,9 +153,6 @@ class ImsimSession(Session):
         if self.client.read(name, now):
             self._port.reading[name] = id
         return self._outs(now)
-
-    def next_deadline(self) -> float | None:
-        return self._timers.next_deadline()
 
     def handle_timer(self, now: float) -> list[Out]:
         return self.act(Client.handle_timer, now)

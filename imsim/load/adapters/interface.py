@@ -33,6 +33,7 @@ class Feature(StrEnum):
     CHATROOMS = "chatrooms"  # messages to chatrooms, with `join`
     OWN_DEVICES = "own devices"  # a message also reaches the other devices of its sender
     RESUME = "resume"  # a device that was offline receives what it missed
+    MEMBERSHIP = "membership"  # so does a device that has never been online, or joins its groups only later
     RECEIPTS = "receipts"  # `read` reaches the server, and `Read` reports it
     TYPES = "types"  # messages other than text; without it, they are sent as text of the same size
     ACTIONS = "actions"  # recalls, edits, friend requests and changes of groups

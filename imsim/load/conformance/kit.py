@@ -7,6 +7,7 @@ import copy
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import count
 from typing import NoReturn
 
 from imsim.core.exceptions import RunError
@@ -136,23 +137,28 @@ class Kit:
         self.frames: list[bytes] = []
         self.events: set[type[Event]] = set()
         self._open: list[Tap] = []
-        self._number = 0
-        self._places = 0
+        self._place = 0
+        self._numbers, self._places = count(1), count(1)
+
+    def for_check(self) -> Kit:
+        """Return the kit of one check. It shares what the devices receive with the others, and has its own devices."""
+        one = copy.copy(self)
+        one._open = []
+        return one
 
     def offers(self, feature: Feature) -> bool:
         return feature in self.adapter.features
 
     def device(self, user: str, device: str = "phone") -> Tap:
         """Return a device that is offline."""
-        self._number += 1
         try:
-            return Tap(self.adapter, self._number, self.named(user), device)
+            return Tap(self.adapter, next(self._numbers), self.named(user), device)
         except Exception as error:
             self.fail(raised(error), "the adapter's method `session` must not raise")
 
     def named(self, name: str) -> str:
         """Return the name of a user, group or chatroom with the run's namespace. It is different for each check."""
-        return f"{self.adapter.target.namespace}.{name}-{self._places}"
+        return f"{self.adapter.target.namespace}.{name}-{self._place}"
 
     def conversation(self, scene: Scene, name: str) -> Conversation:
         return Conversation(scene, self.named(name))
@@ -163,7 +169,7 @@ class Kit:
 
         online: whether they log in at once.
         """
-        self._places += 1
+        self._place = next(self._places)
         taps = []
         for one in users:
             user, _, device = one.partition("/")
@@ -301,13 +307,18 @@ class Kit:
             self.fail(f"{_name(tap)} received {got[0]!r}, but {why}", advice)
 
     def belongs(self, event: Delivered, conversation: Conversation, sender: Tap) -> None:
-        """Check the conversation of a message, unless the server does not say it."""
+        """Check the conversation and the sender of a message, unless the server does not say them."""
         found = event.conversation
         names = {conversation.name, sender.user} if conversation.scene is Scene.P2P else {conversation.name}
         if found is not None and (found.scene != conversation.scene or found.name not in names):
             self.fail(
                 f"a message to {_text(conversation)} was delivered in {_text(found)}",
                 "return the conversation as the sender addressed it, or None if the server does not say",
+            )
+        if event.sender not in (None, sender.user):
+            self.fail(
+                f"a message of {sender.user} was delivered as one of {event.sender}",
+                "return the name of the user who sent it, or None if the server does not say",
             )
 
     def refuse_error(self, tap: Tap) -> None:

@@ -230,6 +230,25 @@ async def _resumed(kit: Kit, tap: Tap, id: str, when: str) -> None:
         await kit.delivered(tap, id)
 
 
+async def membership(kit: Kit) -> str:
+    async with kit.devices("alice", "bob", online=False) as (alice, bob):
+        alice.start()
+        await kit.ready(alice)
+        places = [bob.conversation]
+        if kit.offers(Feature.GROUPS):
+            places.append(kit.conversation(Scene.GROUP, "crowd"))
+            alice.join(places[1], [alice.user, bob.user], True)
+            await _joined(kit, alice, places[1], 0)
+        ids = [await kit.sent(alice, place) for place in places]
+        bob.start()
+        await kit.ready(bob)
+        advice = "Leave Feature.MEMBERSHIP out if the server keeps nothing for a device before its first login"
+        for id in ids:
+            with explained("a message sent before the first login of its recipient did not arrive", advice):
+                await kit.delivered(bob, id)
+    return "messages from before the first login"
+
+
 async def reconnect(kit: Kit) -> str:
     async with kit.devices("alice", "bob") as (alice, bob):
         for _ in range(2):

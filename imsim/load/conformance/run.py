@@ -1,4 +1,4 @@
-"""All checks, one after another, each with its own devices."""
+"""All checks, a few at the same time, each with its own devices."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from imsim.load.conformance import live, offline
 from imsim.load.conformance.kit import Failure, Kit, raised
 from imsim.load.conformance.report import Outcome, Report, Result
 from imsim.load.exchange import exchange
+
+_AT_ONCE = 4  # checks; they mostly wait
 
 POLICIES = Policies(login_timeout=3.0, send_timeout=1.5, send_attempts=2, reconnect_min=0.1, reconnect_max=1.0)
 """Short timeouts and pauses for the checks. A target can have others."""
@@ -40,6 +42,7 @@ CHECKS: dict[str, Check] = {
     "types": Check(live.types, Feature.TYPES),
     "receipts": Check(live.receipts, Feature.RECEIPTS),
     "resume": Check(live.resume, Feature.RESUME),
+    "membership": Check(live.membership, Feature.MEMBERSHIP),
     "loss": Check(live.loss),
     "duplicates": Check(live.duplicates),
     "reconnect": Check(live.reconnect),
@@ -91,14 +94,38 @@ async def checked(
     features = tuple(sorted(feature.value for feature in made.features))
     report = Report(adapter.__name__, target.url, features, (), server)
     kit = Kit(made, patience)
-    for name in (one for one in CHECKS if not only or one in only):
-        if any(one.name == "login" and one.outcome is Outcome.FAILED for one in report.results):
-            result = Result(name, Outcome.NOT_RUN, "the login failed")
-        else:
-            result = await _result(kit, name, CHECKS[name])
+
+    def add(result: Result) -> None:
+        nonlocal report
         report = replace(report, results=(*report.results, result))
         progress(report)
+
+    chosen = [name for name in CHECKS if not only or name in only]
+    if "login" in chosen:
+        add(await _result(kit, "login"))
+    rest = [name for name in chosen if name != "login"]
+    if report.results and report.results[0].outcome is Outcome.FAILED:
+        for name in rest:
+            add(Result(name, Outcome.NOT_RUN, "the login failed"))
+        return report
+    gate = asyncio.Semaphore(_AT_ONCE)
+    running = {name: asyncio.create_task(_gated(gate, kit, name)) for name in rest if _runs_beside_others(kit, name)}
+    try:
+        for name in rest:
+            add(await (running[name] if name in running else _result(kit, name)))
+    finally:
+        for task in running.values():
+            task.cancel()
     return report
+
+
+def _runs_beside_others(kit: Kit, name: str) -> bool:
+    """Return whether a check needs nothing of the others. `garbage` changes frames that they have received."""
+    return name != "garbage" and _is_offered(kit, CHECKS[name])
+
+
+def _is_offered(kit: Kit, one: Check) -> bool:
+    return one.feature is None or kit.offers(one.feature)
 
 
 def _prepared(adapter: type[Adapter], target: Target) -> tuple[Adapter, dict[str, Any]]:
@@ -114,16 +141,21 @@ def _prepared(adapter: type[Adapter], target: Target) -> tuple[Adapter, dict[str
         raise RunError(f"{adapter.__name__}: {raised(error).removeprefix('the session ')}; {advice}") from error
 
 
-async def _result(kit: Kit, name: str, one: Check) -> Result:
-    start = time.perf_counter()
-    if one.feature is not None and not kit.offers(one.feature):
+async def _gated(gate: asyncio.Semaphore, kit: Kit, name: str) -> Result:
+    async with gate:
+        return await _result(kit, name)
+
+
+async def _result(kit: Kit, name: str) -> Result:
+    start, one = time.perf_counter(), CHECKS[name]
+    if one.feature is not None and not _is_offered(kit, one):
         event = _EVENTS.get(one.feature)
         if event in kit.events:
             advice = f"add Feature.{one.feature.name}, or do not return it"
             return Result(name, Outcome.FAILED, f"{event.__name__} was returned without the feature. {advice}")
         return Result(name, Outcome.NOT_OFFERED)
     try:
-        outcome, detail = Outcome.OK, await one.run(kit)
+        outcome, detail = Outcome.OK, await one.run(kit.for_check())
     except Failure as failure:
         outcome, detail = Outcome.FAILED, str(failure)
     except ImsimError as error:

@@ -123,6 +123,7 @@ class Plan:
     online_periods: OnlinePeriods | None = None  # None: all devices are always online
     room_patience: int = 0  # ns in which a device can enter its chatrooms again, or a message can arrive
     extras: Int64s | None = None  # the intents that the additional messages had before, in their present order
+    opened: frozenset[int] = frozenset()  # the conversations that are groups which tasks have opened
 
     def __len__(self) -> int:
         return len(self.at)
@@ -136,6 +137,7 @@ class Plan:
         numbers = {_key(one.scene, one.name, one.members): nth for nth, one in enumerate(self.conversations)}
         conversations = list(self.conversations)
         types = {name: nth for nth, name in enumerate(self.types)}
+        planned = {one.id for one in self.conversations}
         last_user = len(self.users) - 1
         intent, at, sender, size = array("q"), array("q"), array("i"), array("i")
         device, conversation, type = array("b"), array("i"), array("b")
@@ -168,6 +170,11 @@ class Plan:
             conversations=conversations,
             online_periods=online_periods and online_periods.extended(len(users) * len(self.devices)),
             extras=np.array(intent, np.int64)[order],
+            opened=frozenset(
+                nth
+                for nth, one in enumerate(conversations)
+                if nth >= len(self.conversations) and one.scene is Scene.GROUP and one.id not in planned
+            ),
         )
 
     def part(self, start: int, stop: int) -> Plan:
@@ -194,6 +201,11 @@ class Plan:
     def to_room(self) -> Bools:
         """Whether each message goes to a chatroom."""
         return self.is_room[self.conversation]
+
+    @property
+    def to_opened(self) -> Bools:
+        """Whether each message goes to a group that a task has opened."""
+        return np.isin(self.conversation, list(self.opened))
 
     @cached_property
     def is_room(self) -> Bools:

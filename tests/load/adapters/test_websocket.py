@@ -576,6 +576,35 @@ def test_scenes_of_deliveries(online):
     assert one.received(frame(k=True, id="ns:1"), 0.1) == [], "true is not 1"
 
 
+def test_sender_and_text_of_deliveries(online):
+    """Tasks need them for messages of other processes. Without the paths, or the values, they are null."""
+    one = online("""
+        send.p2p = {}
+        [[delivered]]
+        when = { k = 1 }
+        each = "all"
+        id = "text.$id"
+        text = "text.$rest"
+        sender = "$frame.from"
+        [[delivered]]
+        when = { k = 2 }
+        id = "id"
+        sender = "from"
+        text = "text"
+    """)
+
+    def said(*frames: bytes) -> list[tuple[str, str | None, str | None]]:
+        return [(event.id, event.sender, event.text) for text in frames for event in one.received(text, 0.1)]
+
+    listed = frame(**{"k": 1, "from": "bob", "all": [{"text": "ns:1 hello bob"}, {"text": "ns:2"}]})
+    assert said(listed) == [("ns:1", "bob", "hello bob"), ("ns:2", "bob", "")]
+    assert said(frame(**{"k": 2, "id": "ns:3", "from": 7, "text": "x"})) == [("ns:3", "7", "x")]
+    assert said(frame(k=2, id="ns:4")) == [("ns:4", None, None)]
+    assert [(event.sender, event.text) for event in online(LEAST).received(frame(t="msg", id="ns:5"), 0.1)] == [
+        (None, None)
+    ]
+
+
 @pytest.mark.parametrize(
     ("when", "matching", "other"),
     [
@@ -868,7 +897,7 @@ async def test_imsim_server(tmp_path):
 
 #: A description of the server in tests/load/chat.py, which has every feature.
 ALL = """
-features = ["own devices", "resume"]
+features = ["own devices", "resume", "membership"]
 initial.since = 0
 
 [login]

@@ -884,6 +884,20 @@ def test_refused_room_is_not_joined():
     assert hand.get(failed(form, "forbidden")) == [NotJoined(LOBBY, "the room was not created, forbidden")]
 
 
+def test_room_that_is_locked_is_entered_again():
+    """Another device has created it, and its configuration is on its way. Servers then say that there is no room."""
+    hand = Hand().log_in()
+    [join] = hand.session.join(TEAM, [], False, 0.0)
+    locked = (
+        f"<presence xmlns='jabber:client' from='{ROOM}/ann.phone' type='error'>{error('item-not-found')}</presence>"
+    )
+    assert hand.get(locked) == [join]
+    assert hand.get(in_room(f"{ROOM}/ann.phone")) == [Joined(TEAM)]
+    hand = Hand().log_in()
+    hand.session.join(TEAM, [], False, 0.0)
+    assert hand.get(*[locked] * 51)[-1] == NotJoined(TEAM, "item-not-found"), "it does not try forever"
+
+
 def test_room_that_does_not_answer_is_not_joined():
     hand = Hand(login_timeout=2.0).log_in()
     hand.session.join(TEAM, [], False, 0.0)

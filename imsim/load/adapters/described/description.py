@@ -252,6 +252,12 @@ class Delivery(ItemsMatch):
         default=None,
         description="path of the group or chatroom; in p2p of the recipient (absent: the user of this device)",
     )
+    sender: DocumentPath | None = Field(
+        default=None, description="path of the user who sent the message, for tasks of custom users"
+    )
+    text: DocumentPath | None = Field(
+        default=None, description="path of the text, for such tasks; `content.$rest` if the text begins with the id"
+    )
     synced: bool = Field(default=False, description="whether these are messages that the device had missed")
     keep: Keep = Field(default={}, description="placeholders for `read.send`: name → path")
     last: Keep = Field(
@@ -336,9 +342,9 @@ class Description(Section):
     initial: dict[str, ScalarValue] = Field(
         default={}, description="placeholders that `delivered.last` changes, with their first values"
     )
-    features: list[Literal["own devices", "resume"]] = Field(
+    features: list[Literal["own devices", "resume", "membership"]] = Field(
         default=[],
-        description="what the server offers and the other tables cannot show: `own devices`, `resume`",
+        description="what the server offers and the other tables cannot show: `own devices`, `resume`, `membership`",
     )
 
     @property
@@ -353,6 +359,7 @@ class Description(Section):
                 Feature.RECEIPTS: self.read is not None,
                 Feature.OWN_DEVICES: "own devices" in self.features,
                 Feature.RESUME: "resume" in self.features,
+                Feature.MEMBERSHIP: "membership" in self.features,
             }.items()
             if is_offered
         )

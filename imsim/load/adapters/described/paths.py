@@ -5,7 +5,7 @@ A path is a list of steps, separated by dots:
 - a name is a key of an object (in double quotes if it has a dot, a quotation mark or only digits);
 - a number is a position in a list, from 0;
 - `$json` decodes the string at this place as JSON;
-- `$id` takes the message id in front of the text at this place (the last step only);
+- `$id` takes the message id in front of the text at this place, and `$rest` the text behind it (the last step only);
 - `$frame` is the whole frame (the first step only, where other paths begin at the elements of a list);
 - `$` alone is the document itself.
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from imsim.load.adapters.text import id_in
+from imsim.load.adapters.text import id_in, without_id
 
 Getter = Callable[[Any], Any]
 
@@ -66,10 +66,10 @@ def parsed(path: str, *, items: bool = False) -> list[str | int]:
         if step == "*" and not items:
             raise PathError(f"{path!r}: * is allowed only in 'each'")
         if step.startswith("$"):
-            if step not in ("$json", "$id", "$frame"):
-                raise PathError(f"{path!r}: unknown step {step!r}; there are $json, $id and $frame")
-            if step == "$id" and number != len(steps) - 1:
-                raise PathError(f"{path!r}: $id must be the last step")
+            if step not in ("$json", "$id", "$rest", "$frame"):
+                raise PathError(f"{path!r}: unknown step {step!r}; there are $json, $id, $rest and $frame")
+            if step in ("$id", "$rest") and number != len(steps) - 1:
+                raise PathError(f"{path!r}: {step} must be the last step")
             if step == "$frame" and number:
                 raise PathError(f"{path!r}: $frame must be the first step")
     return steps
@@ -101,9 +101,9 @@ def _getter(steps: list[str | int]) -> Getter:
         if _is(step, "$json"):
             before, after = _getter(steps[:number]), _getter(steps[number + 1 :])
             return lambda document: after(_decode(before(document)))
-        if _is(step, "$id"):
-            whole = _getter(steps[:number])
-            return lambda document: id_in(_text(whole(document)))
+        if _is(step, "$id") or _is(step, "$rest"):
+            whole, part = _getter(steps[:number]), id_in if step == "$id" else without_id
+            return lambda document: part(_text(whole(document)))
     match [str(step) if isinstance(step, _Key) else step for step in steps]:
         case []:
             return lambda document: document

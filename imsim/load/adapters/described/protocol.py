@@ -46,6 +46,9 @@ class Rule:
     n: Getter | None = None
     to: Getter | None = None
     to_of_frame: bool = False
+    sender: Getter | None = None
+    sender_of_frame: bool = False
+    text: Getter | None = None
     synced: bool = False
     code: Getter | None = None
     reason: Getter | None = None
@@ -228,6 +231,12 @@ def value_of(get: Getter | None, document: Any) -> Any:
         return get(document)
     except MISSING:
         return None
+
+
+def text_of(get: Getter | None, document: Any) -> str | None:
+    """Return the value that a getter takes as a text, or None."""
+    value = value_of(get, document)
+    return value if value is None or type(value) is str else as_text(value)
 
 
 def optional(get: Getter | None, document: Any) -> str:

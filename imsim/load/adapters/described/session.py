@@ -18,8 +18,7 @@ from imsim.load.adapters.described.frames import Frames
 from imsim.load.adapters.described.joins import Joins
 from imsim.load.adapters.described.outbox import Outbox, request_number
 from imsim.load.adapters.described.paths import MISSING, Getter
-from imsim.load.adapters.described.protocol import Protocol, Rule, shown, value_of
-from imsim.load.adapters.described.templates import as_text
+from imsim.load.adapters.described.protocol import Protocol, Rule, shown, text_of, value_of
 from imsim.load.adapters.interface import (
     Closed,
     Connect,
@@ -344,14 +343,15 @@ class DescribedSession(Session):
             for name, get, _ in rule.last:
                 if (value := value_of(get, item)) is not None:
                     self._names[name] = value
-            outs.append(Delivered(id, conversation, rule.synced))
+            sender = text_of(rule.sender, document if rule.sender_of_frame else item)
+            outs.append(Delivered(id, conversation, rule.synced, sender, text_of(rule.text, item)))
 
     def _conversation(self, rule: Rule, source: Any) -> Conversation | None:
         assert rule.scene is not None
         if rule.to is None:
             return Conversation(rule.scene, self._user)
-        name = value_of(rule.to, source)
-        return None if name is None else Conversation(rule.scene, name if type(name) is str else as_text(name))
+        name = text_of(rule.to, source)
+        return None if name is None else Conversation(rule.scene, name)
 
     def _acked(self, rule: Rule, document: Any, now: float, outs: list[Out]) -> None:
         self._outbox.acked(rule, document, self._names, outs)

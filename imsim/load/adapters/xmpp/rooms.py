@@ -7,11 +7,12 @@ from xml.etree.ElementTree import Element
 
 from imsim.load.adapters.interface import Conversation, Joined, NotJoined, Out
 from imsim.load.adapters.xmpp.archives import Archives
-from imsim.load.adapters.xmpp.stanzas import described, escaped
+from imsim.load.adapters.xmpp.stanzas import condition_of, described, escaped
 from imsim.load.adapters.xmpp.stream import Outgoing, Stream
 
 _USER = "{http://jabber.org/protocol/muc#user}"
 _SELF, _CREATED = "110", "201"  # status codes
+_MOST_REFUSALS = 50  # of a locked room; each takes a round trip
 _INSTANT = "<x xmlns='jabber:x:data' type='submit'/>"
 _PERSISTENT = (
     "<x xmlns='jabber:x:data' type='submit'>"
@@ -26,9 +27,10 @@ class Room:
     address: the address of the room. `me` is the address of this device in it.
     is_in: whether the device is in the room. `was_in`: whether it has been before.
     reports: whether the caller of `join` waits for `Joined`.
+    refusals: how often the room was locked when the device wanted to enter it.
     """
 
-    __slots__ = ("address", "conversation", "is_in", "me", "reports", "was_in")
+    __slots__ = ("address", "conversation", "is_in", "me", "refusals", "reports", "was_in")
 
     def __init__(self, conversation: Conversation, address: str, nickname: str) -> None:
         self.conversation = conversation
@@ -36,6 +38,7 @@ class Room:
         self.me = f"{address}/{nickname}"
         self.is_in = self.was_in = False
         self.reports = True
+        self.refusals = 0
 
 
 class Rooms:
@@ -98,7 +101,7 @@ class Rooms:
         if room is None or (kind is None and room.is_in):
             return []  # from another user or another occupant
         if kind == "error":
-            return self._not_joined(room, described(presence)) if room.address in self.joining else []
+            return self._refused(room, presence) if room.address in self.joining else []
         codes = {status.get("code") for status in presence.iterfind(f"{_USER}x/{_USER}status")}
         if _SELF not in codes and sender != room.me:
             return []  # from another occupant
@@ -120,6 +123,13 @@ class Rooms:
         join = "<x xmlns='http://jabber.org/protocol/muc'><history maxstanzas='0'/></x>"
         return self._stream.put(Outgoing(f"<presence xmlns='jabber:client' to='{escaped(room.me)}'>{join}</presence>"))
 
+    def _refused(self, room: Room, error: Element) -> list[Out]:
+        """Enter a room again that is locked: another device has created it a moment ago. Give up on any other error."""
+        if condition_of(error)[0] != "item-not-found" or room.refusals == _MOST_REFUSALS:
+            return self._not_joined(room, described(error))
+        room.refusals += 1
+        return self._enter(room)
+
     def _configured(self, room: Room, iq: Element) -> list[Out]:
         if room.address not in self.joining:
             return []
@@ -133,7 +143,7 @@ class Rooms:
         if self._archives is not None and room.was_in:
             outs += self._archives.read(room.address)
         room.is_in = room.was_in = True
-        room.reports = False
+        room.reports, room.refusals = False, 0
         return outs
 
     def _not_joined(self, room: Room, reason: str) -> list[Out]:

@@ -26,7 +26,7 @@ def test_features_follow_from_tables():
     more = (
         LEAST
         + """
-features = ["own devices", "resume"]
+features = ["own devices", "resume", "membership"]
 send.group = {}
 send.chatroom = {}
 acked.id = "id"
@@ -86,7 +86,7 @@ def test_template_can_be_json_text():
         (LEAST + "connect.request = { url = '/', body = ['{x}'] }", "connect.request.body: unknown placehol"),
         (LEAST + "connect.frames = 'two'", "connect.frames: expected 'one' or 'lines', got 'two'"),
         (LEAST + "keepalive.every = 'often'", "keepalive.every: expected a duration"),
-        (LEAST + "features = ['ack']", "features.0: expected 'own devices' or 'resume', got 'ack'"),
+        (LEAST + "features = ['ack']", "features.0: expected 'own devices', 'resume' or 'membership', got 'ack'"),
         ("send = ", "not valid TOML: Invalid value (at "),
     ],
 )  # fmt: skip

@@ -31,6 +31,7 @@ DOCUMENT = {
         ('"0"', "zero"),
         ('"dotted.key"."$json"', 5),
         ("text.$id", "ns:1"),
+        ("text.$rest", "hello world"),
         ("packed.$json.inner.$json.0", 7),
         ("$frame.a.list.0", 1),
     ],
@@ -61,8 +62,9 @@ def test_quoted_key_can_be_any_text(key, value):
         ("a.", "expected a path"),
         ('"a"b', "expected a dot in the path '\"a\"b' at character 4"),
         ("a.*.b", r"'a.*.b': * is allowed only in 'each'"),
-        ("a.$x", "'a.$x': unknown step '$x'; there are $json, $id and $frame"),
+        ("a.$x", "'a.$x': unknown step '$x'; there are $json, $id, $rest and $frame"),
         ("a.$id.b", "'a.$id.b': $id must be the last step"),
+        ("a.$rest.b", "'a.$rest.b': $rest must be the last step"),
         ("a.$frame", "'a.$frame': $frame must be the first step"),
     ],
 )
