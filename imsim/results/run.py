@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from imsim.core.exceptions import UsageError
 from imsim.results.columns import Words, integers
 from imsim.results.digests import digest
 from imsim.results.files import RowFiles, write_tables
-from imsim.results.schema import VERSION, WITHDRAWALS, World
+from imsim.results.schema import TABLES, VERSION, WITHDRAWALS, World
 from imsim.results.tables import Tables
 
 if TYPE_CHECKING:
@@ -289,12 +289,12 @@ class RunData:
     @cached_property
     def messages(self) -> pd.DataFrame:
         """One row for each intended message (schema.MESSAGES). Times are in ns from the start, <NA> if unknown."""
-        return _to_pandas(self._rows.table("messages"))
+        return self._frame("messages")
 
     @cached_property
     def deliveries(self) -> pd.DataFrame:
         """One row for each message that was not rejected and each entitled device (schema.DELIVERIES)."""
-        return _to_pandas(self._rows.table("deliveries"))
+        return self._frame("deliveries")
 
     @cached_property
     def spans(self) -> pd.DataFrame:
@@ -320,29 +320,35 @@ class RunData:
 
         Times are in ns from the start.
         """
-        return _to_pandas(self._rows.table("withdrawals") if self.has("withdrawals") else WITHDRAWALS.empty_table())
+        if not self.has("withdrawals"):
+            return _to_pandas(WITHDRAWALS, WITHDRAWALS.empty_table().column)
+        return self._frame("withdrawals")
 
     def _recorded(self, table: str) -> pd.DataFrame:
         if not self.has(table):
             raise UsageError(f"run {self.id} has no spans: record them with simulate(..., spans=True)")
-        return _to_pandas(self._rows.table(table))
+        return self._frame(table)
+
+    def _frame(self, table: str) -> pd.DataFrame:
+        return _to_pandas(TABLES[table], lambda name: self._rows.column(table, name))
 
     def __repr__(self) -> str:
         rows = f"{self._rows.count('messages')} messages, {self._rows.count('deliveries')} deliveries"
         return f"<{type(self).__name__} {self.id}: {rows}>"
 
 
-def _to_pandas(table: pa.Table) -> pd.DataFrame:
+def _to_pandas(schema: pa.Schema, column: Callable[[str], pa.ChunkedArray]) -> pd.DataFrame:
     import pandas as pd
 
     # Plain strings: comparing and grouping categories has surprising results. Nullable integers: floats would round
-    # nanoseconds.
-    plain = [
-        pa.field(field.name, pa.string()) if pa.types.is_dictionary(field.type) else field for field in table.schema
-    ]
+    # nanoseconds. Only one column at a time is in memory twice.
     nullable = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype()}
-    frame: pd.DataFrame = table.cast(pa.schema(plain)).to_pandas(types_mapper=nullable.get)
-    return frame
+    columns = {}
+    for field in schema:
+        cells = column(field.name)
+        plain = cells.cast(pa.string()) if pa.types.is_dictionary(field.type) else cells
+        columns[field.name] = pa.table({field.name: plain}).to_pandas(types_mapper=nullable.get)[field.name]
+    return pd.DataFrame(columns, copy=False)
 
 
 def _run_id(started: datetime, world: str, scenario: str) -> str:
