@@ -400,6 +400,16 @@ def to_json_dict(run: RunData) -> dict[str, Any]:
     }
 
 
+def brief(run: RunData) -> dict[str, Any]:
+    """Return the numbers that a list of runs shows: plain values, None for an undefined statistic."""
+    counts = counts_of(run)
+    found = {name: Latency.of(values) for name, values in latencies(run, ("delivery", "ack"))}
+    return {
+        **{name: getattr(counts, name) for name in ("messages", "deliveries", "delivered", "lost", "duplicates")},
+        **{f"{name}_ms": {p: getattr(one, p) for p in ("p50", "p95", "p99")} for name, one in found.items()},
+    }
+
+
 def summary_table(run: RunData) -> pd.DataFrame:
     """Return a row for each kind of latency, in ms, NaN if a statistic is undefined.
 

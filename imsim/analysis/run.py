@@ -151,6 +151,9 @@ class Run(RunData):
         found = [recovery.to_json(one) for one in recovery.recoveries(self)]
         return latency.to_json_dict(self) | ({"recovery": found} if found else {})
 
+    def _summary(self) -> dict[str, Any]:
+        return latency.brief(self)
+
     def cost(self) -> Cost:
         """Return the cost of the service per hour, per million messages and per month.
 
