@@ -107,7 +107,7 @@ def test_find_takes_path_name_start_end_and_latest(written, results, monkeypatch
     assert find(".", results).id == first.name
     with pytest.raises(UsageError, match=f"2026: 2 runs in .* have this name: {first.name}, {last.name}"):
         find("2026", results)
-    with pytest.raises(UsageError, match="no run in .* has this name"):
+    with pytest.raises(UsageError, match=r"no run in .* has this name"):
         find("office", results)
     with pytest.raises(UsageError, match="is not a run folder"):
         find(f"{results}/nothing", results)
