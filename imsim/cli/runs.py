@@ -31,7 +31,7 @@ class _Group(click.Group):
         return super().parse_args(context, ["list", *args] if is_for_list else args)
 
 
-@click.group(cls=_Group, epilog=examples("imsim runs", "imsim runs show latest", "imsim runs delete --older-than 7d"))
+@click.group(cls=_Group, epilog=examples("imsim runs show latest", "imsim runs delete --older-than 7d"))
 def runs() -> None:
     """List, show, compare and delete runs. Without a command: list those in `results`.
 
