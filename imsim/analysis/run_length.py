@@ -31,7 +31,7 @@ from fractions import Fraction
 from typing import Literal
 
 from imsim.analysis.intervals import estimate
-from imsim.analysis.latency import LATENCIES, is_latency, quantile
+from imsim.analysis.latency import LATENCIES, is_latency, latencies, quantile
 from imsim.results import RunData
 from imsim.scenario import Scenario
 
@@ -57,13 +57,13 @@ class Behind:
 def behind(run: RunData, metrics: Sequence[str]) -> dict[str, Behind]:
     """Return what the percentiles among the metrics are based on."""
     found = {}
-    for what, latencies in LATENCIES.items():
+    for what, values_of in LATENCIES.items():
         shares = {metric: share for metric in metrics if metric.startswith(f"{what}.") and (share := share_of(metric))}
         if not shares:
             continue
         start, end = run.scenario.warmup, run.scenario.duration
         middle = round((start + end) / 2 * 1e9)
-        parts = [latencies(run, until=middle), latencies(run, since=middle)]
+        parts = [values_of(run, until=middle), values_of(run, since=middle)]
         count = sum(map(len, parts))
         for metric, share in shares.items():
             halves = math.nan
@@ -100,11 +100,11 @@ def needed(metric: str) -> int:
 
 def few_notes(run: RunData) -> list[str]:
     """Return a sentence about the percentiles for which this run has too few latencies."""
-    metrics = [f"{what}.{share}" for what in LATENCIES for share in ("p50", "p95", "p99")]
     few = [
-        f"{metric} is based on {one.latencies:,} latencies and needs {needed(metric):,}"
-        for metric, one in behind(run, metrics).items()
-        if 0 < one.latencies < needed(metric)  # without latencies the percentile is null anyway
+        f"{what}.{share} is based on {len(values):,} latencies and needs {needed(f'{what}.{share}'):,}"
+        for what, values in latencies(run, LATENCIES)
+        for share in ("p50", "p95", "p99")
+        if 0 < len(values) < needed(f"{what}.{share}")  # without latencies the percentile is null anyway
     ]
     return ["; ".join(few) + ": lengthen `duration`"] if few else []
 
