@@ -305,8 +305,8 @@ def runs(directory: AnyPath = "results") -> pd.DataFrame:
     Example:
         >>> run = imsim.simulate("office", seed=4, duration="1s", out="results")
         >>> found = imsim.runs("results")
-        >>> found.loc[run.id, ["seed", "state"]].tolist()
-        [4, 'valid']
+        >>> found.loc[run.id, "state"], found.loc[run.id, "messages"] == len(run.messages)
+        ('valid', np.True_)
         >>> imsim.read_run(found["path"].iloc[-1]).seed
         4
     """
