@@ -57,8 +57,10 @@ class Described:
     def server(self) -> str | None:
         """The kind or name of the server of a live run; None if it is imsim's own or the run is simulated."""
         server, adapter = self.manifest.get("server"), self.manifest.get("adapter", "imsim")
+        if adapter == "imsim":
+            return None
         name = server.get("name") if isinstance(server, Mapping) else None
-        return str(name) if name else None if adapter == "imsim" else str(adapter)
+        return str(name or adapter)
 
     @property
     def id(self) -> str:
