@@ -10,6 +10,7 @@ Functions:
     loadtest: send a scenario's messages to a server, in real time -> `Run`
     Client: a user's device in an asyncio program, such as a chat bot
     read_run: read a run from its folder -> `Run`
+    runs: a table of the runs in a folder, from their manifests -> `pandas.DataFrame`
     summarize: a table with one row for each run -> `pandas.DataFrame`
     plot_cdf, save_cdf: draw the latencies of runs
     schema: the wire protocol as JSON Schema or AsyncAPI -> `dict`
@@ -91,6 +92,7 @@ __all__ = [  # noqa: F405
     "plot_cdf",
     "read_run",
     "replicate",
+    "runs",
     "save_cdf",
     "schema",
     "serve",

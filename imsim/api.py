@@ -72,6 +72,7 @@ __all__ = [
     "plot_cdf",
     "read_run",
     "replicate",
+    "runs",
     "save_cdf",
     "schema",
     "serve",
@@ -282,6 +283,53 @@ def summarize(runs: Run | Iterable[Run]) -> pd.DataFrame:
     for label, run in zip(table.index, found, strict=True):
         _warn(f"{label}: {line}" for line in run.warnings)
     return table
+
+
+def runs(directory: AnyPath = "results") -> pd.DataFrame:
+    """List the runs in a folder. Only their manifests are read, so a thousand runs take a moment.
+
+    Damaged and unfinished folders of runs are passed on as Python warnings. Other folders and files are ignored.
+
+    Args:
+        directory: the folder that contains the folders of runs.
+
+    Returns:
+        A frame with a row for each run, the newest last. The index (`run`) has the names of the folders. The columns
+        are `path`, `started` (UTC), `world`, `server` (missing if it is imsim's own), `scenario`, `seed`, `state`
+        (valid, partial or invalid), `valid`, `partial`, `messages`, `lost`, `delivery.p50` and `delivery.p99` (ms),
+        `digest` and `bytes` (on disk). A number is missing if it is undefined, or if the manifest does not have it.
+
+    Raises:
+        UsageError: the folder does not exist, cannot be read, or is a run itself.
+
+    Example:
+        >>> run = imsim.simulate("office", seed=4, duration="1s", out="results")
+        >>> found = imsim.runs("results")
+        >>> found.loc[run.id, "state"], found.loc[run.id, "messages"] == len(run.messages)
+        ('valid', np.True_)
+        >>> imsim.read_run(found["path"].iloc[-1]).seed
+        4
+    """
+    import pandas as pd
+
+    from imsim.results.folders import scan
+
+    found, others = scan(_path(directory, "directory"))
+    _warn(str(other) for other in others if other.kind != "foreign")
+    kinds: dict[str, str] = {
+        **dict.fromkeys(("path", "started", "world", "server", "scenario"), "object"),
+        "seed": "Int64",
+        "state": "object",
+        **dict.fromkeys(("valid", "partial"), "bool"),
+        **dict.fromkeys(("messages", "lost"), "Int64"),
+        **dict.fromkeys(("delivery.p50", "delivery.p99"), "float64"),
+        "digest": "object",
+        "bytes": "Int64",
+    }
+    rows = [run.to_json_dict() for run in found]
+    table = pd.DataFrame(rows, index=pd.Index([run.name for run in found], name="run"), columns=list(kinds))
+    table["started"] = pd.to_datetime(table["started"], utc=True, format="ISO8601")
+    return table.astype({name: kind for name, kind in kinds.items() if kind != "object"})
 
 
 def sweep(

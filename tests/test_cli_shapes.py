@@ -38,7 +38,7 @@ SHARED = {
     "--max-replications": ("replicate", "compare", "sweep", "capacity"),
     "--metric": ("replicate", "compare", "sweep", "capacity"),
     "--jobs": ("replicate", "compare", "sweep", "capacity", "faultsearch"),
-    "--plot": ("simulate", "compare", "sweep", "capacity"),
+    "--plot": ("simulate", "compare", "sweep", "capacity", "runs compare"),
     "--json": COMMANDS,
 }
 
@@ -126,6 +126,22 @@ def test_json_of_runs_is_one_object(command, runs):
     assert [run["seed"] for run in printed["runs"]] == [1, 2]
 
 
+RUNS = {
+    "runs list": ("runs", "list", "runs"),
+    "runs show": ("runs", "show", "latest", "--dir", "runs"),
+    "runs compare": ("runs", "compare", "latest", "latest", "--dir", "runs"),
+    "runs delete": ("runs", "delete", "latest", "--dir", "runs"),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_json_of_commands_for_runs_is_one_object(name, runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, [*RUNS[name], "--json"])
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
+    assert isinstance(json.loads(result.stdout), dict)
+
+
 def test_json_of_server_load_and_demo_is_one_object(command):
     with subprocess.Popen(
         [sys.executable, "-m", "imsim", "serve", "--port", "0", "--json"], stdout=subprocess.PIPE, text=True
@@ -141,7 +157,7 @@ def test_json_of_server_load_and_demo_is_one_object(command):
 
 
 def test_every_command_with_json_is_tried():
-    tried = {name for name in COMMANDS for one in JSON if f"{one} ".startswith(f"{name} ")}
+    tried = {name for name in COMMANDS for one in (*JSON, *RUNS) if f"{one} ".startswith(f"{name} ")}
     tried |= {"serve", "load", "demo"}
     assert tried == set(COMMANDS)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
@@ -101,13 +101,8 @@ class Summary:
 
 def summarize(run: RunData) -> Summary:
     """Return the counts of all rows, and the latencies (see `LATENCIES`) after the warm-up."""
-    return Summary(
-        counts_of(run),
-        Latency.of(delivery_latencies(run)),
-        Latency.of(ack_latencies(run)),
-        Latency.of(confirmed_latencies(run)),
-        Latency.of(last_latencies(run)),
-    )
+    found = {name: Latency.of(values) for name, values in latencies(run, LATENCIES)}
+    return Summary(counts_of(run), found["delivery"], found["ack"], found["confirmed"], found["last"])
 
 
 def counts_of(run: RunData) -> Counts:
@@ -163,11 +158,14 @@ class Waits:
 
         Devices that were offline by plan at the intended time do not count. since, until: as for `of`.
         """
-        waits = cls.of(run, since, until)
-        to_many = run.integers("messages", "intent")[~run.words("messages", "scene").equal(Scene.P2P)]
-        counts = np.flatnonzero((waits.since == waits.intended) & np.isin(waits.intent, to_many))
-        order = counts[np.lexsort((waits.delivered_at[counts], waits.intent[counts]))]
-        return waits.part(order[np.flatnonzero(np.diff(waits.intent[order], append=-1))])
+        return cls.of(run, since, until).of_last(run)
+
+    def of_last(self, run: RunData) -> Waits:
+        """Return the last delivery of each message to a group or a chatroom, as `last` does."""
+        to_many = ~run.words("messages", "scene").equal(Scene.P2P)
+        counts = np.flatnonzero((self.since == self.intended) & to_many[_rows_of(run, self.intent)])
+        order = counts[np.lexsort((self.delivered_at[counts], self.intent[counts]))]
+        return self.part(order[np.flatnonzero(np.diff(self.intent[order], append=-1))])
 
     def part(self, rows: NDArray[np.int64]) -> Waits:
         """Return the deliveries at these positions."""
@@ -228,9 +226,15 @@ def counted_deliveries(run: RunData, *, since: int | None = None, until: int | N
 
 def intended_at(run: RunData, intent: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the intended time in ns of each of these messages."""
-    intents, at = run.integers("messages", "intent"), run.integers("messages", "intended_at")
-    is_numbered = np.array_equal(intents, np.arange(len(intents)))
-    return at[intent if is_numbered else np.searchsorted(intents, intent)]
+    return run.integers("messages", "intended_at")[_rows_of(run, intent)]
+
+
+def _rows_of(run: RunData, intent: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the position in `messages` of each of these messages."""
+    intents = run.integers("messages", "intent")
+    # They ascend, so these are the numbers from 0 on if the first and the last are.
+    is_numbered = not len(intents) or (intents[0] == 0 and intents[-1] == len(intents) - 1)
+    return intent if is_numbered else np.searchsorted(intents, intent)
 
 
 def delivery_latencies(
@@ -343,6 +347,22 @@ ROWS: dict[str, Callable[[RunData], NDArray[np.float64]]] = {
 }
 
 
+def latencies(run: RunData, names: Iterable[str]) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Yield the name and the values of several of `ROWS`. The deliveries are read once for all."""
+    waits: Waits | None = None
+    for name in names:
+        what, _, route = name.partition("_")
+        if what not in ("delivery", "last"):
+            yield name, ROWS[name](run)
+            continue
+        waits = Waits.of(run) if waits is None else waits
+        ms = waits.of_last(run).ms if what == "last" else waits.ms
+        if route:
+            ms = ms[run.words("deliveries", "route").equal(route)[waits.row]]
+        ms.sort()
+        yield name, ms
+
+
 def rows_of(run: RunData) -> list[str]:
     """Return the names of the rows that a summary of this run has. A server that sends no acks has no row `ack`.
 
@@ -408,6 +428,16 @@ def to_json_dict(run: RunData) -> dict[str, Any]:
     }
 
 
+def brief(run: RunData) -> dict[str, Any]:
+    """Return the numbers that a list of runs shows: plain values, None for an undefined statistic."""
+    counts = counts_of(run)
+    found = {name: Latency.of(values) for name, values in latencies(run, ("delivery", "ack"))}
+    return {
+        **{name: getattr(counts, name) for name in ("messages", "deliveries", "delivered", "lost", "duplicates")},
+        **{f"{name}_ms": {p: getattr(one, p) for p in ("p50", "p95", "p99")} for name, one in found.items()},
+    }
+
+
 def summary_table(run: RunData) -> pd.DataFrame:
     """Return a row for each kind of latency, in ms, NaN if a statistic is undefined.
 
@@ -420,8 +450,7 @@ def summary_table(run: RunData) -> pd.DataFrame:
     import pandas as pd
 
     rows = {}
-    for name in rows_of(run):
-        values = ROWS[name](run)
+    for name, values in latencies(run, rows_of(run)):
         latency = Latency.of(values)
         rows[name] = {
             "count": len(values),
@@ -508,6 +537,8 @@ def _cell_text(value: float | bool) -> str:
 def _shed_of_recipients(run: RunData) -> int:
     """Return the number of deliveries to recipients that were shed after the warm-up."""
     is_shed = run.words("deliveries", "outcome").equal(DeliveryOutcome.SHED)
+    if not is_shed.any():
+        return 0
     is_shed &= run.words("deliveries", "role").equal(Role.RECIPIENT)
     intended = intended_at(run, run.integers("deliveries", "intent")[is_shed])
     return int(_counts(run, intended, None, None).sum())

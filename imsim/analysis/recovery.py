@@ -33,7 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imsim.analysis import breakdown
-from imsim.analysis.latency import counted_deliveries, quantile
+from imsim.analysis.availability import NEVER
+from imsim.analysis.latency import Waits, quantile
 from imsim.core.exceptions import UsageError
 from imsim.results import RunData, World
 from imsim.scenario import Scenario
@@ -211,12 +212,10 @@ class _Waits:
 
     @classmethod
     def of(cls, run: RunData) -> _Waits:
-        rows = counted_deliveries(run)
-        since = rows["since"].to_numpy(np.int64)
-        has_come = rows["delivered_at"].notna().to_numpy(bool)
-        came = np.where(has_come, rows["delivered_at"].fillna(0).to_numpy(np.int64), since)
-        ms = np.where(has_come, (came - since) / 1e6, np.inf)
-        return cls(since, came, ms, np.cumsum(has_come) - 1)
+        waits = Waits.of(run)
+        has_come = waits.delivered_at != NEVER
+        came = np.where(has_come, waits.delivered_at, waits.since)
+        return cls(waits.since, came, waits.ms, np.cumsum(has_come) - 1)
 
     def level(self, until: int) -> float:
         """Return the p95 of the deliveries that arrived before a time (ns); nan of too few."""

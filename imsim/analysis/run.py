@@ -151,6 +151,9 @@ class Run(RunData):
         found = [recovery.to_json(one) for one in recovery.recoveries(self)]
         return latency.to_json_dict(self) | ({"recovery": found} if found else {})
 
+    def _summary(self) -> dict[str, Any]:
+        return latency.brief(self)
+
     def cost(self) -> Cost:
         """Return the cost of the service per hour, per million messages and per month.
 
@@ -283,7 +286,7 @@ def plot_cdf(runs: Run | Iterable[Run], *, ax: Axes | None = None) -> Axes:
     for label, run in zip(run_labels(runs), runs, strict=True):
         mark = status_mark(run)
         offered = [kind for kind in kinds if run.has_acks or kind not in ("confirmed", "ack")]
-        latencies[f"{label} ({mark})" if mark else label] = {kind: latency.ROWS[kind](run) for kind in offered}
+        latencies[f"{label} ({mark})" if mark else label] = dict(latency.latencies(run, offered))
     seeds = {run.seed for run in runs}
     seed = f"seed {runs[0].seed}" if len(seeds) == 1 else ""
     title = "\n".join([title_of_all("Latency", [run.scenario for run in runs], seed), *status_lines(runs)])

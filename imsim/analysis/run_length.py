@@ -31,7 +31,7 @@ from fractions import Fraction
 from typing import Literal
 
 from imsim.analysis.intervals import estimate
-from imsim.analysis.latency import LATENCIES, is_latency, quantile, split
+from imsim.analysis.latency import LATENCIES, is_latency, latencies, quantile, split
 from imsim.results import RunData
 from imsim.scenario import Scenario
 
@@ -63,12 +63,12 @@ def behind(run: RunData, metrics: Sequence[str]) -> dict[str, Behind]:
             what, _, rest = metric.partition(".")
             shares_of.setdefault((what, rest.partition("[")[2]), {})[metric] = share
     for (what, _), shares in shares_of.items():
-        latencies = LATENCIES[what]
+        values_of = LATENCIES[what]
         where = split(next(iter(shares)))[1]
         part = run.where(**where) if where else run
         start, end = run.scenario.warmup, run.scenario.duration
         middle = round((start + end) / 2 * 1e9)
-        parts = [latencies(part, until=middle), latencies(part, since=middle)]
+        parts = [values_of(part, until=middle), values_of(part, since=middle)]
         count = sum(map(len, parts))
         for metric, share in shares.items():
             halves = math.nan
@@ -105,11 +105,11 @@ def needed(metric: str) -> int:
 
 def few_notes(run: RunData) -> list[str]:
     """Return a sentence about the percentiles for which this run has too few latencies."""
-    metrics = [f"{what}.{share}" for what in LATENCIES for share in ("p50", "p95", "p99")]
     few = [
-        f"{metric} is based on {one.latencies:,} latencies and needs {needed(metric):,}"
-        for metric, one in behind(run, metrics).items()
-        if 0 < one.latencies < needed(metric)  # without latencies the percentile is null anyway
+        f"{what}.{share} is based on {len(values):,} latencies and needs {needed(f'{what}.{share}'):,}"
+        for what, values in latencies(run, LATENCIES)
+        for share in ("p50", "p95", "p99")
+        if 0 < len(values) < needed(f"{what}.{share}")  # without latencies the percentile is null anyway
     ]
     return ["; ".join(few) + ": lengthen `duration`"] if few else []
 

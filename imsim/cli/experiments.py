@@ -186,7 +186,7 @@ def compare(
     """Compare two scenarios under the same seeds, or show runs next to each other.
 
     Without B, the second design is A with other values. If the arguments are folders of runs, two or more, the runs are
-    shown next to each other, without intervals.
+    shown next to each other, without intervals, as `imsim runs compare` does.
     """
     from imsim import api
 
@@ -195,7 +195,7 @@ def compare(
         options: dict[str, object] = {"--set-a": set_a, "--set-b": set_b, "--set": overrides, "--seed": seed}
         options |= {"--duration": duration, "--replications": replications, "--precision": precision}
         options |= {"--max-replications": max_replications, "--metric": metrics}
-        _show_runs(
+        _compare_folders(
             designs, folders, [name for name, value in options.items() if value not in (None, ())], plot, as_json
         )
         return
@@ -220,7 +220,7 @@ def compare(
         found.save_plot(plot)
 
 
-def _show_runs(
+def _compare_folders(
     designs: tuple[str, ...], folders: list[str], options: list[str], plot: str | None, as_json: bool
 ) -> None:
     from imsim import api
@@ -232,7 +232,13 @@ def _show_runs(
         raise UsageError(f"compare: {folders[0]} is a run; expected another run to compare it with")
     if options:
         raise UsageError(f"compare: {', '.join(options)}: for scenarios only; a finished run cannot be changed")
-    runs = [api.read_run(one) for one in folders]
+    show_runs([api.read_run(one) for one in folders], plot, as_json)
+
+
+def show_runs(runs: list[Run], plot: str | None, as_json: bool) -> None:
+    """Print runs next to each other, and draw their latencies in the file `plot`."""
+    from imsim import api
+
     if as_json:
         click.echo(json.dumps({"runs": [run.to_json_dict() for run in runs]}))
     else:

@@ -32,7 +32,7 @@ from imsim.load.job import Job
 from imsim.load.locust_stats import Statistics
 from imsim.load.player import Player
 from imsim.load.wire import Outflow, Wire
-from imsim.results.run import version
+from imsim.results.manifest import version
 
 logger = logging.getLogger("imsim.load")
 

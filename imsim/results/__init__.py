@@ -2,8 +2,8 @@
 
 Read the modules in this order: `schema` (the tables), `observer` (turns events into facts during a run), `recorder`
 (keeps the facts), `pieces` (the facts, piece by piece), `absences` (devices that were not there), `tables` (turns facts
-into rows), `columns` and `digests` (numbers and digests of rows), `files` (rows on disk), `run` (the rows with their
-manifest and their folder).
+into rows), `columns` and `digests` (numbers and digests of rows), `files` (rows on disk), `manifest` (where they come
+from), `run` (the rows with their manifest and their folder), `folders` (the runs in a folder).
 """
 
 from imsim.results.columns import Words

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+_Integer = TypeVar("_Integer", np.int32, np.int64)
 
 
 def column(values: NDArray[Any], kind: pa.DataType, is_null: NDArray[np.bool_] | None = None) -> pa.Array:
@@ -57,16 +59,34 @@ class Names:
 
 def integers(column: pa.Array | pa.ChunkedArray, missing: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the integers of a column, with `missing` for null, and an array that is true where they are not null."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    column = column.cast(pa.int64())
-    first, end = column.offset, column.offset + len(column)
-    validity, data = column.buffers()
-    values = np.frombuffer(data or b"", np.int64)[first:end].copy()
-    is_valid = np.ones(len(column), np.bool_)
-    if validity is not None:
-        is_valid[:] = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little")[first:end]
-        values[~is_valid] = missing
+    if pa.types.is_null(column.type):
+        column = column.cast(pa.int64())
+    values, is_valid = _integers(column.chunks if isinstance(column, pa.ChunkedArray) else [column], np.int64, missing)
+    return values, np.ones(len(values), np.bool_) if is_valid is None else is_valid
+
+
+def _integers(
+    chunks: Sequence[pa.Array], kind: type[_Integer], missing: int
+) -> tuple[NDArray[_Integer], NDArray[np.bool_] | None]:
+    """Return the integers of chunks as a type, and where they are not null; None if none is null.
+
+    A long column has a chunk for each part of its file. Each is copied once, into the result.
+    """
+    count = sum(map(len, chunks))
+    values = np.empty(count, kind)
+    is_valid = np.ones(count, np.bool_) if any(chunk.null_count for chunk in chunks) else None
+    start = 0
+    for chunk in chunks:
+        first, end = chunk.offset, chunk.offset + len(chunk)
+        validity, data = chunk.buffers()
+        part = values[start : start + len(chunk)]
+        part[:] = np.frombuffer(data or b"", chunk.type.to_pandas_dtype())[first:end]
+        if is_valid is not None and validity is not None:
+            bits = np.frombuffer(validity, np.uint8)[first // 8 : (end + 7) // 8]
+            valid = np.unpackbits(bits, bitorder="little")[first % 8 :][: len(chunk)].astype(np.bool_)
+            is_valid[start : start + len(chunk)] = valid
+            part[~valid] = missing
+        start += len(chunk)
     return values, is_valid
 
 
@@ -79,9 +99,9 @@ class Words:
     def __init__(self, cells: pa.ChunkedArray) -> None:
         if pa.types.is_string(cells.type):
             cells = cells.dictionary_encode()
-        array = cells.unify_dictionaries().combine_chunks()
-        self.texts: list[str] = array.dictionary.to_pylist()
-        self.index, _ = integers(array.indices, -1)
+        chunks = cells.unify_dictionaries().chunks
+        self.texts: list[str] = chunks[0].dictionary.to_pylist() if chunks else []
+        self.index, _ = _integers([chunk.indices for chunk in chunks], np.int32, -1)
 
     def __len__(self) -> int:
         return len(self.index)

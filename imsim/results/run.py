@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import json
 import os
 import platform
@@ -11,7 +10,7 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -26,8 +25,9 @@ from imsim.core.exceptions import UsageError
 from imsim.results.columns import Words, integers
 from imsim.results.digests import digest
 from imsim.results.files import RowFiles, write_tables
+from imsim.results.manifest import MANIFEST_FILE, Described, read_manifest, version
 from imsim.results.parts import part_of
-from imsim.results.schema import VERSION, WITHDRAWALS, World
+from imsim.results.schema import TABLES, VERSION, WITHDRAWALS, World
 from imsim.results.tables import Tables
 
 if TYPE_CHECKING:
@@ -35,21 +35,10 @@ if TYPE_CHECKING:
 
     from imsim.scenario import Scenario
 
-_MANIFEST_FILE = "manifest.json"
 _SCENARIO_FILE = "scenario.toml"
 
-_REQUIRED = {
-    "run": str,
-    "world": str,
-    "started": str,
-    "scenario": str,
-    "seed": int,
-    "digest": str,
-    "stray": int,
-}
 
-
-class RunData:
+class RunData(Described):
     """The rows of one run, with their manifest and scenario. `make` creates it from new tables, `open` from a folder.
 
     Users receive its subclass `imsim.analysis.Run`, which computes the statistics. `path` is the folder, or None if the
@@ -135,7 +124,7 @@ class RunData:
     def _open(cls, folder: Path, verify: bool) -> Self:
         if not folder.is_dir():
             raise UsageError(f"{folder} is not a run folder: it does not exist")
-        manifest = _read_manifest(folder / _MANIFEST_FILE)
+        manifest = read_manifest(folder)
         scenario = _read_scenario(folder / _SCENARIO_FILE, manifest["scenario"])
         rows = RowFiles(folder, manifest["stray"])
         rows.check()
@@ -165,6 +154,8 @@ class RunData:
             partial.mkdir()
         try:
             with disk.errors("write", folder):
+                if summary := self._summary():
+                    self.manifest["summary"] = summary
                 self._write_files(partial)
                 partial.rename(folder)
         except BaseException:
@@ -175,6 +166,10 @@ class RunData:
             self._rows = RowFiles(folder, self._rows.stray)  # the folder of the original files may be temporary
         return folder
 
+    def _summary(self) -> dict[str, Any]:
+        """Return the entry `summary` of the manifest of a written run, for lists of runs; an empty one is left out."""
+        return {}
+
     def _write_files(self, folder: Path) -> None:
         if isinstance(self._rows, RowFiles):
             self._rows.write(folder)
@@ -182,7 +177,7 @@ class RunData:
             write_tables(self._rows, folder)
         (folder / _SCENARIO_FILE).write_text(self.scenario.to_toml(), encoding="utf-8")
         manifest = json.dumps(self.manifest, indent=2, ensure_ascii=False)
-        (folder / _MANIFEST_FILE).write_text(manifest + "\n", encoding="utf-8")
+        (folder / MANIFEST_FILE).write_text(manifest + "\n", encoding="utf-8")
 
     @cached_property
     def tables(self) -> Tables:
@@ -230,36 +225,6 @@ class RunData:
         return type(self)(part_of(self._rows, values), self.scenario, self.manifest)
 
     @property
-    def has_acks(self) -> bool:
-        """Whether senders learn that the server has their messages. A live run lists the features of its server."""
-        features: Sequence[str] = self.manifest.get("features", ("ack",))
-        return "ack" in features
-
-    @property
-    def partial(self) -> bool:
-        """Whether the run ended early, so that its rows cover only a part of the scenario."""
-        return bool(self.manifest.get("partial", False))
-
-    @property
-    def valid(self) -> bool:
-        """Whether the measurement can be trusted; False if the load generator spoilt it (`invalid_because`)."""
-        return bool(self.manifest.get("valid", True))
-
-    @property
-    def invalid_because(self) -> str | None:
-        """Why the measurement cannot be trusted; None if it can."""
-        return None if self.valid else str(self.manifest.get("invalid_because", "it is marked as invalid"))
-
-    @property
-    def server(self) -> str | None:
-        """The kind or name of the server of a live run; None if it is imsim's own or the run is simulated."""
-        server, adapter = self.manifest.get("server"), self.manifest.get("adapter", "imsim")
-        if adapter == "imsim":
-            return None
-        name = server.get("name") if isinstance(server, Mapping) else None
-        return str(name or adapter)
-
-    @property
     def status(self) -> list[str]:
         """The facts without which no number of the run must be read: it is invalid, or it is partial."""
         lines = [] if self.valid else [f"INVALID: {self.invalid_because}"]
@@ -267,21 +232,6 @@ class RunData:
             reason = self.manifest.get("ended", {}).get("reason") or "it did not reach its end"
             lines.append(f"partial: ended after {self.manifest.get('played', self.scenario.duration):.4g} s: {reason}")
         return lines
-
-    @property
-    def id(self) -> str:
-        """The name of the run and of its folder: `<utc time>-<world>-<scenario>-<random>`."""
-        return str(self.manifest["run"])
-
-    @property
-    def world(self) -> str:
-        """The kind of run: "sim" or "live"."""
-        return str(self.manifest["world"])
-
-    @property
-    def seed(self) -> int:
-        """The seed of the run."""
-        return int(self.manifest["seed"])
 
     @property
     def warnings(self) -> list[str]:
@@ -296,20 +246,15 @@ class RunData:
                 warnings.append(f"{node} dropped {drops:,} operations, because its queue was full: {consequence}")
         return warnings
 
-    @property
-    def digest(self) -> str:
-        """The SHA-256 of the canonical rows. Runs with equal digests have equal rows."""
-        return str(self.manifest["digest"])
-
     @cached_property
     def messages(self) -> pd.DataFrame:
         """One row for each intended message (schema.MESSAGES). Times are in ns from the start, <NA> if unknown."""
-        return _to_pandas(self._rows.table("messages"))
+        return self._frame("messages")
 
     @cached_property
     def deliveries(self) -> pd.DataFrame:
         """One row for each message that was not rejected and each entitled device (schema.DELIVERIES)."""
-        return _to_pandas(self._rows.table("deliveries"))
+        return self._frame("deliveries")
 
     @cached_property
     def spans(self) -> pd.DataFrame:
@@ -335,54 +280,40 @@ class RunData:
 
         Times are in ns from the start.
         """
-        return _to_pandas(self._rows.table("withdrawals") if self.has("withdrawals") else WITHDRAWALS.empty_table())
+        if not self.has("withdrawals"):
+            return _to_pandas(WITHDRAWALS, WITHDRAWALS.empty_table().column)
+        return self._frame("withdrawals")
 
     def _recorded(self, table: str) -> pd.DataFrame:
         if not self.has(table):
             raise UsageError(f"run {self.id} has no spans: record them with simulate(..., spans=True)")
-        return _to_pandas(self._rows.table(table))
+        return self._frame(table)
+
+    def _frame(self, table: str) -> pd.DataFrame:
+        return _to_pandas(TABLES[table], lambda name: self._rows.column(table, name))
 
     def __repr__(self) -> str:
         rows = f"{self._rows.count('messages')} messages, {self._rows.count('deliveries')} deliveries"
         return f"<{type(self).__name__} {self.id}: {rows}>"
 
 
-def _to_pandas(table: pa.Table) -> pd.DataFrame:
+def _to_pandas(schema: pa.Schema, column: Callable[[str], pa.ChunkedArray]) -> pd.DataFrame:
     import pandas as pd
 
     # Plain strings: comparing and grouping categories has surprising results. Nullable integers: floats would round
-    # nanoseconds.
-    plain = [
-        pa.field(field.name, pa.string()) if pa.types.is_dictionary(field.type) else field for field in table.schema
-    ]
+    # nanoseconds. Only one column at a time is in memory twice.
     nullable = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype()}
-    frame: pd.DataFrame = table.cast(pa.schema(plain)).to_pandas(types_mapper=nullable.get)
-    return frame
+    columns = {}
+    for field in schema:
+        cells = column(field.name)
+        plain = cells.cast(pa.string()) if pa.types.is_dictionary(field.type) else cells
+        columns[field.name] = pa.table({field.name: plain}).to_pandas(types_mapper=nullable.get)[field.name]
+    return pd.DataFrame(columns, copy=False)
 
 
 def _run_id(started: datetime, world: str, scenario: str) -> str:
     name = re.sub(r"[^A-Za-z0-9_]+", "-", scenario).strip("-")[:40] or "scenario"
     return f"{started:%Y%m%dT%H%M%SZ}-{world}-{name}-{secrets.token_hex(3)}"
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path.parent} is not a run folder: cannot read {path.name}: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is broken: {error}") from error
-    if not isinstance(manifest, dict) or "schema" not in manifest:
-        raise UsageError(f"{path} is broken: it is not the manifest of a run")
-    if manifest["schema"] != VERSION:
-        raise UsageError(
-            f"{path} has schema version {manifest['schema']!r}, but this imsim ({version()}) reads version {VERSION}; "
-            "use the imsim that wrote it"
-        )
-    for key, kind in _REQUIRED.items():
-        if not isinstance(manifest.get(key), kind):
-            raise UsageError(f"{path} is broken: {key!r} is missing or not of type {kind.__name__}")
-    return manifest
 
 
 def _read_scenario(path: Path, name: str) -> Scenario:
@@ -401,14 +332,6 @@ def _read_scenario(path: Path, name: str) -> Scenario:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def version() -> str:
-    """Return the version of imsim that is installed; "unknown" if none is."""
-    try:
-        return importlib.metadata.version("imsim")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from typing import Any
 from imsim import disk
 from imsim.core.exceptions import UsageError
 from imsim.experiments.replicate import Replications
-from imsim.results.run import version
+from imsim.results.manifest import version
 from imsim.scenario import Scenario
 
 #: The name of the file, in the folder of the file of budgets.
