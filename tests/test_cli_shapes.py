@@ -33,11 +33,20 @@ SHARED = {
     "--set": ("simulate", "replicate", "compare", "sweep", "capacity", "serve", "load", "faultsearch"),
     "--seed": ("simulate", "replicate", "compare", "sweep", "capacity", "load"),
     "--duration": ("simulate", "replicate", "compare", "sweep", "capacity", "load"),
-    "--replications": ("replicate", "compare", "sweep", "capacity"),
+    "--replications": ("replicate", "compare", "sweep", "capacity", "baseline save"),
     "--precision": ("replicate", "compare", "sweep"),
     "--max-replications": ("replicate", "compare", "sweep", "capacity"),
     "--metric": ("replicate", "compare", "sweep", "capacity"),
-    "--jobs": ("replicate", "compare", "sweep", "capacity", "faultsearch"),
+    "--jobs": (
+        "replicate",
+        "compare",
+        "sweep",
+        "capacity",
+        "faultsearch",
+        "check",
+        "baseline save",
+        "baseline diff",
+    ),
     "--plot": ("simulate", "compare", "sweep", "capacity", "runs compare"),
     "--json": COMMANDS,
 }
@@ -159,6 +168,7 @@ def test_json_of_server_load_and_demo_is_one_object(command):
 def test_every_command_with_json_is_tried():
     tried = {name for name in COMMANDS for one in (*JSON, *RUNS) if f"{one} ".startswith(f"{name} ")}
     tried |= {"serve", "load", "demo"}
+    tried |= {name for name in COMMANDS if name.startswith(("check", "baseline"))}  # in test_cli_check.py
     assert tried == set(COMMANDS)
 
 

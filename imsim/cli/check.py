@@ -8,7 +8,7 @@ import os
 import click
 
 from imsim import disk
-from imsim.cli.options import JOBS, JSON, examples
+from imsim.cli.options import JOBS, JSON, REPLICATIONS, examples
 
 _FILE = click.argument("file", required=False)
 _BASELINE = click.option(
@@ -74,21 +74,55 @@ def _floors(floors: dict[str, dict[str, float]]) -> str:
     return "\n".join(["noise floor: smaller increases are not told from none on this machine", *lines])
 
 
-@click.group()
+@click.group(epilog=examples("imsim baseline save", "imsim baseline diff"))
 def baseline() -> None:
-    """Save and show the results that relative budgets are compared with."""
+    """Save, show and compare the results that relative budgets of simulated scenarios are compared with.
+
+    The baseline is the file imsim-baseline.json, beside the budgets. Commit it.
+    """
 
 
-@baseline.command(epilog=examples("imsim baseline save", "imsim baseline save --replications 40"))
+@baseline.command(epilog=examples("imsim baseline save", "imsim baseline save budgets.toml --replications 40"))
 @_FILE
 @_BASELINE
-@click.option("--replications", type=click.IntRange(min=3), default=20, show_default=True, metavar="N")
+@REPLICATIONS
 @JOBS
-def save(file: str | None, baseline: str | None, replications: int, jobs: int) -> None:
-    """Simulate the scenarios of the relative budgets of FILE, and write the baseline."""
+@JSON
+def save(file: str | None, baseline: str | None, replications: int | None, jobs: int, as_json: bool) -> None:
+    """Simulate the scenarios of the relative budgets of FILE, and write the baseline.
+
+    There are 20 runs of each, unless --replications says otherwise: the most pairs of a check.
+    """
     from imsim.api import ProgressBar
     from imsim.experiments.check.check import save_baseline
 
-    with ProgressBar(True) as bar:
+    with ProgressBar(not as_json) as bar:
         path = save_baseline(file, baseline=baseline, replications=replications, jobs=jobs, progress=bar.show)
-    click.echo(f"wrote {path}")
+    click.echo(json.dumps({"file": str(path)}) if as_json else f"wrote {path}")
+
+
+@baseline.command("show", epilog=examples("imsim baseline show", "imsim baseline show --baseline old.json --json"))
+@_FILE
+@_BASELINE
+@JSON
+def show_baseline(file: str | None, baseline: str | None, as_json: bool) -> None:
+    """Print the baseline: the scenarios, and the mean of each metric."""
+    from imsim.experiments.check.check import read_baseline
+
+    found = read_baseline(file, baseline)
+    click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
+
+
+@baseline.command(epilog=examples("imsim baseline diff", "imsim baseline diff budgets.toml --json"))
+@_FILE
+@_BASELINE
+@JOBS
+@JSON
+def diff(file: str | None, baseline: str | None, jobs: int, as_json: bool) -> None:
+    """Simulate the scenarios of the baseline again, and print what has changed. Nothing is judged or written."""
+    from imsim.api import ProgressBar
+    from imsim.experiments.check.check import diff_baseline
+
+    with ProgressBar(not as_json) as bar:
+        found = diff_baseline(file, baseline=baseline, jobs=jobs, progress=bar.show)
+    click.echo(json.dumps({"changes": found}) if as_json else "\n".join(found) or "unchanged: all rows are equal")

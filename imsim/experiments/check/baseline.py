@@ -7,13 +7,17 @@ rows, and the values of the metrics that relative budgets need.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imsim import disk
+from imsim.analysis.intervals import estimate
+from imsim.analysis.kinds import kind_of
 from imsim.core.exceptions import UsageError
+from imsim.experiments.comparison import difference
 from imsim.experiments.replicate import Replications
 from imsim.results.manifest import version
 from imsim.scenario import Scenario
@@ -51,9 +55,24 @@ class Subject:
             for path, before, now in _differences(self.scenario, scenario.model_dump(mode="json"))
         ]
 
+    def difference(self, before: Subject, name: str) -> list[str]:
+        """Return a line for each metric that differs from an earlier result of the same subject."""
+        if list(before.digests) == list(self.digests)[: len(before.digests)]:
+            return []
+        lines = []
+        for metric in self.values:
+            known, now = (_numbers(one.values.get(metric, ())) for one in (before, self))
+            count = min(len(known), len(now))
+            if not count:
+                lines.append(f"{name}: {metric}: not in the baseline")
+                continue
+            found = difference(metric, known[:count], now[:count])
+            lines.append(f"{name}: {str(found).replace('B - A', 'now - baseline')}")
+        return lines
+
 
 class Baseline:
-    """The subjects of a file by name. `commit` is the version of imsim that made it."""
+    """The subjects of a file by name. `made_by` is the version of imsim that made it."""
 
     def __init__(self, subjects: Mapping[str, Subject], made_by: str = "") -> None:
         self.subjects = dict(subjects)
@@ -72,11 +91,31 @@ class Baseline:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{path}: not a baseline: {error}; make it again with `imsim baseline save`") from None
 
+    def to_json_dict(self) -> dict[str, Any]:
+        """Return the object that `imsim baseline show --json` prints."""
+        subjects = {
+            name: {metric: estimate(_numbers(values)).value for metric, values in one.values.items()}
+            for name, one in self.subjects.items()
+        }
+        return {"imsim": self.made_by, "subjects": subjects}
+
+    def __str__(self) -> str:
+        lines = [
+            f"{name}: {metric}: {estimate(_numbers(values))}{kind_of(metric).suffix} over {len(values)} replications"
+            for name, one in self.subjects.items()
+            for metric, values in one.values.items()
+        ]
+        return "\n".join([f"baseline of imsim {self.made_by}", *lines])
+
     def write(self, path: Path) -> None:
         """Write the file, one line for each subject's list, so that differences in git stay short."""
         subjects = {name: vars(one) for name, one in sorted(self.subjects.items())}
         fields = {"version": _VERSION, "imsim": version(), "subjects": subjects}
         disk.write(path, f"{json.dumps(fields, indent=1)}\n".encode(), name="baseline")
+
+
+def _numbers(values: Iterable[float | None]) -> list[float]:
+    return [math.inf if value is None else value for value in values]
 
 
 def _json(value: float) -> float | None:

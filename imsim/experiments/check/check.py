@@ -125,15 +125,40 @@ def save_baseline(
     file: str | PathLike[str] | None = None,
     *,
     baseline: str | PathLike[str] | None = None,
-    replications: int = LOOKS[1],
+    replications: int | None = None,
     jobs: int = -1,
     progress: Progress | None = None,
 ) -> Path:
     """Simulate the subjects of relative budgets, and write the baseline. Return its path."""
     budgets = Budgets.read(file)
     path = baseline_of(budgets, baseline)
-    Baseline(save(budgets, replications, jobs, progress)).write(path)
+    Baseline(save(budgets, replications or LOOKS[1], jobs, progress)).write(path)
     return path
+
+
+def read_baseline(file: str | PathLike[str] | None = None, baseline: str | PathLike[str] | None = None) -> Baseline:
+    """Read the baseline beside a file of budgets, or the one that is given."""
+    return Baseline.read(Path(baseline) if baseline is not None else baseline_of(Budgets.read(file), None))
+
+
+def diff_baseline(
+    file: str | PathLike[str] | None = None,
+    *,
+    baseline: str | PathLike[str] | None = None,
+    jobs: int = -1,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Simulate the subjects of relative budgets again. Return a line for each metric that has changed.
+
+    The runs have the seeds of the baseline. A subject with equal rows has not changed.
+    """
+    budgets = Budgets.read(file)
+    before = Baseline.read(baseline_of(budgets, baseline)).subjects
+    count = max((len(one.seeds) for one in before.values()), default=LOOKS[0])
+    now = save(budgets, count, jobs, progress)
+    lines = [f"{name}: not in the baseline" for name in now if name not in before]
+    lines += [f"{name}: only in the baseline" for name in before if name not in now]
+    return lines + [line for name, one in now.items() if name in before for line in one.difference(before[name], name)]
 
 
 def baseline_of(budgets: Budgets, baseline: str | PathLike[str] | None) -> Path:

@@ -80,9 +80,7 @@ def _subjects(budgets: Budgets) -> list[_Subject]:
     return list(subjects.values())
 
 
-def save(
-    budgets: Budgets, replications: int = LOOKS[1], jobs: int = -1, progress: Progress | None = None
-) -> dict[str, Subject]:
+def save(budgets: Budgets, replications: int, jobs: int = -1, progress: Progress | None = None) -> dict[str, Subject]:
     """Return the baseline of the simulated subjects that have relative budgets.
 
     Raises:
