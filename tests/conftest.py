@@ -23,18 +23,17 @@ from hypothesis import settings  # noqa: E402
 settings.register_profile("imsim", deadline=None)
 settings.load_profile("imsim")
 
-#: Files in which single tests take seconds. They run first, so that both workers have work until the end.
+#: Files and folders in which single tests take seconds. They run first, so that all workers have work until the end.
+#: The first worker begins with them, most of which wait for other processes. The last one begins with short tests.
 LONG = (
-    "tests/faultsearch/test_search.py", "tests/test_notebooks.py", "tests/test_cli.py", "tests/test_docs.py",
-    "tests/test_quality.py", "tests/test_api.py", "tests/load/test_launch.py", "tests/load/test_locustfiles.py",
-    "tests/load/test_conformance.py", "tests/faultsearch/test_planted_bugs.py",
+    "tests/test_docs.py", "tests/test_quality.py", "tests/test_notebooks.py", "tests/test_cli.py", "tests/test_api.py",
+    "tests/load/", "tests/experiments/", "tests/faultsearch/", "tests/bench/", "tests/live/test_web.py",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Move the tests of the LONG files to the front. Within a file, the random order of pytest-randomly stays."""
-    rank = {file: number for number, file in enumerate(LONG)}
-    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(LONG)))
+    """Move the tests of LONG to the front. Otherwise, the random order of pytest-randomly stays."""
+    items.sort(key=lambda item: next((n for n, start in enumerate(LONG) if item.nodeid.startswith(start)), len(LONG)))
 
 
 @pytest.hookimpl(tryfirst=True)

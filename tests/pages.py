@@ -12,8 +12,8 @@ The kind of a code block decides how it is run:
 - `json`: valid JSON.
 - `text`, `mermaid` and blocks without a kind are not examples. `tests/test_protocol.py` runs `im`.
 
-`imsim load` and `imsim faultsearch` are shortened to 2 s and 5 seeds. A load test may be invalid (exit code 5), because
-the machine is busy.
+`imsim load`, `locust` and `imsim faultsearch` are shortened to 2 s, 2 s with 20 users, and 5 seeds. A load test may be
+invalid (exit code 5), because the machine is busy.
 
 In expected outputs, `...` stands for any text, and amounts of white space do not count. A comment above a block can
 change how the block is run. Readers of the page do not see it:
@@ -210,10 +210,9 @@ class Examples:
         elif program == "python":
             result = _process([sys.executable, *arguments])
         elif program == "locust":
-            headless = [] if "--headless" in arguments else ["--headless", "-u", "6", "-t", "6s"]
             with contextlib.suppress(FileExistsError):
                 os.symlink(ROOT / "locustfiles", "locustfiles")
-            result = _process([sys.executable, "-m", "locust", *arguments, *headless])
+            result = _process([sys.executable, "-m", "locust", *arguments, "--headless", "-u", "20", "-t", "2s"])
         elif program == "curl":
             result = _process(["curl", "-sS", "--fail", "--max-time", "10", *arguments])
         else:
@@ -247,9 +246,10 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 def _shortened(arguments: list[str]) -> list[str]:
-    """Return the arguments of `imsim`, with less real time and fewer seeds."""
-    option, most = {"load": ("--duration", "2"), "faultsearch": ("--seeds", "5")}.get(arguments[0], (None, ""))
-    return [most if before == option else one for before, one in zip(["", *arguments], arguments, strict=False)]
+    """Return the arguments of `imsim`, with less real time and fewer seeds. The last value of an option counts."""
+    if arguments[0] == "load":
+        return [*arguments, "--duration", "2"]
+    return ["5" if before == "--seeds" else one for before, one in zip(["", *arguments], arguments, strict=False)]
 
 
 def _free(argument: str) -> str:

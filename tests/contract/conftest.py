@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -27,10 +28,13 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize("make_world", cases, ids=ids, indirect=True)
 
 
+getsource = cache(inspect.getsource)  # of the functions that many tests call
+
+
 def source(test: Callable[..., Any]) -> str:
     """Return the source code of the test and of the functions that it calls."""
     names = (test.__globals__.get(name) for name in test.__code__.co_names)
-    return "".join(inspect.getsource(function) for function in (test, *filter(inspect.isfunction, names)))
+    return "".join(getsource(function) for function in (test, *filter(inspect.isfunction, names)))
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "fault-search.md"
 
 
 def test_seeds_hold_all_invariants():
-    report = search(5000, 24)
+    report = search(5000, 12)
     assert report.passed, str(report)
 
 
