@@ -5,7 +5,7 @@ The kind of a code block decides how it is run:
 - `python`: executed. All blocks of a page share their names, like the cells of a notebook. `await` works as it does in
   a notebook.
 - `pycon`: a doctest. Its input may use the names of earlier `python` blocks, and its output must match.
-- `toml`: a scenario. It is loaded, and its first seconds are simulated.
+- `toml`: a scenario. It is loaded, and its first seconds are simulated. Budgets (`[[budget]]`) are read.
 - `sh`: each line is a command and must succeed. `imsim serve`, and a line that ends in `&`, run in the background until
   the end of the page, on a free port, which later blocks use instead of 8765. Such a command prints `listening on URL`.
 - `console`: lines that start with `$ ` are commands; the lines below them are their output, which must match.
@@ -169,7 +169,13 @@ class Examples:
 
     def _toml(self, block: Block) -> None:
         import imsim
+        from imsim.experiments.check.file import Budgets
 
+        if "[[budget]]" in block.text:
+            path = Path("budgets-of-a-block.toml")
+            path.write_text(block.shortened(), encoding="utf-8")
+            assert Budgets.read(path).entries
+            return
         name = Path(block.file).stem if block.file else "page"
         scenario = imsim.Scenario.from_toml(block.shortened(), name=name)
         scenario = scenario.lasting(min(scenario.duration, _SECONDS))
