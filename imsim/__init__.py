@@ -6,6 +6,7 @@ Functions:
     compare: two designs under the same seeds -> `Comparison`
     sweep: many designs under the same seeds -> `Sweep`
     capacity: the highest load at which a budget is kept -> `Capacity`
+    check: judge the latency budgets of a file -> `CheckResult`
     serve: start the server in a process of its own -> `Served`
     loadtest: send a scenario's messages to a server, in real time -> `Run`
     Client: a user's device in an asyncio program, such as a chat bot
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
 __all__ = [  # noqa: F405
     "Budget",
     "Capacity",
+    "CheckResult",
     "Client",
     "ClientEnded",
     "ClientError",
@@ -87,6 +89,7 @@ __all__ = [  # noqa: F405
     "Sweep",
     "UsageError",
     "capacity",
+    "check",
     "compare",
     "loadtest",
     "plot_cdf",

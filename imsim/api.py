@@ -31,6 +31,7 @@ from imsim.experiments import (
     Sweep,
 )
 from imsim.experiments.capacity import FEWEST_PER_LOAD, MOST_PER_LOAD
+from imsim.experiments.check.result import CheckResult
 from imsim.experiments.live_capacity import MAX_TIME
 from imsim.experiments.live_runs import FEWEST_RUNS, MOST_RUNS, LiveRun, RunStore
 from imsim.keys import choose_key
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Budget",
     "Capacity",
+    "CheckResult",
     "Client",
     "ClientEnded",
     "ClientError",
@@ -67,6 +69,7 @@ __all__ = [
     "Sweep",
     "UsageError",
     "capacity",
+    "check",
     "compare",
     "loadtest",
     "plot_cdf",
@@ -537,6 +540,43 @@ def capacity(
             progress=bar.show,
             line=bar.line,
         )
+
+
+def check(
+    file: AnyPath | None = None,
+    *,
+    baseline: AnyPath | None = None,
+    base: str | None = None,
+    base_command: str | None = None,
+    jobs: int = -1,
+    progress: bool = True,
+) -> CheckResult:
+    """Judge the latency budgets of a file, as `imsim check` does. `help(imsim)` describes the other arguments.
+
+    Args:
+        file: the file of budgets. None means imsim.toml, or [tool.imsim] in pyproject.toml, of the current folder.
+        baseline: the results that relative budgets of simulated scenarios are compared with. None means
+            imsim-baseline.json, beside the file.
+        base: the git commit that servers are compared with.
+        base_command: the command that starts the server to compare with, instead of `base`.
+
+    Returns:
+        A `CheckResult` with the `verdict` and a finding for each budget.
+
+    Raises:
+        UsageError: the file, the baseline or an argument is wrong.
+        RunError: a server did not start, or a block of load could not be played.
+
+    Example:
+        >>> with open("imsim.toml", "w") as file:
+        ...     print('budget = [{ scenario = "office", metric = "lost", max = 0 }]', file=file)
+        >>> imsim.check().verdict
+        'held'
+    """
+    from imsim.experiments.check import check as checks
+
+    with ProgressBar(progress) as bar:
+        return checks.check(file, baseline=baseline, base=base, base_command=base_command, jobs=jobs, progress=bar.show)
 
 
 def serve(

@@ -72,9 +72,10 @@ class CheckResult:
         source: the file of budgets.
 
     Example:
-        >>> found = imsim.check("budgets.toml")  # doctest: +SKIP
-        >>> found.verdict
-        'held'
+        >>> with open("imsim.toml", "w") as file:
+        ...     print('budget = [{ scenario = "office", metric = "lost", max = 0 }]', file=file)
+        >>> [finding.evidence for finding in imsim.check().findings]
+        ['10 replications of 10 s']
     """
 
     def __init__(self, source: str, findings: Sequence[Finding], notes: Sequence[str] = ()) -> None:
