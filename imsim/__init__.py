@@ -12,6 +12,7 @@ Functions:
     read_run: read a run from its folder -> `Run`
     summarize: a table with one row for each run -> `pandas.DataFrame`
     plot_cdf, save_cdf: draw the latencies of runs
+    report: write one HTML page about runs or the result of an experiment
     schema: the wire protocol as JSON Schema or AsyncAPI -> `dict`
 
 Arguments that mean the same in every function:
@@ -91,6 +92,7 @@ __all__ = [  # noqa: F405
     "plot_cdf",
     "read_run",
     "replicate",
+    "report",
     "save_cdf",
     "schema",
     "serve",
