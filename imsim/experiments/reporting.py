@@ -10,7 +10,7 @@ from imsim.analysis.intervals import CONFIDENCE
 from imsim.analysis.kinds import kind_of
 from imsim.analysis.labels import heading
 from imsim.analysis.latency import is_latency
-from imsim.analysis.report.parts import Cell, Drawing, Part, Section, Table, cell, number, scenario_section
+from imsim.analysis.report.parts import Cell, Drawing, Part, Section, Table, cell, facts, number, scenario_section
 from imsim.analysis.report.provenance import origin_texts
 from imsim.analysis.report.run_figures import replications
 from imsim.experiments.capacity import Capacity
@@ -80,10 +80,6 @@ def _(found: Comparison) -> Part:
     notes = [f"Means over {found.pairs} pairs with their {CONFIDENCE:.0%} intervals; those of B - A are paired."]
     a, b = found.labels
     tables = [Table(columns, rows, notes=[f"A: {a}. B: {b}.", *notes, *_null_note(rows)])]
-    if found.changes:
-        texts = found._texts.items()
-        differ = [[Cell(path), Cell(before), Cell(after)] for path, (before, after) in texts]
-        tables.append(Table(["field", "A", "B"], differ, "The scenarios differ in"))
     has_latency = any(map(is_latency, metrics))
     caption = "Each latency of A and B, and below it the difference of B from A as a share of A, with 95 % intervals."
     height = 2.6 + 0.32 * sum(map(is_latency, metrics))
@@ -100,7 +96,7 @@ def _(found: Comparison) -> Part:
                 tables=tables,
                 drawings=[Drawing(caption, found.plot, "stacked", height)] if has_latency else [],
             ),
-            _provenance({"scenario of A": found.a.scenario, "scenario of B": found.b.scenario}, found.a.samples),
+            _provenance({"A": found.a.scenario, "B": found.b.scenario}, found.a.samples),
         ],
     )
 
@@ -191,12 +187,10 @@ def _live_runs(found: LiveCapacity) -> Section:
 
 def _provenance(scenarios: Mapping[str, Scenario], samples: Sequence[Any], more: Mapping[str, str] = {}) -> Section:
     """Return the scenarios, the seeds and digests of the first replications, and this installation."""
-    facts = {**more, **origin_texts(origin())}
-    rows: list[list[object]] = [[name, text] for name, text in facts.items()]
-    tables = [Table.of(["", ""], rows)]
+    tables = [facts({**more, **origin_texts(origin())})]
     if samples:
-        rows = [[str(one.replication), Cell(str(one.seed), "number"), Cell(one.digest[:16])] for one in samples[:40]]
-        tables.append(Table.of(["replication", "seed", "digest"], rows, "Replications"))
+        rows = [[Cell(str(one.replication)), Cell(str(one.seed), "id"), Cell(one.digest[:16], "id")] for one in samples[:40]]
+        tables.append(Table(["replication", "seed", "digest"], rows, "Replications"))
     return scenario_section(scenarios, tables)
 
 

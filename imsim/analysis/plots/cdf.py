@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from imsim.analysis.latency import percentile
 from imsim.analysis.plots.style import COLORS, GREY, decorate, legend_below, log_latency, ms, new_axes, titled
 
-_STYLES = {
+#: The dashes and the colour of each kind of latency, if there is one run.
+STYLES = {
     "delivery": ("-", COLORS[0]),
     "delivery_push": ((0, (5, 1, 1, 1)), COLORS[5]),
     "delivery_sync": ((0, (5, 1, 1, 1, 1, 1)), COLORS[3]),
@@ -50,7 +51,7 @@ def cdf(
     right = _furthest([values for by_kind in latencies.values() for values in by_kind.values()])
     for number, (run, by_kind) in enumerate(latencies.items()):
         for kind, values in by_kind.items():
-            style, color = _STYLES[kind]
+            style, color = STYLES[kind]
             color = color if len(latencies) == 1 else COLORS[number % len(COLORS)]
             name = _NAMES.get(kind, kind)
             label = f"{run}, {name}" if " " in run else f"{run} {name}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
@@ -22,8 +23,9 @@ _MARKS = {"p50": "o", "p95": "s", "p99": "D", "max": "|"}
 class Curve:
     """A distribution of latencies, at a few of its points.
 
-    name: the entry of the legend; curves with the same name have the same colour. ms: ascending. rank: of each point,
-    from 1. count: of all latencies, with those of messages that never arrived. is_doubtful: the line is dotted.
+    name: the entry of the legend. ms: ascending. rank: of each point, from 1. count: of all latencies, with those of
+    messages that never arrived. is_doubtful: the line is dotted. color, dash: of the line; without a colour, curves with
+    the same name have the same one.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Curve:
     rank: NDArray[np.int64]
     count: int
     is_doubtful: bool = False
+    color: str = ""
+    dash: object = "-"
 
     @classmethod
     def of(cls, values: NDArray[np.float64], name: str, is_doubtful: bool = False) -> Curve:
@@ -86,7 +90,7 @@ def percentiles(rows: Sequence[tuple[str, Mapping[str, float | None], str]], ax:
 
     rows: the label of each run, its statistics in ms by the names of `_MARKS` (None if null), and its colour's name.
     """
-    colors = {name: COLORS[number % len(COLORS)] for number, name in enumerate(dict.fromkeys(row[2] for row in rows))}
+    colors = _colors([row[2] for row in rows])
     known = [value for _, values, _ in rows for value in values.values() if value is not None]
     low, high = max(min(known, default=1.0), _SHORTEST_MS), max(known, default=10.0)
     for row, (_, values, name) in enumerate(rows):
@@ -128,14 +132,14 @@ def courses(
 
     A window without a latency, or whose latency is infinite, is left out.
     """
-    names = list(dict.fromkeys(name for name, _, _ in lines))
+    colors = _colors([name for name, _, _ in lines])
     seen: set[str] = set()
     drawn = [math.inf, _SHORTEST_MS]
     for name, at, ms in lines:
         values = np.where(np.isfinite(ms), np.maximum(ms, _SHORTEST_MS), np.nan)
         if not np.isnan(values).all():
             drawn = [min(drawn[0], float(np.nanmin(values))), max(drawn[1], float(np.nanmax(values)))]
-        ax.plot(at, values, color=COLORS[names.index(name) % len(COLORS)], label=None if name in seen else name,
+        ax.plot(at, values, color=colors[name], label=None if name in seen else name,
                 linewidth=1.4 if len(lines) <= 6 else 0.7, alpha=1 if len(lines) <= 6 else 0.6)  # fmt: skip
         seen.add(name)
     log_latency(ax, "y", min(drawn) / 1.3, drawn[1] * 1.5)
@@ -143,23 +147,32 @@ def courses(
     ax.set_xlabel("seconds from the start")
     ax.set_ylabel(what)
     decorate(ax)
-    if len(names) > 1:
+    if len(colors) > 1:
         legend_below(ax)
     titled(ax, title)
     return ax
 
 
+def _colors(names: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each name. Many names get a gradient in their order, which may be that of a load."""
+    different = list(dict.fromkeys(names))
+    if len(different) <= len(COLORS):
+        return dict(zip(different, COLORS, strict=False))
+    gradient = LinearSegmentedColormap.from_list("order", ["#2b83cc", "#8a5fc7", "#d4447c", "#d55e00"])
+    return {name: to_hex(gradient(number / (len(different) - 1))) for number, name in enumerate(different)}
+
+
 def _styled(curves: Sequence[Curve]) -> list[tuple[Curve, dict[str, object]]]:
     """Return how each curve is drawn: a colour for each name, and thin lines if there are many."""
-    names = list(dict.fromkeys(curve.name for curve in curves))
+    colors = _colors([curve.name for curve in curves])
     seen: set[str] = set()
     found = []
     for curve in curves:
         style: dict[str, object] = {
-            "color": COLORS[names.index(curve.name) % len(COLORS)],
+            "color": curve.color or colors[curve.name],
             "linewidth": 1.6 if len(curves) <= 6 else 0.7,
             "alpha": 1.0 if len(curves) <= 6 else 0.6,
-            "linestyle": ":" if curve.is_doubtful else "-",
+            "linestyle": ":" if curve.is_doubtful else curve.dash,
             "label": None if curve.name in seen else curve.name,
         }
         seen.add(curve.name)

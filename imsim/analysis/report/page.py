@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from imsim.analysis.report.figures import svg
 from imsim.analysis.report.parts import Drawing, Part, Verdict
@@ -39,6 +40,7 @@ def page(
         lstrip_blocks=True,
     )
     figures = _Figures()
+    environment.filters["breakable"] = _breakable
     environment.globals["svg"] = figures.svg
     template = environment.get_template("page.html.j2")
     name = title if title is not None else parts[0].title if parts else "Budgets"
@@ -65,6 +67,11 @@ class _Figures:
     def svg(self, drawing: Drawing) -> Markup:
         self._count += 1
         return svg(drawing, self._count)
+
+
+def _breakable(text: str) -> Markup:
+    """Return a text whose long names may be broken after dots and underscores, so that tables fit a phone and paper."""
+    return Markup(re.sub(r"([._](?=[^\W\d]))", r"\1<wbr>", str(escape(text))))
 
 
 def _rank(verdict: str) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from imsim.analysis.kinds import kind_of
+from imsim.scenario.differences import differences
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +18,11 @@ if TYPE_CHECKING:
 
 NULL = "null"
 
-_MOST_ROWS = 200  # of a table: a page with more is too large for a phone
+_NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+(?:e[+-]?\d+)?(?: ?%)?(?: \[[^\]]*\])?(?: ?%)?")  # and its interval
+
+_MOST_SCENARIOS = 6  # next to each other
+
+MOST_ROWS = 200  # of a table: a page with more is too large for a phone
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table. kind: "number", "text" or "null"."""
+    """A cell of a table. kind: "number", "text", "null", or "id" for a text that is broken on paper only."""
 
     text: str
     kind: str = "text"
@@ -60,12 +66,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. The first cell of each row is its heading. notes: sentences below the table."""
+    """A table. The first cell of each row is its heading. notes: sentences below the table. is_wide: it gets the whole
+    width of the page."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
     notes: Sequence[str] = ()
+    is_wide: bool = False
 
     def is_numeric(self, column: int) -> bool:
         """Return whether a column has numbers; then its heading stands above their right ends."""
@@ -82,9 +90,9 @@ class Table:
     ) -> Table:
         """Return a table of plain values: numbers become texts, None and nan become "null"."""
         cells = [[cell(value) for value in row] for row in rows]
-        if len(cells) > _MOST_ROWS:
-            notes = [*notes, f"The first {_MOST_ROWS:,} of {len(cells):,} rows."]
-        return cls(columns, cells[:_MOST_ROWS], caption, notes)
+        if len(cells) > MOST_ROWS:
+            notes = [*notes, f"The first {MOST_ROWS:,} of {len(cells):,} rows."]
+        return cls(columns, cells[:MOST_ROWS], caption, notes, is_wide=len(columns) > 7)
 
     @classmethod
     def of_frame(cls, frame: pd.DataFrame, caption: str = "", notes: Sequence[str] = ()) -> Table:
@@ -140,7 +148,12 @@ def cell(value: object) -> Cell:
     if isinstance(value, float):
         return Cell(number(value), "number")
     text = str(value)
-    return Cell(text, "null" if text.startswith(NULL) else "number" if text[:1].isdigit() or text[:2] == "-." else "text")
+    return Cell(text, "null" if text.startswith(NULL) else "number" if _NUMBER.fullmatch(text) else "text")
+
+
+def facts(texts: Mapping[str, str], caption: str = "") -> Table:
+    """Return a table with a row for each fact."""
+    return Table(["", ""], [[Cell(name), Cell(text)] for name, text in texts.items()], caption)
 
 
 def number(value: float) -> str:
@@ -158,12 +171,19 @@ def with_unit(metric: str, value: float | None) -> str:
 
 
 def scenario_section(scenarios: Mapping[str, Scenario], tables: Sequence[Table]) -> Section:
-    """Return the section of scenarios and provenance. Each scenario is a TOML text that imsim can load."""
-    shown = dict(list(scenarios.items())[:6])
-    texts = []
-    if len(shown) < len(scenarios):
-        texts.append(f"The scenarios of the first {len(shown)} of {len(scenarios)} designs are below.")
-    return Section("Scenario and provenance", texts, tables, code={k: _shortened(s) for k, s in shown.items()})
+    """Return the section of scenarios and provenance, with the first scenario as TOML that imsim can load.
+
+    The others follow from the table of the fields in which they differ, for up to six scenarios.
+    """
+    tables = [*tables]
+    if 1 < len(scenarios) <= _MOST_SCENARIOS:
+        fields = differences(list(scenarios.values()))
+        rows = [[Cell(path), *map(Cell, texts)] for path, (_, texts) in fields.items() if path != "seed"]
+        if rows:
+            tables.insert(0, Table(["field", *scenarios], rows, "The scenarios differ in", is_wide=len(scenarios) > 2))
+    name, first = next(iter(scenarios.items()))
+    title = f"scenario {name}" if len(scenarios) > 1 else "scenario"
+    return Section("Scenario and provenance", tables=tables, code={title: _shortened(first)})
 
 
 def _shortened(scenario: Scenario, most: int = 12_000) -> str:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from imsim.analysis.labels import change_texts
-from imsim.analysis.report.parts import Cell, Section, Table, scenario_section
+from imsim.analysis.report.parts import MOST_ROWS, Cell, Section, Table, facts, scenario_section
 from imsim.analysis.report.readings import Reading
 from imsim.results import World
+from imsim.scenario import Scenario
 
 _HEALTH = (
     ("sent late, p99 ms", "lateness", "p99"),
@@ -60,47 +60,41 @@ def _health(health: Mapping[str, Any]) -> list[object]:
 
 def provenance(readings: Sequence[Reading], names: Sequence[str]) -> Section:
     """Return the section with the scenarios, and where the rows come from."""
-    facts = [_facts(one.run.manifest) | {"world": one.run.world} for one in readings]
-    keys = list(dict.fromkeys(key for one in facts for key in one))
-    common = {key for key in keys if len({one.get(key, "") for one in facts}) == 1}
+    found = [{"world": one.run.world} | _facts(one.run.manifest) for one in readings]
+    keys = list(dict.fromkeys(key for one in found for key in one))
+    common = {key for key in keys if len({one.get(key, "") for one in found}) == 1}
     own = [key for key in keys if key not in common]
     tables = []
     runs = [one.run for one in readings]
     if len(runs) == 1:
-        rows = [[key, facts[0][key]] for key in keys]
-        tables.append(Table.of(["", ""], [["run", runs[0].id], ["digest", runs[0].digest], *rows]))
+        tables.append(facts({"run": runs[0].id, "digest": runs[0].digest, **found[0]}))
     else:
         columns = ["", "run", "seed", "digest", *(key for key in own if key != "seed")]
         rows = [
-            [name, run.id, run.seed, run.digest[:16], *(one.get(key, "") for key in own if key != "seed")]
-            for name, run, one in zip(names, runs, facts, strict=True)
+            [
+                Cell(name),
+                *(Cell(text, "id") for text in (run.id, str(run.seed), run.digest[:16])),
+                *(Cell(one.get(key, ""), "id") for key in own if key != "seed"),
+            ]
+            for name, run, one in zip(names, runs, found, strict=True)
         ]
-        tables.append(Table.of(columns, rows, "Runs"))
+        tables.append(Table(columns, rows[:MOST_ROWS], "Runs", is_wide=True))
         if common:
-            tables.append(Table.of(["", ""], [[key, facts[0][key]] for key in keys if key in common], "All runs"))
-    designs = {one.design: one.run.scenario for one in reversed(readings)}
-    designs = {one.design: designs[one.design] for one in readings}
-    if len(designs) == 2:
-        a, b = designs
-        changes = change_texts(designs[a], designs[b])
-        changes.pop("seed", None)
-        if changes:
-            rows = [[Cell(path), Cell(first), Cell(second)] for path, (first, second) in changes.items()]
-            tables.insert(0, Table(["field", a, b], rows, "The scenarios differ in"))
-    return scenario_section(
-        {f"scenario of {name}" if len(designs) > 1 else "scenario": one for name, one in designs.items()}, tables
-    )
+            tables.append(facts({key: found[0][key] for key in keys if key in common}, "All runs"))
+    designs: dict[str, Scenario] = {}
+    for one in readings:
+        designs.setdefault(one.design, one.run.scenario)
+    return scenario_section(designs, tables)
 
 
 def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Return where the rows of a run come from, as texts by name."""
     server = manifest.get("server")
     found = {
-        "world": "",
         "server": " ".join(map(str, server.values())) if isinstance(server, Mapping) else server,
         "address": manifest.get("url"),
         "adapter": manifest.get("adapter"),
-        "started": manifest.get("started"),
+        "started": str(manifest.get("started", ""))[:19].replace("T", " "),
         "played": f"{manifest['played']:.4g} s" if isinstance(manifest.get("played"), int | float) else None,
         "ended": manifest.get("ended", {}).get("reason"),
         "seed": manifest.get("seed"),

@@ -41,8 +41,8 @@ class Kind:
 class Reading:
     """What a report shows of one run.
 
-    label: what distinguishes it from the others. design: the label of all runs that differ in their seeds only. mark:
-    "INVALID", "partial" or empty. course: the middles of windows (s) and the p95 of deliveries in each (ms). busy: the
+    label: what distinguishes it from the others. design: the letter of all runs that differ in their seeds only; empty
+    if all do. mark: "INVALID", "partial" or empty. course: the middles of windows (s) and the p95 of deliveries in each (ms). busy: the
     utilisation of each tier of a simulated run.
     """
 
@@ -106,16 +106,26 @@ class Reading:
         return math.inf if value is None else value
 
 
-def designs_of(runs: Sequence[Run]) -> list[str]:
-    """Return the label of each run's design: runs that differ in nothing but their seeds have the same."""
+def designs_of(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:
+    """Return the letter of each run's design, and the label of each letter.
+
+    Runs that differ in nothing but their seeds have the same design. If all runs do, its letter is empty.
+    """
     keys = [
         (run.world, run.server or "", str(run.manifest.get("url", "")), run.scenario.name, _without_seed(run))
         for run in runs
     ]
     first = {key: run for key, run in zip(reversed(keys), reversed(runs), strict=True)}
     order = list(dict.fromkeys(keys))
-    labels = dict(zip(order, group_labels([first[key] for key in order]), strict=True))
-    return [labels[key] for key in keys]
+    letters = {key: _letter(position) if len(order) > 1 else "" for position, key in enumerate(order)}
+    labels = group_labels([first[key] for key in order])
+    return [letters[key] for key in keys], dict(zip(letters.values(), labels, strict=True))
+
+
+def _letter(position: int) -> str:
+    """Return A to Z, and then A2 to Z2."""
+    again, number = divmod(position, 26)
+    return f"{chr(ord('A') + number)}{again + 1 if again else ''}"
 
 
 def _without_seed(run: Run) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _POINTS = 160  # of a curve: enough at the size of a phone or of half a page
+_MOST_COLOURS = 26  # of designs; with more, all runs look alike
 _MOST_ROWS = 120  # of a figure with a row for each run
 
 
@@ -33,12 +34,14 @@ def latencies(readings: Sequence[Reading], names: Sequence[str]) -> list[Drawing
         plots.cdf(values, ax, title="", points=_POINTS)
 
     def tail(ax: Axes) -> None:
-        curves = [
-            replace(kind.curve, name=f"{name} {what}" if len(readings) > 1 else what)
-            for name, one in zip(names, readings, strict=True)
-            for what, kind in one.kinds.items()
-            if len(readings) == 1 or what in ("delivery", "ack")
-        ]
+        curves = []
+        for number, (name, one) in enumerate(zip(names, readings, strict=True)):
+            for what, kind in one.kinds.items():
+                if len(readings) == 1 or what in ("delivery", "ack"):
+                    dash, color = plots.STYLES[what]
+                    color = color if len(readings) == 1 else plots.COLORS[number]
+                    label = f"{name} {what}" if len(readings) > 1 else what.replace("_", " by ")
+                    curves.append(replace(kind.curve, name=label, color=color, dash=dash))
         plots.tail(curves, ax, title="")
 
     return [
@@ -182,4 +185,4 @@ def _colour(one: Reading, readings: Sequence[Reading]) -> str:
     designs = {other.design for other in readings}
     if len(designs) == 1:
         return one.label if len(readings) <= 6 else "a run"
-    return one.design if len(designs) <= 6 else "a run"
+    return one.design if len(designs) <= _MOST_COLOURS else "a run"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from imsim.analysis import latency, recovery, run_length
 from imsim.analysis.breakdown import utilisation
@@ -34,14 +35,13 @@ _NOTHING = "null: there was nothing to measure."
 
 def part_of(runs: Sequence[Run], progress: Callable[[str, float], None] | None = None) -> Part:
     """Return the part about these runs. progress: receives the current activity and the share that is done."""
-    labels, designs = run_labels(runs), designs_of(runs)
+    labels, (designs, design_labels) = run_labels(runs), designs_of(runs)
     readings = []
     for position, (run, label, design) in enumerate(zip(runs, labels, designs, strict=True)):
         if progress:
             progress(f"reading run {position + 1} of {len(runs)}", position / len(runs))
         readings.append(Reading.of(run, label, design, has_course=len(runs) > FEW))
-    found = _few(readings) if len(readings) <= FEW else _many(readings)
-    return found
+    return _few(readings) if len(readings) <= FEW else _many(readings, design_labels)
 
 
 # --- one or two runs --------------------------------------------------------------------------------------------------
@@ -51,8 +51,11 @@ def _few(readings: Sequence[Reading]) -> Part:
     names = ["A", "B"] if len(readings) == 2 else [readings[0].label]
     runs = [one.run for one in readings]
     sections = [
-        Section("Summary", tables=[_statistics(readings[0])] if len(readings) == 1 else [_against(readings)]),
-        Section("Latency", drawings=run_figures.latencies(readings, names)),
+        Section(
+            "Summary",
+            tables=[_statistics(readings[0]) if len(readings) == 1 else _against(readings)],
+            drawings=run_figures.latencies(readings, names),
+        ),
         Section("Latency over time", [*_recoveries(readings, names)], drawings=run_figures.courses(readings, names)),
         Section(
             "Where the time goes",
@@ -173,7 +176,7 @@ def _recoveries(readings: Sequence[Reading], names: Sequence[str]) -> Iterator[s
 # --- many runs --------------------------------------------------------------------------------------------------------
 
 
-def _many(readings: Sequence[Reading]) -> Part:
+def _many(readings: Sequence[Reading], labels: Mapping[str, str]) -> Part:
     names = [str(position + 1) for position in range(len(readings))]
     designs: dict[str, list[Reading]] = {}
     for one in readings:
@@ -182,7 +185,11 @@ def _many(readings: Sequence[Reading]) -> Part:
     columns = groups if len(groups) <= _MOST_DESIGNS else [("all runs", list(readings))]
     knees = knee([(design, [one for one in group if one.is_sound]) for design, group in groups])
     sections = [
-        Section("Summary", tables=_estimates(groups), drawings=run_figures.of_design(groups)),
+        Section(
+            "Summary",
+            tables=[*_designs(groups, labels), *_estimates(groups)],
+            drawings=run_figures.of_design(groups),
+        ),
         *([knees] if knees else []),
         Section("Latency", drawings=run_figures.many(readings)),
         Section("Latency over time", drawings=run_figures.course_of_many(readings)),
@@ -240,11 +247,18 @@ def _estimate(group: Sequence[Reading], metric: str) -> Estimate:
 def _interval(found: Estimate, unit: str = "") -> str:
     if found.value is None:
         return str(found)
-    scale, end = (100, " %") if unit == "share" else (1, "")
+    shown = (lambda value: f"{100 * value:.3g}") if unit == "share" else number
     interval = ""
     if found.low is not None and found.high is not None:
-        interval = f" [{number(scale * found.low)}, {number(scale * found.high)}]"
-    return f"{number(scale * found.value)}{interval}{end}"
+        interval = f" [{shown(found.low)}, {shown(found.high)}]"
+    return f"{shown(found.value)}{interval}{' %' if unit == 'share' else ''}"
+
+
+def _designs(groups: Sequence[tuple[str, list[Reading]]], labels: Mapping[str, str]) -> Iterator[Table]:
+    """Yield the table that explains the letters of designs."""
+    if len(groups) > 1:
+        rows = [[Cell(design), Cell(labels[design]), cell(len(group))] for design, group in groups]
+        yield Table(["design", "", "runs"], rows)
 
 
 def _estimates(groups: Sequence[tuple[str, list[Reading]]]) -> list[Table]:
@@ -297,10 +311,11 @@ def _breakdown_texts_of_many(readings: Sequence[Reading]) -> list[str]:
 def _runs(readings: Sequence[Reading], names: Sequence[str]) -> Table:
     metrics = ["delivery.p50", "delivery.p95", "delivery.p99", "delivery.max"]
     metrics += [name for name in ("last.p99", "ack.p99") if any(name.split(".")[0] in one.kinds for one in readings)]
+    has_letters = any(one.design for one in readings)
     rows = [
         [
             Cell(name),
-            Cell(one.label),
+            *([Cell(one.design), Cell(str(one.run.seed), "id")] if has_letters else [Cell(one.label)]),
             *([Cell(one.mark or "ok")] if any(other.mark for other in readings) else []),
             cell(one.counts.messages),
             cell(one.counts.lost),
@@ -309,7 +324,7 @@ def _runs(readings: Sequence[Reading], names: Sequence[str]) -> Table:
         for name, one in zip(names, readings, strict=True)
     ]
     marks = ["status"] if any(one.mark for one in readings) else []
-    columns = ["", "run", *marks, "messages", "lost", *map(_named, metrics)]
+    columns = ["", *(["design", "seed"] if has_letters else ["run"]), *marks, "messages", "lost", *map(_named, metrics)]
     return Table.of(columns, rows, notes=_null_notes(readings, metrics))
 
 
@@ -328,14 +343,19 @@ def _status(readings: Sequence[Reading], names: Sequence[str]) -> list[str]:
 
 def _notes(readings: Sequence[Reading], names: Sequence[str]) -> list[str]:
     """Return the warnings of the runs; one that several runs have stands once."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, str]] = {}  # by the text without its numbers: the run and its text
     for name, one in zip(names, readings, strict=True):
         for warning in [*one.warnings, *(run_length.few_notes(one.run) if len(readings) <= FEW else [])]:
-            found.setdefault(warning, []).append(name)
-    lines = [
-        line if len(of) == len(readings) else f"{line} (run {', '.join(of[:8])}{' ...' if len(of) > 8 else ''})"
-        for line, of in found.items()
-    ]
+            found.setdefault(re.sub(r"[\d.,]+", "#", warning), {})[name] = warning
+    lines = []
+    for of in found.values():
+        name, line = next(iter(of.items()))
+        if len(readings) == 1 or (len(of) == len(readings) and len(set(of.values())) == 1):
+            lines.append(line)
+            continue
+        others = list(of)[1:]
+        more = f"; similar: {', '.join(others[:20])}{' ...' if len(others) > 20 else ''}" if others else ""
+        lines.append(f"{line} (run {name}{more})")
     return [*lines[:30], *([f"... and {len(lines) - 30} more"] if len(lines) > 30 else [])]
 
 
