@@ -77,9 +77,7 @@ def windows(run: RunData, end: float) -> pd.DataFrame:
     is_due = run.words("deliveries", "role").equal(Role.RECIPIENT) & run.words("deliveries", "outcome").equal(
         DeliveryOutcome.DELIVERED, DeliveryOutcome.LOST, DeliveryOutcome.SHED
     )
-    _, message, sizes = np.unique(
-        run.integers("deliveries", "intent")[is_due], return_inverse=True, return_counts=True
-    )
+    _, message, sizes = np.unique(run.integers("deliveries", "intent")[is_due], return_inverse=True, return_counts=True)
     came = run.integers("deliveries", "delivered_at", NEVER)[is_due]
     has_come = came != NEVER
     return pd.DataFrame(

@@ -22,6 +22,7 @@ from imsim.cli.adapters import adapter
 from imsim.cli.experiments import capacity, compare, replicate, simulate, sweep
 from imsim.cli.faultsearch import faultsearch
 from imsim.cli.options import JSON, examples
+from imsim.cli.report import report
 from imsim.cli.servers import demo, load, serve
 from imsim.core.exceptions import ImsimError, UsageError
 
@@ -192,6 +193,7 @@ def scenarios(name: str | None, as_json: bool) -> None:
 
 
 for command in (
-    demo, simulate, replicate, compare, sweep, capacity, serve, load, adapter, faultsearch, schema, scenarios,
+    demo, simulate, replicate, compare, sweep, capacity, report, serve, load, adapter, faultsearch,
+    schema, scenarios,
 ):  # fmt: skip
     cli.add_command(command)

@@ -21,6 +21,7 @@ from imsim.cli.options import (
     PLOT,
     PRECISION,
     REPLICATIONS,
+    REPORT,
     SEED,
     SET,
     examples,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 @click.option("--spans", is_flag=True, help="Record where the time of each delivery went, and show it.")
 @OUT
 @PLOT
+@REPORT
 @JSON
 def simulate(
     scenario: str,
@@ -55,6 +57,7 @@ def simulate(
     spans: bool,
     out: str,
     plot: str | None,
+    report: str | None,
     as_json: bool,
 ) -> None:
     """Run SCENARIO once in simulated time, and write its rows to a new folder.
@@ -70,6 +73,8 @@ def simulate(
         click.echo(f"\nwhere the time of deliveries went (ms; the means add up)\n{table}")
     if plot:  # last, so that the numbers are printed even if the picture cannot be written
         run.save_plot(plot)
+    if report:
+        api.report(run, report, progress=not as_json)
 
 
 def show(run: Run, as_json: bool) -> None:
@@ -116,6 +121,7 @@ def show_table(runs: list[Run]) -> None:
 @MOST
 @METRIC
 @JOBS
+@REPORT
 @JSON
 def replicate(
     scenario: str,
@@ -127,6 +133,7 @@ def replicate(
     max_replications: int | None,
     metrics: tuple[str, ...],
     jobs: int,
+    report: str | None,
     as_json: bool,
 ) -> None:
     """Run SCENARIO under several seeds, so that each number has a 95 % interval.
@@ -146,6 +153,8 @@ def replicate(
         progress=not as_json,
     )
     click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
+    if report:
+        api.report(found, report, progress=not as_json)
 
 
 @click.command(
@@ -166,6 +175,7 @@ def replicate(
 @METRIC
 @JOBS
 @PLOT
+@REPORT
 @JSON
 def compare(
     designs: tuple[str, ...],
@@ -180,6 +190,7 @@ def compare(
     metrics: tuple[str, ...],
     jobs: int,
     plot: str | None,
+    report: str | None,
     as_json: bool,
 ) -> None:
     """Compare two scenarios under the same seeds, or show runs next to each other.
@@ -195,7 +206,12 @@ def compare(
         options |= {"--duration": duration, "--replications": replications, "--precision": precision}
         options |= {"--max-replications": max_replications, "--metric": metrics}
         _show_runs(
-            designs, folders, [name for name, value in options.items() if value not in (None, ())], plot, as_json
+            designs,
+            folders,
+            [name for name, value in options.items() if value not in (None, ())],
+            plot,
+            report,
+            as_json,
         )
         return
     if len(designs) > 2:
@@ -217,10 +233,17 @@ def compare(
     click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
     if plot:
         found.save_plot(plot)
+    if report:
+        api.report(found, report, progress=not as_json)
 
 
 def _show_runs(
-    designs: tuple[str, ...], folders: list[str], options: list[str], plot: str | None, as_json: bool
+    designs: tuple[str, ...],
+    folders: list[str],
+    options: list[str],
+    plot: str | None,
+    report: str | None,
+    as_json: bool,
 ) -> None:
     from imsim import api
 
@@ -238,6 +261,8 @@ def _show_runs(
         show_table(runs)
     if plot:
         api.save_cdf(runs, plot)
+    if report:
+        api.report(runs, report, progress=not as_json)
 
 
 @click.command(
@@ -260,6 +285,7 @@ def _show_runs(
 @PLOT
 @click.option("-x", metavar="NAME", help="The picture's x axis: a metric or a varied field.")
 @click.option("-y", default="delivery.p99", show_default=True, metavar="METRIC", help="The picture's y axis.")
+@REPORT
 @JSON
 def sweep(
     scenario: str,
@@ -276,6 +302,7 @@ def sweep(
     plot: str | None,
     x: str | None,
     y: str,
+    report: str | None,
     as_json: bool,
 ) -> None:
     """Simulate SCENARIO with every combination of some values, under the same seeds.
@@ -304,6 +331,8 @@ def sweep(
     click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
     if plot:
         found.save_plot(plot, x, y)
+    if report:
+        api.report(found, report, progress=not as_json)
 
 
 @click.command(
@@ -341,6 +370,7 @@ def sweep(
     help="Keep finished runs here, so that they are not run again.  [default with --url: results/capacity-SCENARIO]",
 )
 @PLOT
+@REPORT
 @JSON
 def capacity(
     scenario: str,
@@ -365,6 +395,7 @@ def capacity(
     reset: str | None,
     out: str | None,
     plot: str | None,
+    report: str | None,
     as_json: bool,
 ) -> None:
     """Find the highest load at which SCENARIO, or the server at --url, keeps a budget.
@@ -405,3 +436,5 @@ def capacity(
     click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
     if plot:
         found.save_plot(plot)
+    if report:
+        api.report(found, report, progress=not as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any
 
 from imsim.analysis.intervals import CONFIDENCE
@@ -39,8 +39,14 @@ def _(found: Replications) -> Part:
     rows = []
     summary = found.summary()
     for metric in found.printed:
-        one, ends = found[metric], summary.loc[metric]
-        rows.append([Cell(_named(metric)), cell(str(one)), *map(cell, (float(ends["smallest"]), float(ends["largest"])))])
+        one = found[metric]
+        rows.append(
+            [
+                Cell(_named(metric)),
+                cell(str(one)),
+                *(cell(float(summary[end][metric])) for end in ("smallest", "largest")),
+            ]
+        )
     notes = [f"Means over {len(found)} replications with their {CONFIDENCE:.0%} t-intervals.", *_null_note(rows)]
     values = {
         name: found.values(name)
@@ -74,9 +80,9 @@ def _(found: Comparison) -> Part:
         share = "–" if relative.value is None else f"{relative.value:+.1%}"
         if relative.low is not None and relative.high is not None:
             share += f" [{relative.low:+.1%}, {relative.high:+.1%}]"
-        texts = map(cell, (str(one.a), str(one.b), str(one.absolute)))
-        rows.append([Cell(_named(metric)), *texts, Cell(share, "number"), Cell(known.get(one.better, "–"))])
-    columns = ["metric", "A", "B", "B - A", "B against A", "better"]
+        texts = map(cell, (str(one.absolute), str(one.a), str(one.b)))
+        rows.append([Cell(_named(metric)), Cell(known.get(one.better, "–")), Cell(share, "number"), *texts])
+    columns = ["metric", "better", "B against A", "B - A", "A", "B"]
     notes = [f"Means over {found.pairs} pairs with their {CONFIDENCE:.0%} intervals; those of B - A are paired."]
     a, b = found.labels
     tables = [Table(columns, rows, notes=[f"A: {a}. B: {b}.", *notes, *_null_note(rows)])]
@@ -108,15 +114,17 @@ def _(found: Sweep) -> Part:
     known = found.frame.dropna(subset=[y])
     headline = f"{_named(y)} is null in all {len(found)} designs."
     if len(known):
-        ends = [known.loc[position] for position in (known[y].idxmin(), known[y].idxmax())]
-        texts = [f"{number(float(row[y]))}{kind_of(y).suffix} ({_design(row, found.varied)})" for row in ends]
+        rows = sorted(known.to_dict("records"), key=lambda row: row[y])
+        low, high = (
+            f"{number(row[y])}{kind_of(y).suffix} ({_design(row, found.varied)})" for row in (rows[0], rows[-1])
+        )
         null = len(found) - len(known)
         more = f"; it is null in {null} of {len(found)} designs" if null else ""
-        headline = f"{_named(y)} is from {texts[0]} to {texts[1]}{more}."
+        headline = f"{_named(y)} is from {low} to {high}{more}."
     drawings = [
         Drawing(
             f"{y} over {column}: means with 95 % intervals.",
-            lambda ax, column=column: found.plot(column, y, ax=ax),
+            partial(_over, found, column, y),
             height=4.0,
         )
         for column in found.varied[:3]
@@ -165,6 +173,10 @@ def _(found: Capacity) -> Part:
     )
 
 
+def _over(found: Sweep, column: str, y: str, ax: Any) -> None:
+    found.plot(column, y, ax=ax)
+
+
 def _live_runs(found: LiveCapacity) -> Section:
     """Return every run of a search with the health of the load generator."""
     metric = found.budget.metric
@@ -189,7 +201,9 @@ def _provenance(scenarios: Mapping[str, Scenario], samples: Sequence[Any], more:
     """Return the scenarios, the seeds and digests of the first replications, and this installation."""
     tables = [facts({**more, **origin_texts(origin())})]
     if samples:
-        rows = [[Cell(str(one.replication)), Cell(str(one.seed), "id"), Cell(one.digest[:16], "id")] for one in samples[:40]]
+        rows = [
+            [Cell(str(one.replication)), Cell(str(one.seed), "id"), Cell(one.digest[:16], "id")] for one in samples[:40]
+        ]
         tables.append(Table(["replication", "seed", "digest"], rows, "Replications"))
     return scenario_section(scenarios, tables)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,8 +25,8 @@ class Curve:
     """A distribution of latencies, at a few of its points.
 
     name: the entry of the legend. ms: ascending. rank: of each point, from 1. count: of all latencies, with those of
-    messages that never arrived. is_doubtful: the line is dotted. color, dash: of the line; without a colour, curves with
-    the same name have the same one.
+    messages that never arrived. is_doubtful: the line is dotted. color, dash: of the line; without a colour, curves
+    with the same name have the same one.
     """
 
     name: str
@@ -162,13 +163,13 @@ def _colors(names: Sequence[str]) -> dict[str, str]:
     return {name: to_hex(gradient(number / (len(different) - 1))) for number, name in enumerate(different)}
 
 
-def _styled(curves: Sequence[Curve]) -> list[tuple[Curve, dict[str, object]]]:
+def _styled(curves: Sequence[Curve]) -> list[tuple[Curve, dict[str, Any]]]:
     """Return how each curve is drawn: a colour for each name, and thin lines if there are many."""
     colors = _colors([curve.name for curve in curves])
     seen: set[str] = set()
     found = []
     for curve in curves:
-        style: dict[str, object] = {
+        style: dict[str, Any] = {
             "color": curve.color or colors[curve.name],
             "linewidth": 1.6 if len(curves) <= 6 else 0.7,
             "alpha": 1.0 if len(curves) <= 6 else 0.6,

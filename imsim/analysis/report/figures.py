@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from io import BytesIO
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -37,7 +38,7 @@ _SPACES = re.compile(r" *\b([MLHVCQSTAZz])\b *| +$")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 #: Independent of what the user set for notebooks.
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "imsim",
     "figure.facecolor": "none",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from imsim.analysis.intervals import estimate
 from imsim.analysis.kinds import axis_label
 from imsim.analysis.report.parts import Drawing, Section
 from imsim.analysis.report.readings import Reading
 from imsim.scenario.differences import differences
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _FEWEST = 3  # values, for a curve to have a bend
 _METRICS = ("delivery.p50", "delivery.p99")
@@ -45,13 +49,13 @@ def _caption(metric: str, path: str) -> str:
     return f"{metric} over {path}: means over the runs of each design, with 95 % intervals where there are several."
 
 
-def _draw(rows: Sequence[dict[str, object]], path: str, metric: str) -> object:
-    def draw(ax: object) -> None:
+def _draw(rows: Sequence[dict[str, object]], path: str, metric: str) -> Callable[[Axes], object]:
+    def draw(ax: Axes) -> None:
         import pandas as pd
 
         from imsim.analysis import plots
 
         frame = pd.DataFrame(rows).sort_values(path)
-        plots.trend(frame, path, metric, None, ax, title="", labels=(path, axis_label(metric)))  # type: ignore[arg-type]
+        plots.trend(frame, path, metric, None, ax, title="", labels=(path, axis_label(metric)))
 
     return draw

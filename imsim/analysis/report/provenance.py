@@ -35,9 +35,9 @@ def generator(readings: Sequence[Reading], names: Sequence[str]) -> Section:
             rows.append([who, *_health(health or {}), "yes" if run.valid else "NO"])
     columns = ["run", *(name for name, _, _ in _HEALTH), *(name for name, _ in _SHARES), "behind", "valid"]
     notes = [
-        "Late: from the intended time until the message was sent, and from its arrival until it was recorded. CPU: of one "
-        "core. Stolen: CPU time that the hypervisor gave to other machines. Behind: the largest number of messages that "
-        "were due and not yet sent."
+        "Late: from the intended time until the message was sent, and from its arrival until it was recorded. CPU: of "
+        "one core. Stolen: CPU time that the hypervisor gave to other machines. Behind: the largest number of messages "
+        "that were due and not yet sent."
     ]
     if any(cell is None for row in rows for cell in row):
         notes.append("null: not known on this computer, or the process died.")

@@ -42,8 +42,8 @@ class Reading:
     """What a report shows of one run.
 
     label: what distinguishes it from the others. design: the letter of all runs that differ in their seeds only; empty
-    if all do. mark: "INVALID", "partial" or empty. course: the middles of windows (s) and the p95 of deliveries in each (ms). busy: the
-    utilisation of each tier of a simulated run.
+    if all do. mark: "INVALID", "partial" or empty. course: the middles of windows (s) and the p95 of deliveries in each
+    (ms). busy: the utilisation of each tier of a simulated run.
     """
 
     run: Run
@@ -93,7 +93,7 @@ class Reading:
         return not self.mark
 
     def value(self, metric: str) -> float:
-        """Return a metric: infinite if it falls among messages that never arrived, nan if there is nothing to measure."""
+        """Return a metric: infinite if it falls among messages that never arrived, nan if there is nothing."""
         what, _, statistic = metric.partition(".")
         if what == "utilisation":
             return self.busy.get(statistic, math.nan)
@@ -115,7 +115,7 @@ def designs_of(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:
         (run.world, run.server or "", str(run.manifest.get("url", "")), run.scenario.name, _without_seed(run))
         for run in runs
     ]
-    first = {key: run for key, run in zip(reversed(keys), reversed(runs), strict=True)}
+    first = dict(zip(reversed(keys), reversed(runs), strict=True))
     order = list(dict.fromkeys(keys))
     letters = {key: _letter(position) if len(order) > 1 else "" for position, key in enumerate(order)}
     labels = group_labels([first[key] for key in order])

@@ -50,7 +50,7 @@ class Loss:
 
 
 def losses(run: RunData) -> list[Loss]:
-    """Return why messages and deliveries did not arrive, the most frequent reasons first, messages before deliveries."""
+    """Return why messages, and then deliveries, did not arrive, the most frequent reasons first."""
     outcome, error = run.words("messages", "outcome"), run.words("messages", "error")
     total = len(outcome)
     found = []

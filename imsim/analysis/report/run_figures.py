@@ -46,8 +46,8 @@ def latencies(readings: Sequence[Reading], names: Sequence[str]) -> list[Drawing
 
     return [
         Drawing(
-            "Latency: the share of all due messages that has arrived after each time. Dots are p50 and p99; a curve that "
-            "ends below 100 % has messages that never arrived.",
+            "Latency: the share of all due messages that has arrived after each time. Dots are p50 and p99; a curve "
+            "that ends below 100 % has messages that never arrived.",
             cdf,
             height=4.0,
         ),
@@ -64,8 +64,8 @@ def courses(readings: Sequence[Reading], names: Sequence[str]) -> list[Drawing]:
     """Return the latencies and the load over the time of each run."""
     return [
         Drawing(
-            f"Delivery latency over time{f' ({name})' if len(readings) > 1 else ''}, above the messages per second that "
-            "were offered and delivered.",
+            f"Delivery latency over time{f' ({name})' if len(readings) > 1 else ''}, above the messages per second "
+            "that were offered and delivered.",
             partial(_timeline, one.run),
             "pair",
             4.6,
@@ -90,7 +90,7 @@ def breakdowns(readings: Sequence[Reading], names: Sequence[str]) -> list[Drawin
             text = f"Where the time of a delivery goes{of}: all, the middle half and the slowest 1 % of deliveries."
             found.append(Drawing(text, partial(_stages, one.run), height=3.8))
             text = f"How busy the nodes are over time{of}, above the number of waiting jobs."
-            found.append(Drawing(text, lambda axes, run=one.run: run.plot.nodes(axes), "pair", 4.6))
+            found.append(Drawing(text, one.run.plot.nodes, "pair", 4.6))
     return found
 
 

@@ -25,7 +25,8 @@ FEW = 2
 _MOST_DESIGNS = 4  # that have columns of their own
 
 _COUNTS = (
-    "messages", "stored", "deliveries", "delivered", "lost", "absent", "recalled", "shed", "received_lost", "duplicates",
+    "messages", "stored", "deliveries", "delivered", "lost", "absent", "recalled", "shed", "received_lost",
+    "duplicates",
 )  # fmt: skip
 _ALWAYS = ("messages", "deliveries", "delivered", "lost", "duplicates")
 
@@ -151,7 +152,9 @@ def _breakdown_tables(readings: Sequence[Reading], names: Sequence[str]) -> Iter
                 [f"{kind}, {where}" if where else kind, row["mean"], row["p99"], Cell(f"{row['share']:.1%}", "number")]
                 for (kind, where), row in zip(found.index, found.to_dict("records"), strict=True)
             ]
-            yield Table.of(["span", "mean (ms)", "p99 (ms)", "share"], rows, f"{caption}The longest parts of deliveries")
+            yield Table.of(
+                ["span", "mean (ms)", "p99 (ms)", "share"], rows, f"{caption}The longest parts of deliveries"
+            )
         if one.busy:
             table = utilisation(one.run)
             rows = [
@@ -216,7 +219,9 @@ def _headline_of_many(groups: Sequence[tuple[str, list[Reading]]]) -> str:
     found = [(design, _estimate(group, "delivery.p99"), len(group)) for design, group in groups]
     count = sum(runs for _, _, runs in found)
     if len(found) == 1:
-        return f"Delivery p99 is {_interval(found[0][1])} ms: the mean over {found[0][1].replications} runs of one design."
+        return (
+            f"Delivery p99 is {_interval(found[0][1])} ms: the mean over {found[0][1].replications} runs of one design."
+        )
     known = sorted((one.value, design) for design, one, _ in found if one.value is not None)
     if not known:
         return f"{count} runs of {len(found)} designs. Delivery p99 is null in each design."
@@ -279,7 +284,10 @@ def _estimates(groups: Sequence[tuple[str, list[Reading]]]) -> list[Table]:
         notes.append("null: in so many runs the number falls among messages that never arrived, or there is nothing.")
     if len(groups) <= _MOST_DESIGNS:
         rows = [
-            [Cell(_named(metric)), *(cell(_interval(found[design, metric], kind_of(metric).unit)) for design, _ in groups)]
+            [
+                Cell(_named(metric)),
+                *(cell(_interval(found[design, metric], kind_of(metric).unit)) for design, _ in groups),
+            ]
             for metric in metrics
         ]
         heads = [f"{design} ({counts[design]} runs)" if design else f"{counts[design]} runs" for design, _ in groups]
@@ -297,7 +305,10 @@ def _busy(groups: Sequence[tuple[str, list[Reading]]]) -> Iterator[Table]:
     tiers = list(dict.fromkeys(tier for _, group in groups for one in group for tier in one.busy))
     if tiers:
         rows = [
-            [Cell(design or "all runs"), *(cell(_interval(_estimate(group, f"utilisation.{t}"), "share")) for t in tiers)]
+            [
+                Cell(design or "all runs"),
+                *(cell(_interval(_estimate(group, f"utilisation.{t}"), "share")) for t in tiers),
+            ]
             for design, group in groups
         ]
         yield Table(["workers busy", *tiers], rows, notes=["Of the busiest node of each tier."])
@@ -334,7 +345,9 @@ def _runs(readings: Sequence[Reading], names: Sequence[str]) -> Table:
 def _status(readings: Sequence[Reading], names: Sequence[str]) -> list[str]:
     if len(readings) == 1:
         return readings[0].run.status
-    found = [f"{name} ({one.label}): {line}" for name, one in zip(names, readings, strict=True) for line in one.run.status]
+    found = [
+        f"{name} ({one.label}): {line}" for name, one in zip(names, readings, strict=True) for line in one.run.status
+    ]
     count = sum(bool(one.run.status) for one in readings)
     more = [f"... and {len(found) - 10} more lines like these: see the table of runs"] if len(found) > 10 else []
     counted = [f"{count} of {len(readings)} runs are invalid or partial."] if len(readings) > FEW and count else []
