@@ -97,7 +97,7 @@ AnyScenario = Scenario | str | PathLike[str]
 
 AnyPath = str | PathLike[str]
 
-#: What a report can be about: a run, its folder, or the result of an experiment.
+#: The subject of a report: a run, its folder, or the result of an experiment.
 Reportable = Run | Replications | Comparison | Sweep | Capacity | str | PathLike[str]
 
 

@@ -1,4 +1,4 @@
-"""What a report keeps of a run: its counts, the statistics and curves of its latencies, and its texts.
+"""Readings: the parts of a run that a report needs, which are counts, statistics, curves of latencies and texts.
 
 A reading is small, so a report of many large runs needs the memory of one of them.
 """
@@ -39,7 +39,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a report shows of one run.
+    """The data of one run for a report.
 
     label: what distinguishes it from the others. design: the letter of all runs that differ in their seeds only; empty
     if all do. mark: "INVALID", "partial" or empty. course: the middles of windows (s) and the p95 of deliveries in each

@@ -19,7 +19,7 @@ from imsim.analysis.run import Run
 from imsim.core.model import Scene
 from imsim.results import World
 
-#: Up to so many runs, each has columns of its own.
+#: Up to this number of runs, each has columns of its own.
 FEW = 2
 
 _MOST_DESIGNS = 4  # that have columns of their own
@@ -217,6 +217,8 @@ def _many(readings: Sequence[Reading], labels: Mapping[str, str]) -> Part:
 
 def _headline_of_many(groups: Sequence[tuple[str, list[Reading]]]) -> str:
     found = [(design, _estimate(group, "delivery.p99"), len(group)) for design, group in groups]
+    if not any(one.replications for _, one, _ in found):
+        return "All runs are invalid or partial, so no number is averaged."
     count = sum(runs for _, _, runs in found)
     if len(found) == 1:
         return (
@@ -281,7 +283,9 @@ def _estimates(groups: Sequence[tuple[str, list[Reading]]]) -> list[Table]:
     if any(one.value is not None and one.low is None and one.replications > 1 for one in found.values()):
         notes.append("A percentile has no interval if a run has fewer than ten latencies beyond it.")
     if any(one.undefined for one in found.values()):
-        notes.append("null: in so many runs the number falls among messages that never arrived, or there is nothing.")
+        notes.append(
+            "null in n of m runs: there it falls among messages that never arrived, or there was nothing to measure."
+        )
     if len(groups) <= _MOST_DESIGNS:
         rows = [
             [
@@ -326,7 +330,7 @@ def _runs(readings: Sequence[Reading], names: Sequence[str]) -> Table:
     rows = [
         [
             Cell(name),
-            *([Cell(one.design), Cell(str(one.run.seed), "id")] if has_letters else [Cell(one.label)]),
+            *([Cell(text, "id") for text in (one.design, str(one.run.seed))] if has_letters else [Cell(one.label)]),
             *([Cell(one.mark or "ok")] if any(other.mark for other in readings) else []),
             cell(one.counts.messages),
             cell(one.counts.lost),
