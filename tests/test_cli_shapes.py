@@ -39,6 +39,7 @@ SHARED = {
     "--metric": ("replicate", "compare", "sweep", "capacity"),
     "--jobs": ("replicate", "compare", "sweep", "capacity", "faultsearch"),
     "--plot": ("simulate", "compare", "sweep", "capacity"),
+    "--report": ("simulate", "replicate", "compare", "sweep", "capacity", "load"),
     "--json": COMMANDS,
 }
 
@@ -124,17 +125,19 @@ def test_json_is_one_object(command, name):
 def test_json_of_runs_is_one_object(command, runs):
     printed = json.loads(command("compare", *runs, "--json").stdout)
     assert [run["seed"] for run in printed["runs"]] == [1, 2]
+    assert set(json.loads(command("report", *runs, "--json").stdout)) == {"file", "bytes"}
 
 
-def test_json_of_server_load_and_demo_is_one_object(command):
+def test_json_of_server_load_and_demo_is_one_object(command, tmp_path):
     with subprocess.Popen(
         [sys.executable, "-m", "imsim", "serve", "--port", "0", "--json"], stdout=subprocess.PIPE, text=True
     ) as server:
         try:
             first = json.loads(server.stdout.readline())
             assert set(first) == {"url", "db", "scenario", "ignored"}
-            loaded = command("load", "office", "--url", first["url"], "--duration", "1s", "--json")
+            loaded = command("load", "office", "--url", first["url"], "--duration", "1s", "--report=a.html", "--json")
             assert json.loads(loaded.stdout)["world"] == "live"
+            assert "Load generator" in (tmp_path / "a.html").read_text()
         finally:
             server.terminate()
         assert server.stdout.read() == ""
@@ -142,7 +145,7 @@ def test_json_of_server_load_and_demo_is_one_object(command):
 
 def test_every_command_with_json_is_tried():
     tried = {name for name in COMMANDS for one in JSON if f"{one} ".startswith(f"{name} ")}
-    tried |= {"serve", "load", "demo"}
+    tried |= {"serve", "load", "demo", "report"}
     assert tried == set(COMMANDS)
 
 
