@@ -14,6 +14,7 @@ Functions:
     runs: a table of the runs in a folder, from their manifests -> `pandas.DataFrame`
     summarize: a table with one row for each run -> `pandas.DataFrame`
     plot_cdf, save_cdf: draw the latencies of runs
+    report: write one HTML page about runs or the result of an experiment
     schema: the wire protocol as JSON Schema or AsyncAPI -> `dict`
 
 Arguments that mean the same in every function:
@@ -95,6 +96,7 @@ __all__ = [  # noqa: F405
     "plot_cdf",
     "read_run",
     "replicate",
+    "report",
     "runs",
     "save_cdf",
     "schema",

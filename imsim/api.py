@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from imsim import disk, experiments, theory
 from imsim.analysis import Budget, Metrics, Run, default_metrics, plot_cdf, read_run, run_table, save_cdf
 from imsim.analysis.kinds import UTILISATIONS, WAITS
+from imsim.analysis.report import Verdict
 from imsim.analysis.run import listed_runs
 from imsim.core.exceptions import ClientEnded, ClientError, ImsimError, RunError, SendError, UsageError
 from imsim.experiments import (
@@ -75,6 +76,7 @@ __all__ = [
     "plot_cdf",
     "read_run",
     "replicate",
+    "report",
     "runs",
     "save_cdf",
     "schema",
@@ -98,6 +100,9 @@ if not TYPE_CHECKING:  # the client loads asyncio and websockets
 AnyScenario = Scenario | str | PathLike[str]
 
 AnyPath = str | PathLike[str]
+
+#: The subject of a report: a run, its folder, or the result of an experiment.
+Reportable = Run | Replications | Comparison | Sweep | Capacity | str | PathLike[str]
 
 
 def simulate(
@@ -682,6 +687,72 @@ def loadtest(
             progress=progress if callable(progress) else bar.show,
             processes=processes,
         )
+
+
+def report(
+    subjects: Reportable | Iterable[Reportable],
+    path: AnyPath,
+    *,
+    verdicts: Sequence[Verdict] = (),
+    title: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Write one HTML page about runs and experiments. It needs no network and no script.
+
+    One run gets its distribution, its course over time, losses, groups and the health of the load generator. Two runs
+    are shown next to each other, more runs as designs with intervals over their runs. An experiment shows its answer,
+    its table and its pictures.
+
+    Args:
+        subjects: a run, the path of a run's folder, the result of `replicate`, `compare`, `sweep` or `capacity`, or
+            several of them. All runs become one part of the page.
+        path: the file to write, whose name ends in .html.
+        verdicts: verdicts on budgets (`imsim.analysis.report.Verdict`), which are shown first.
+        title: the title of the page. None means the title of the scenario.
+        progress: whether to show a progress bar on a terminal or in a notebook.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UsageError: a subject is none of these, a folder is not a run, or the file cannot be written.
+        RunError: no space is left.
+
+    Example:
+        >>> runs = [imsim.simulate("office", seed=seed, duration="1s") for seed in (1, 2)]
+        >>> imsim.report(runs, "report.html").name
+        'report.html'
+    """
+    from imsim.analysis.report.page import page
+    from imsim.analysis.report.runs import part_of
+    from imsim.experiments import reporting
+
+    file = _path(path, "path")
+    if file.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"path: expected a name that ends in .html (got {os.fspath(file)})")
+    given = [subjects] if isinstance(subjects, str | PathLike | Run | reporting.Experiment) else subjects
+    if not isinstance(given, Iterable):
+        raise UsageError(f"report: expected runs, their folders or results of experiments (got {_shown(given)})")
+    runs: list[Run] = []
+    experiments_given: list[reporting.Experiment] = []
+    for one in given:
+        if isinstance(one, str | PathLike):
+            runs.append(read_run(one))
+        elif isinstance(one, Run):
+            runs.append(one)
+        elif isinstance(one, reporting.Experiment):
+            experiments_given.append(one)
+        else:
+            raise UsageError(f"report: expected runs, their folders or results of experiments (got {_shown(one)})")
+    if not (runs or experiments_given or verdicts):
+        raise UsageError("report: expected a run or several (got nothing)")
+    disk.check_writable(file, name="path")
+    with ProgressBar(progress) as bar:
+        parts = [part_of(runs, bar.show)] if runs else []
+        parts += [reporting.part_of(one) for one in experiments_given]
+        bar.show("drawing the figures", 1.0)
+        text = page(parts, verdicts=verdicts, title=title)
+    return disk.write(file, text.encode(), name="path")
 
 
 def schema(*, asyncapi: bool = False) -> dict[str, Any]:

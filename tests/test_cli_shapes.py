@@ -48,6 +48,7 @@ SHARED = {
         "baseline diff",
     ),
     "--plot": ("simulate", "compare", "sweep", "capacity", "runs compare"),
+    "--report": ("simulate", "replicate", "compare", "sweep", "capacity", "load", "runs compare"),
     "--json": COMMANDS,
 }
 
@@ -133,6 +134,7 @@ def test_json_is_one_object(command, name):
 def test_json_of_runs_is_one_object(command, runs):
     printed = json.loads(command("compare", *runs, "--json").stdout)
     assert [run["seed"] for run in printed["runs"]] == [1, 2]
+    assert set(json.loads(command("report", *runs, "--json").stdout)) == {"file", "bytes"}
 
 
 RUNS = {
@@ -151,15 +153,16 @@ def test_json_of_commands_for_runs_is_one_object(name, runs, tmp_path, monkeypat
     assert isinstance(json.loads(result.stdout), dict)
 
 
-def test_json_of_server_load_and_demo_is_one_object(command):
+def test_json_of_server_load_and_demo_is_one_object(command, tmp_path):
     with subprocess.Popen(
         [sys.executable, "-m", "imsim", "serve", "--port", "0", "--json"], stdout=subprocess.PIPE, text=True
     ) as server:
         try:
             first = json.loads(server.stdout.readline())
             assert set(first) == {"url", "db", "scenario", "ignored"}
-            loaded = command("load", "office", "--url", first["url"], "--duration", "1s", "--json")
+            loaded = command("load", "office", "--url", first["url"], "--duration", "1s", "--report=a.html", "--json")
             assert json.loads(loaded.stdout)["world"] == "live"
+            assert "Load generator" in (tmp_path / "a.html").read_text()
         finally:
             server.terminate()
         assert server.stdout.read() == ""
@@ -167,7 +170,7 @@ def test_json_of_server_load_and_demo_is_one_object(command):
 
 def test_every_command_with_json_is_tried():
     tried = {name for name in COMMANDS for one in (*JSON, *RUNS) if f"{one} ".startswith(f"{name} ")}
-    tried |= {"serve", "load", "demo"}
+    tried |= {"serve", "load", "demo", "report"}
     tried |= {name for name in COMMANDS if name.startswith(("check", "baseline"))}  # in test_cli_check.py
     assert tried == set(COMMANDS)
 

@@ -65,6 +65,15 @@ def run_labels(runs: Sequence[RunData]) -> list[str]:
     It consists of the world or the server, the scenario's name, the differing fields and the seed. Parts that all runs
     have in common are left out. The address of the server is part of the label if nothing else distinguishes two runs.
     """
+    return _labels(runs, [f"seed {run.seed}" for run in runs], "run")
+
+
+def group_labels(runs: Sequence[RunData]) -> list[str]:
+    """Return a label for each group of runs that differ in their seeds only, from one run of each group."""
+    return _labels(runs, [""] * len(runs), "design")
+
+
+def _labels(runs: Sequence[RunData], seeds: list[str], what: str) -> list[str]:
     if len(runs) == 1:
         return [runs[0].server or runs[0].world]
     worlds = [run.world for run in runs]
@@ -76,13 +85,13 @@ def run_labels(runs: Sequence[RunData]) -> list[str]:
     columns = [_places(runs), names]
     if not _are_distinct(names):
         columns += _columns(major)
-    columns.append([f"seed {run.seed}" for run in runs])
+    columns.append(seeds)
     labels = _joined(columns)
     for more in ([[_address(run) for run in runs]], _columns(minor)):
         if not _are_distinct(labels):
             columns += more
             labels = _joined(columns)
-    return _numbered(labels, "run")
+    return _numbered(labels, what)
 
 
 def status_lines(runs: Sequence[RunData]) -> list[str]:

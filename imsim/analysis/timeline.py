@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from imsim.analysis.latency import counted_deliveries, quantile
+from imsim.analysis.availability import NEVER
+from imsim.analysis.latency import Waits, quantile
 from imsim.analysis.recovery import Fault, Recovery, faults_of, recoveries
 from imsim.results import DeliveryOutcome, Role, RunData
 
@@ -39,9 +40,8 @@ class TimeAxis:
     def of(cls, run: RunData) -> Self:
         duration = float(run.scenario.duration)
         last = [duration]
-        for times in (run.messages["acked_at"], run.deliveries["delivered_at"]):
-            if times.notna().any():
-                last.append(float(times.max()) / 1e9)
+        for times in (run.integers("messages", "acked_at", -1), run.integers("deliveries", "delivered_at", -1)):
+            last.append(float(times.max(initial=-1)) / 1e9)
         return cls(duration, max(last), tuple(_special(run)), tuple(recoveries(run)))
 
 
@@ -65,22 +65,21 @@ def windows(run: RunData, end: float) -> pd.DataFrame:
     width = _width(run)
     edges = np.arange(0, end + width, width)
 
-    rows = counted_deliveries(run)
-    since = rows["since"].to_numpy(np.int64)
-    latencies = (rows["delivered_at"] - rows["since"]).to_numpy(np.float64, na_value=np.inf) / 1e6
-    window = np.searchsorted(edges, since / 1e9, side="right") - 1
+    waits = Waits.of(run)
+    latencies = waits.ms
+    window = np.searchsorted(edges, waits.since / 1e9, side="right") - 1
     order = np.lexsort((latencies, window))
+    latencies = latencies[order]
     starts = np.searchsorted(window[order], np.arange(len(edges)))
-    samples = [latencies[order][a:b] for a, b in pairwise(starts)]
+    samples = [latencies[a:b] for a, b in pairwise(starts)]
 
-    sent = run.messages["intended_at"].to_numpy(np.float64) / 1e9
-    due = run.deliveries[
-        (run.deliveries["role"] == Role.RECIPIENT)
-        & run.deliveries["outcome"].isin([DeliveryOutcome.DELIVERED, DeliveryOutcome.LOST, DeliveryOutcome.SHED])
-    ]
-    parts = 1 / due.groupby("intent")["intent"].transform("size").to_numpy(np.float64)
-    came = due["delivered_at"].to_numpy(np.float64, na_value=np.nan) / 1e9
-    has_come = ~np.isnan(came)
+    sent = run.integers("messages", "intended_at") / 1e9
+    is_due = run.words("deliveries", "role").equal(Role.RECIPIENT) & run.words("deliveries", "outcome").equal(
+        DeliveryOutcome.DELIVERED, DeliveryOutcome.LOST, DeliveryOutcome.SHED
+    )
+    _, message, sizes = np.unique(run.integers("deliveries", "intent")[is_due], return_inverse=True, return_counts=True)
+    came = run.integers("deliveries", "delivered_at", NEVER)[is_due]
+    has_come = came != NEVER
     return pd.DataFrame(
         {
             "since": edges[:-1],
@@ -90,7 +89,7 @@ def windows(run: RunData, end: float) -> pd.DataFrame:
                 for name, percent in PERCENTS.items()
             },
             "offered": np.histogram(sent, edges)[0] / width,
-            "delivered": np.histogram(came[has_come], edges, weights=parts[has_come])[0] / width,
+            "delivered": np.histogram(came[has_come] / 1e9, edges, weights=1 / sizes[message[has_come]])[0] / width,
         }
     )
 
@@ -98,7 +97,7 @@ def windows(run: RunData, end: float) -> pd.DataFrame:
 def _width(run: RunData) -> float:
     """Return the width of a window in seconds, a round number."""
     duration = run.scenario.duration
-    fair = min(_MESSAGES / max(len(run.messages), 1), 0.1) * duration
+    fair = min(_MESSAGES / max(len(run.integers("messages", "intent")), 1), 0.1) * duration
     least = max(duration / _WINDOWS, fair)
     power = 10.0 ** np.floor(np.log10(least))
     return float(next(power * step for step in (1, 2, 5, 10) if power * step >= least * (1 - 1e-9)))

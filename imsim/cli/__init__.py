@@ -23,6 +23,7 @@ from imsim.cli.check import baseline, check
 from imsim.cli.experiments import capacity, compare, replicate, simulate, sweep
 from imsim.cli.faultsearch import faultsearch
 from imsim.cli.options import JSON, examples
+from imsim.cli.report import report
 from imsim.cli.runs import runs
 from imsim.cli.servers import demo, load, serve
 from imsim.core.exceptions import ImsimError, UsageError
@@ -194,7 +195,8 @@ def scenarios(name: str | None, as_json: bool) -> None:
 
 
 for command in (
-    demo, simulate, replicate, compare, sweep, capacity, check, baseline, serve, load, adapter, faultsearch, runs,
+    demo, simulate, replicate, compare, sweep, capacity, check, baseline, report, runs, serve, load, adapter,
+    faultsearch,
     schema, scenarios,
 ):  # fmt: skip
     cli.add_command(command)

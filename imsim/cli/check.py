@@ -24,7 +24,7 @@ _BASELINE = click.option(
     type=click.Choice(["fail", "pass"]),
     default="fail",
     show_default=True,
-    help="What an undecided check is: exit code 4, or 0.",
+    help="Exit with 4, or with 0, if a budget is undecided.",
 )
 @click.option("--base", metavar="REF", help="Compare servers with this commit, built in a git worktree of its own.")
 @click.option("--base-command", metavar="COMMAND", help="Compare servers with the one that this command starts.")

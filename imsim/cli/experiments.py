@@ -22,6 +22,7 @@ from imsim.cli.options import (
     PRECISION,
     PROCESSES,
     REPLICATIONS,
+    REPORT,
     SEED,
     SET,
     examples,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 @click.option("--spans", is_flag=True, help="Record where the time of each delivery went, and show it.")
 @OUT
 @PLOT
+@REPORT
 @JSON
 def simulate(
     scenario: str,
@@ -56,6 +58,7 @@ def simulate(
     spans: bool,
     out: str,
     plot: str | None,
+    report: str | None,
     as_json: bool,
 ) -> None:
     """Run SCENARIO once in simulated time, and write its rows to a new folder.
@@ -71,6 +74,8 @@ def simulate(
         click.echo(f"\nwhere the time of deliveries went (ms; the means add up)\n{table}")
     if plot:  # last, so that the numbers are printed even if the picture cannot be written
         run.save_plot(plot)
+    if report:
+        api.report(run, report, progress=not as_json)
 
 
 def show(run: Run, as_json: bool) -> None:
@@ -117,6 +122,7 @@ def show_table(runs: list[Run]) -> None:
 @MOST
 @METRIC
 @JOBS
+@REPORT
 @JSON
 def replicate(
     scenario: str,
@@ -128,6 +134,7 @@ def replicate(
     max_replications: int | None,
     metrics: tuple[str, ...],
     jobs: int,
+    report: str | None,
     as_json: bool,
 ) -> None:
     """Run SCENARIO under several seeds, so that each number has a 95 % interval.
@@ -147,6 +154,8 @@ def replicate(
         progress=not as_json,
     )
     click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
+    if report:
+        api.report(found, report, progress=not as_json)
 
 
 @click.command(
@@ -167,6 +176,7 @@ def replicate(
 @METRIC
 @JOBS
 @PLOT
+@REPORT
 @JSON
 def compare(
     designs: tuple[str, ...],
@@ -181,6 +191,7 @@ def compare(
     metrics: tuple[str, ...],
     jobs: int,
     plot: str | None,
+    report: str | None,
     as_json: bool,
 ) -> None:
     """Compare two scenarios under the same seeds, or show runs next to each other.
@@ -196,7 +207,12 @@ def compare(
         options |= {"--duration": duration, "--replications": replications, "--precision": precision}
         options |= {"--max-replications": max_replications, "--metric": metrics}
         _compare_folders(
-            designs, folders, [name for name, value in options.items() if value not in (None, ())], plot, as_json
+            designs,
+            folders,
+            [name for name, value in options.items() if value not in (None, ())],
+            plot,
+            report,
+            as_json,
         )
         return
     if len(designs) > 2:
@@ -218,10 +234,17 @@ def compare(
     click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
     if plot:
         found.save_plot(plot)
+    if report:
+        api.report(found, report, progress=not as_json)
 
 
 def _compare_folders(
-    designs: tuple[str, ...], folders: list[str], options: list[str], plot: str | None, as_json: bool
+    designs: tuple[str, ...],
+    folders: list[str],
+    options: list[str],
+    plot: str | None,
+    report: str | None,
+    as_json: bool,
 ) -> None:
     from imsim import api
 
@@ -232,11 +255,11 @@ def _compare_folders(
         raise UsageError(f"compare: {folders[0]} is a run; expected another run to compare it with")
     if options:
         raise UsageError(f"compare: {', '.join(options)}: for scenarios only; a finished run cannot be changed")
-    show_runs([api.read_run(one) for one in folders], plot, as_json)
+    show_runs([api.read_run(one) for one in folders], plot, report, as_json)
 
 
-def show_runs(runs: list[Run], plot: str | None, as_json: bool) -> None:
-    """Print runs next to each other, and draw their latencies in the file `plot`."""
+def show_runs(runs: list[Run], plot: str | None, report: str | None, as_json: bool) -> None:
+    """Print runs next to each other. Draw their latencies in the file `plot`, and describe them in the file `report`."""
     from imsim import api
 
     if as_json:
@@ -245,6 +268,8 @@ def show_runs(runs: list[Run], plot: str | None, as_json: bool) -> None:
         show_table(runs)
     if plot:
         api.save_cdf(runs, plot)
+    if report:
+        api.report(runs, report, progress=not as_json)
 
 
 @click.command(
@@ -267,6 +292,7 @@ def show_runs(runs: list[Run], plot: str | None, as_json: bool) -> None:
 @PLOT
 @click.option("-x", metavar="NAME", help="The picture's x axis: a metric or a varied field.")
 @click.option("-y", default="delivery.p99", show_default=True, metavar="METRIC", help="The picture's y axis.")
+@REPORT
 @JSON
 def sweep(
     scenario: str,
@@ -283,6 +309,7 @@ def sweep(
     plot: str | None,
     x: str | None,
     y: str,
+    report: str | None,
     as_json: bool,
 ) -> None:
     """Simulate SCENARIO with every combination of some values, under the same seeds.
@@ -311,6 +338,8 @@ def sweep(
     click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
     if plot:
         found.save_plot(plot, x, y)
+    if report:
+        api.report(found, report, progress=not as_json)
 
 
 @click.command(
@@ -354,6 +383,7 @@ def sweep(
     help="Keep finished runs here, so that they are not run again.  [default with --url: results/capacity-SCENARIO]",
 )
 @PLOT
+@REPORT
 @JSON
 def capacity(
     scenario: str,
@@ -379,6 +409,7 @@ def capacity(
     reset: str | None,
     out: str | None,
     plot: str | None,
+    report: str | None,
     as_json: bool,
 ) -> None:
     """Find the highest load at which SCENARIO, or the server at --url, keeps a budget.
@@ -420,3 +451,5 @@ def capacity(
     click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
     if plot:
         found.save_plot(plot)
+    if report:
+        api.report(found, report, progress=not as_json)

@@ -25,6 +25,16 @@ def _check_picture(_context: click.Context, _option: click.Parameter, path: str 
     return path
 
 
+def check_page(_context: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    """Refuse a wrong name of a report's file before a long run starts."""
+    name = option.opts[0]
+    if path is not None and not path.lower().endswith((".html", ".htm")):
+        raise UsageError(f"{name} {path}: expected a name that ends in .html")
+    if path is not None and not Path(path).absolute().parent.is_dir():
+        raise UsageError(f"{name} {path}: the folder does not exist; make it first")
+    return path
+
+
 def _read_duration(_context: click.Context, _option: click.Parameter, text: str | None) -> float | str | None:
     try:
         return None if text is None else float(text)
@@ -50,6 +60,13 @@ PLOT = click.option(
     callback=_check_picture,
     metavar="FILE",
     help="Write a picture of the result (.png, .svg or .pdf).",
+)
+REPORT = click.option(
+    "--report",
+    type=click.Path(dir_okay=False),
+    callback=check_page,
+    metavar="FILE",
+    help="Write a page about the result (.html), as `imsim report` does.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
 REPLICATIONS = click.option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imsim.cli.experiments import show, show_runs
-from imsim.cli.options import JSON, PLOT, examples
+from imsim.cli.options import JSON, PLOT, REPORT, examples
 from imsim.core.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -91,8 +91,9 @@ def show_run(run: str, directory: str, as_json: bool) -> None:
 @click.argument("names", metavar="RUN RUN [RUN ...]", nargs=-1, required=True)
 @_DIR
 @PLOT
+@REPORT
 @JSON
-def compare_runs(names: tuple[str, ...], directory: str, plot: str | None, as_json: bool) -> None:
+def compare_runs(names: tuple[str, ...], directory: str, plot: str | None, report: str | None, as_json: bool) -> None:
     """Show runs next to each other, without intervals.
 
     One run of each design says nothing about chance: `imsim compare` runs two scenarios several times.
@@ -102,7 +103,7 @@ def compare_runs(names: tuple[str, ...], directory: str, plot: str | None, as_js
 
     if len(names) < 2:
         raise UsageError(f"compare: expected two runs or more (got {names[0]})")
-    show_runs([api.read_run(find(name, directory).path) for name in names], plot, as_json)
+    show_runs([api.read_run(find(name, directory).path) for name in names], plot, report, as_json)
 
 
 @runs.command("delete", epilog=examples("imsim runs delete 1a2b3c", "imsim runs delete --older-than 7d --keep 5"))

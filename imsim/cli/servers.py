@@ -13,7 +13,7 @@ import click
 
 from imsim import disk
 from imsim.cli.experiments import show, show_table
-from imsim.cli.options import ADAPTER, DURATION, JSON, KEY, OUT, PROCESSES, SEED, SET, examples
+from imsim.cli.options import ADAPTER, DURATION, JSON, KEY, OUT, PROCESSES, REPORT, SEED, SET, examples
 from imsim.cli.options import load as load_scenario
 from imsim.core.exceptions import UsageError
 from imsim.keys import DEFAULT_KEY, check_key, choose_key
@@ -165,6 +165,7 @@ def serve(
 @PROCESSES
 @KEY
 @OUT
+@REPORT
 @JSON
 def load(
     scenario: str,
@@ -178,6 +179,7 @@ def load(
     key: str | None,
     key_file: str | None,
     out: str,
+    report: str | None,
     as_json: bool,
 ) -> None:
     """Send SCENARIO's messages to a server in real time, and write the rows to a new folder.
@@ -205,11 +207,15 @@ def load(
         if (partial := getattr(interrupt, "run", None)) is None:
             raise
         show(partial, as_json)
+        if report:
+            api.report(partial, report, progress=False)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         # The orderly exit takes as long as all else after Ctrl-C, on a busy computer more than a second.
         os._exit(_INTERRUPTED if isinstance(interrupt.__cause__, KeyboardInterrupt) else _TERMINATED)
     show(run, as_json)
+    if report:
+        api.report(run, report, progress=not as_json)
     if not run.valid:
         sys.exit(_INVALID)
     if run.partial:

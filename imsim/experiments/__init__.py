@@ -2,8 +2,8 @@
 
 Read in this order: `replicate` (one design under several seeds; the others are built on it), `comparison` (two
 designs), `sweep` (many designs), `search` and `capacity` (the highest load of a design), `live_runs` and
-`live_capacity` (the highest load of a server), `store` (finished replications in a folder) and `fingerprint` (whether a
-design is the same as in an earlier process).
+`live_capacity` (the highest load of a server), `reporting` (what a report says of each result), `store` (finished
+replications in a folder) and `fingerprint` (whether a design is the same as in an earlier process).
 """
 
 from imsim.experiments.capacity import Capacity, capacity

@@ -89,13 +89,7 @@ class RunData(Described):
             "seed": seed,
             "digest": digest(rows),
             "stray": rows.stray,
-            "imsim": version(),
-            "commit": _commit(),
-            "machine": {
-                "platform": platform.platform(),
-                "python": platform.python_version(),
-                "cpus": os.cpu_count(),
-            },
+            **origin(),
             "scenario_values": scenario.model_dump(mode="json"),
         }
         if isinstance(rows, Tables) and rows.utilisation is not None:
@@ -295,6 +289,19 @@ class RunData(Described):
     def __repr__(self) -> str:
         rows = f"{self._rows.count('messages')} messages, {self._rows.count('deliveries')} deliveries"
         return f"<{type(self).__name__} {self.id}: {rows}>"
+
+
+def origin() -> dict[str, Any]:
+    """Return the entries of a manifest about this installation: imsim's version and commit, and the machine."""
+    return {
+        "imsim": version(),
+        "commit": _commit(),
+        "machine": {
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "cpus": os.cpu_count(),
+        },
+    }
 
 
 def _to_pandas(schema: pa.Schema, column: Callable[[str], pa.ChunkedArray]) -> pd.DataFrame:

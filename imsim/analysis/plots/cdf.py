@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from imsim.analysis.latency import percentile
 from imsim.analysis.plots.style import COLORS, GREY, decorate, legend_below, log_latency, ms, new_axes, titled
 
-_STYLES = {
+#: The dashes and the colour of each kind of latency, if there is one run.
+STYLES = {
     "delivery": ("-", COLORS[0]),
     "delivery_push": ((0, (5, 1, 1, 1)), COLORS[5]),
     "delivery_sync": ((0, (5, 1, 1, 1, 1, 1)), COLORS[3]),
@@ -31,6 +32,7 @@ def cdf(
     *,
     title: str,
     since: str = "the intended time",
+    points: int = _POINTS,
 ) -> Axes:
     """Draw the empirical distribution of latencies.
 
@@ -43,17 +45,17 @@ def cdf(
         ax: the axes; None makes a new pyplot figure.
         title: the title of the picture.
         since: the time from which latencies count.
+        points: the number of points of a curve.
     """
     ax = new_axes() if ax is None else ax
     right = _furthest([values for by_kind in latencies.values() for values in by_kind.values()])
     for number, (run, by_kind) in enumerate(latencies.items()):
         for kind, values in by_kind.items():
-            style, color = _STYLES[kind]
+            style, color = STYLES[kind]
             color = color if len(latencies) == 1 else COLORS[number % len(COLORS)]
             name = _NAMES.get(kind, kind)
-            _curve(
-                ax, values, right, label=f"{run}, {name}" if " " in run else f"{run} {name}", color=color, style=style
-            )
+            label = f"{run}, {name}" if " " in run else f"{run} {name}"
+            _curve(ax, values, right, points, label=label, color=color, style=style)
     log_latency(ax, "x", ax.dataLim.x0 / 1.2, right)
     ax.set_ylim(0, 1.02)
     ax.set_yticks([0, 0.25, 0.5, 0.75, 0.99], labels=["0", "25 %", "50 %", "75 %", "99 %"])
@@ -67,9 +69,11 @@ def cdf(
     return ax
 
 
-def _curve(ax: Axes, values: NDArray[np.float64], right: float, *, label: str, color: str, style: object) -> None:
+def _curve(
+    ax: Axes, values: NDArray[np.float64], right: float, points: int, *, label: str, color: str, style: object
+) -> None:
     shown = np.maximum(values[np.isfinite(values)], _SHORTEST_MS)
-    ranks = _ranks(len(shown))
+    ranks = _ranks(len(shown), points)
     share = ranks / max(len(values), 1)
     # The curve starts from 0 at the smallest latency, and continues at its final height to the right edge.
     x = np.concatenate([shown[:1], shown[ranks - 1], [right]])
@@ -89,10 +93,10 @@ def _curve(ax: Axes, values: NDArray[np.float64], right: float, *, label: str, c
             ax.plot(max(value, _SHORTEST_MS), percent / 100, "o", color=color, markersize=4.5, zorder=4)
 
 
-def _ranks(count: int) -> NDArray[np.int64]:
-    """Return about _POINTS ranks (1-based) of a sample: evenly spread, and each of the slowest hundred."""
-    spread = np.linspace(1, count, min(count, _POINTS)).round().astype(np.int64)
-    return np.union1d(spread, np.arange(max(count - 100, 0), count) + 1)
+def _ranks(count: int, points: int) -> NDArray[np.int64]:
+    """Return about `points` ranks (1-based) of a sample: evenly spread, and each of the slowest ones."""
+    spread = np.linspace(1, count, min(count, points)).round().astype(np.int64)
+    return np.union1d(spread, np.arange(max(count - points // 10, 0), count) + 1)
 
 
 def _furthest(samples: list[NDArray[np.float64]]) -> float:

@@ -1,1 +1,1 @@
-"""What other programs read of a check: `junit` (JUnit XML) and `github` (annotations and the summary of a job)."""
+"""Forms of a check for other programs: `junit` (JUnit XML) and `github` (annotations and the summary of a job)."""
