@@ -71,7 +71,7 @@ def check(
 
 def _floors(floors: dict[str, dict[str, float]]) -> str:
     lines = [f"{name}: {metric} +{floor:.1%}" for name, one in floors.items() for metric, floor in one.items()]
-    return "\n".join(["noise floor: smaller increases are not told from none on this machine", *lines])
+    return "\n".join(["noise floor: smaller increases do not differ from noise on this machine", *lines])
 
 
 @click.group(epilog=examples("imsim baseline save", "imsim baseline diff"))

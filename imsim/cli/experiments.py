@@ -259,7 +259,7 @@ def _compare_folders(
 
 
 def show_runs(runs: list[Run], plot: str | None, report: str | None, as_json: bool) -> None:
-    """Print runs next to each other. Draw their latencies in the file `plot`, and describe them in the file `report`."""
+    """Print runs next to each other. Write their latencies as a picture (`plot`) and a page (`report`)."""
     from imsim import api
 
     if as_json:
@@ -380,7 +380,7 @@ def sweep(
 @click.option(
     "--out",
     metavar="DIR",
-    help="Keep finished runs here, so that they are not run again.  [default with --url: results/capacity-SCENARIO]",
+    help="Keep finished runs here.  [default with --url: results/capacity-SCENARIO]",
 )
 @PLOT
 @REPORT

@@ -66,7 +66,7 @@ REPORT = click.option(
     type=click.Path(dir_okay=False),
     callback=check_page,
     metavar="FILE",
-    help="Write a page about the result (.html), as `imsim report` does.",
+    help="Write a page about the result (.html).",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
 REPLICATIONS = click.option(

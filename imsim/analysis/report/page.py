@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from imsim.analysis.report.figures import svg
 from imsim.analysis.report.parts import Drawing, Part, Verdict
-from imsim.results.run import version
+from imsim.results.manifest import version
 
 #: The order in which verdicts matter to a reader.
 _WORST = ("breached", "invalid", "undecided", "held")
@@ -44,7 +44,7 @@ def page(
     environment.globals["svg"] = figures.svg
     template = environment.get_template("page.html.j2")
     name = title if title is not None else parts[0].title if parts else "Budgets"
-    return template.render(
+    page: str = template.render(
         title=name,
         parts=parts,
         verdicts=verdicts,
@@ -56,6 +56,7 @@ def page(
         version=version(),
         machine=f"{platform.system()}, Python {platform.python_version()}",
     )
+    return page
 
 
 class _Figures:

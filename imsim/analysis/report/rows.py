@@ -72,11 +72,11 @@ def losses(run: RunData) -> list[Loss]:
 
 
 def _pairs(
-    words: Words, index: NDArray[np.int64], others: Words, other_index: NDArray[np.int64]
+    words: Words, index: NDArray[np.signedinteger], others: Words, other_index: NDArray[np.signedinteger]
 ) -> Iterator[tuple[tuple[str, str], int]]:
     """Yield each pair of texts with its number of rows; the second text is empty for null."""
     width = len(others.texts) + 1
-    keys, counts = np.unique(index * width + other_index + 1, return_counts=True)
+    keys, counts = np.unique(index.astype(np.int64) * width + other_index + 1, return_counts=True)
     for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
         first, second = divmod(key, width)
         yield (words.texts[first], others.texts[second - 1] if second else ""), count

@@ -59,7 +59,7 @@ def calibrate(
     """Measure the noise floor of this machine for the live budgets of a file, and keep it beside the file.
 
     Returns:
-        The smallest increase that can be told from none, as a share, for each metric of each subject.
+        The smallest increase that differs from noise, as a share, for each metric of each subject.
     """
     budgets = Budgets.read(file)
     subjects = live.subjects_of(budgets)

@@ -295,7 +295,7 @@ def noise(
     """Return the noise floor of each metric of each subject, by name: the logarithm of a factor.
 
     The head is compared with itself. The floor is half the width of the 95 % interval of a mean of `LOOKS[-1]` pairs: a
-    smaller margin could not be told from 0.
+    smaller margin does not differ from noise.
 
     Raises:
         RunError: the generator spoilt a block and its repetitions, or a metric is null in a block.
