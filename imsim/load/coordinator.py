@@ -4,7 +4,8 @@ There is one for each test, in the process of Locust's master, or in the only pr
 messages, so it does not matter where they are. A player on another process may end at any time: `lose` handles that.
 
 This module has the phases and their waits. `roster` has the players and their clocks, `population` the devices,
-`flight` what is in flight, `status` the file and the progress of the test, `conclusion` what its manifest says.
+`openings` the groups of tasks, `flight` what is in flight, `status` the file and the progress of the test, `conclusion`
+what its manifest says.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from imsim.load.conclusion import conclude
 from imsim.load.device import now
 from imsim.load.flight import Flight
 from imsim.load.job import Job
+from imsim.load.openings import Openings
 from imsim.load.population import Population
 from imsim.load.roster import Roster
 from imsim.load.status import Status
@@ -92,7 +94,7 @@ class Coordinator:
         self._incomplete: str | None = None  # why a part of the run is missing
         self._with_spawned: set[int] = set()  # players on whose process Locust has started all users
         self._provisioned: set[int] = set()  # players that have done the current step of provisioning
-        self._opened: dict[str, tuple[int, set[int]]] = {}  # of each group of a task: its player, those that joined it
+        self._openings = Openings(lambda: self._roster.present, send)
         self._flight = Flight(lambda: self._roster.present)
         self._ends: dict[int, dict[str, Any]] = {}  # the last report of each player
         self._changed = Event()  # set when one of these has changed
@@ -173,7 +175,7 @@ class Coordinator:
         self._incomplete = self._incomplete or text
         if not self._roster.present and not self._ending:
             self._on_failed(index, f"all workers were lost; the last one: {reason}")
-        self._report_opened()
+        self._openings.report()
         self._changed.set()
         gevent.spawn_later(_SETTLE_SECONDS, self._changed.set)  # for `_awaited`
 
@@ -239,20 +241,11 @@ class Coordinator:
         if owner in self._roster.present:
             self._send(owner, "seen", **values)
 
-    def _on_opened(self, index: int, name: str, members: list[int], creator: int) -> None:
-        self._opened[name] = index, set()
-        self._send_all("opened", name=name, members=members, creator=creator)
+    def _on_opened(self, index: int, **group: Any) -> None:
+        self._openings.opened(index, **group)
 
-    def _on_entered(self, index: int, name: str) -> None:
-        self._opened[name][1].add(index)
-        self._report_opened()
-
-    def _report_opened(self) -> None:
-        """Report the groups of tasks whose members are all in them to the players that opened them."""
-        for name, (creator, entered) in list(self._opened.items()):
-            if entered >= self._roster.present:
-                del self._opened[name]
-                self._send(creator, "ready", name=name)
+    def _on_entered(self, index: int, name: str, error: str | None) -> None:
+        self._openings.entered(index, name, error)
 
     def _on_spawned(self, index: int) -> None:
         self._with_spawned.add(index)

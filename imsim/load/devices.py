@@ -45,6 +45,8 @@ class Devices:
         """Called at each login of a device, with whether it is the first since it got its user or `come_online`."""
         self.on_joined: Callable[[int, Conversation], None] = lambda number, place: None
         """Called when the device with this number is in a group or chatroom."""
+        self.on_refused: Callable[[int, Conversation, str], None] = lambda number, place, reason: None
+        """Called when the server does not let the device with this number into a group or chatroom, and why."""
         self._context = context
         self._record = context.recording.event
         self._report = report
@@ -213,9 +215,7 @@ class Devices:
             self._went_offline(device, e.reason, False)
             device.since = at
         elif kind is NotJoined:
-            scene, name = e.conversation
-            reason = f"the server did not let a device into the {scene} {name}: {e.reason}"
-            self._context.send("failed", reason=reason)
+            self.on_refused(number, e.conversation, e.reason)
         elif kind is Closed:
             self._went_offline(device, e.reason, True)
 

@@ -160,7 +160,8 @@ class IM:
     def open_group(self, members: Iterable[str], name: str | None = None, timeout: float = 10.0) -> str:
         """Create a group with these users and this one, wait until its members are in it, and return its name.
 
-        Raises: TimeoutError if that takes longer than `timeout` seconds; UsageError for an unknown user.
+        Raises: TimeoutError if that takes longer than `timeout` seconds; UsageError for an unknown user, or a name that
+        another group has; RunError if the server refuses the group.
         """
         users = sorted({self._number, *map(self._index, members)})
         return self._tasks.groups.open(self._device, name, tuple(users), timeout)
