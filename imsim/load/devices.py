@@ -201,9 +201,9 @@ class Devices:
     def react(self, device: Device, event: AdapterEvent, at: float) -> None:
         """Record an event, and react to it."""
         number, kind = device.number, type(event)
-        self._record(number, event, at)
-        if number in self.listeners:
+        if number in self.listeners:  # first, because a message is forgotten once all its deliveries are recorded
             self.listeners[number](event)
+        self._record(number, event, at)
         if kind not in _REACTIONS:  # as the events of messages
             return
         e: Any = event

@@ -1,4 +1,4 @@
-"""Tests of groups and joins in a player, with sessions that answer when a test wants it."""
+"""Tests of groups, joins and tasks in a player, with sessions that answer when a test wants it."""
 
 from __future__ import annotations
 
@@ -198,3 +198,27 @@ print(json.dumps(sorted({place.name for place in sessions[0].joins})))
     assert second == "UsageError: group: there is already a group lunch"
     assert first == "lunch"
     assert names == ["ns.c0-0", "ns.c0-1", "ns.c0-2"]
+
+
+def test_messages_of_tasks_are_forgotten_once_they_are_answered_and_delivered(python):
+    """Each receiver still learns the text, which the server does not say here."""
+    left, count, sent = run(
+        python,
+        """
+from imsim.load.adapters import Acked, Delivered
+from imsim.load.im import IM
+one, other = (IM(player.tasks, devices[number]) for number in (0, 1))
+before = player._recording.progress(0.0)["offered"]
+for n in range(3000):
+    message = one.send_text("u1", f"text {n}")
+    for number, event in ((0, Acked(message.id)), (1, Delivered(message.id)))[:: 1 if n % 2 else -1]:
+        give(number, event)
+    assert message.wait_stored(1) and message.wait_delivered(1)
+    assert other.expect(timeout=0).text == f"text {n}"
+print(len(player._context.extras.pending))
+print(len(message._pending.changed))
+print(player._recording.progress(1.0)["offered"] - before)
+""",
+    )
+    assert (left, count) == (0, 0)
+    assert sent >= 3000
