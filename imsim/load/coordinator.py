@@ -44,6 +44,7 @@ _GONE_SECONDS = 30.0  # without any device online, after which the server counts
 _FAILED_PATIENCE = 1.0  # seconds that a failed test may take to end
 _LAST_PROBING = 0.2  # seconds that the last look at the clocks may take at an end that must be fast
 _FINISH_TIMEOUT = 30.0  # seconds that a player may take to report its end
+_HURRIED_FINISH = 2.0  # the same at an end that must be fast
 
 
 def setup_timeout(count: int) -> float:
@@ -408,9 +409,10 @@ class Coordinator:
             self._deadline = math.inf
             self._status.stop()
             self._send_all("finish")
-            self._wait(lambda: self._ends.keys() >= self._roster.present, _FINISH_TIMEOUT, raises=False)
+            timeout = _HURRIED_FINISH if self._cutting else _FINISH_TIMEOUT
+            self._wait(lambda: self._ends.keys() >= self._roster.present, timeout, raises=False)
             for index in self._roster.present - self._ends.keys():
-                self.lose(index, f"it did not report its end within {_FINISH_TIMEOUT:.0f} s")
+                self.lose(index, f"it did not report its end within {timeout:.0f} s")
             self._conclude(ended)
         finally:
             self._population.close()

@@ -451,3 +451,20 @@ finish()
 print(json.dumps(ready))
 """)
     assert ready == [[1, "a", "there is already a group a"], "waits", [0, "a", "full"]]
+
+
+def test_player_that_hangs_does_not_keep_an_interrupted_test(led):
+    (end,) = led("""
+import imsim.load.coordinator as module
+module._HURRIED_FINISH = 0.2
+fakes = Fake(0), Fake(1)
+fakes[1].ignored = {"finish", "stop"}
+lead(fakes, duration=60.0)
+for fake in fakes: fake.hello()
+while coordinator.elapsed < 0.1: gevent.sleep(0.005)
+with gevent.Timeout(10):
+    coordinator.end("the test was interrupted", patience=0.2)
+finish()
+""")
+    assert end["failure"] == "the test was interrupted"
+    assert [entry["died_at"] is None for entry in end["status"]["manifest"]["workers"]] == [True, False]
