@@ -183,7 +183,10 @@ class Director:
             users, rest = divmod(count, devices)
             if rest:
                 raise UsageError(f"-u: must be a multiple of {devices}, the devices per user (got {count})")
-            changes["population.users"] = users
+            try:
+                scenario = scenario.replace({"population.users": users})
+            except UsageError as error:
+                raise UsageError(f"-u: {error}") from None
         if options.imsim_seed not in (None, ""):
             try:
                 changes["seed"] = int(options.imsim_seed)
