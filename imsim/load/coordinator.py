@@ -40,7 +40,6 @@ _HEAD_START = 0.1  # seconds from the last preparation to t = 0
 _REMOTE_HEAD_START = 0.5  # the same if the players are on other processes
 _SETTLE_SECONDS = 6.0  # after the loss of a worker, in which Locust may start its users elsewhere
 _WATCH_SECONDS = 0.5  # between two looks at the count of devices that are online
-_GONE_SECONDS = 30.0  # without any device online, after which the server counts as gone
 _FAILED_PATIENCE = 1.0  # seconds that a failed test may take to end
 _LAST_PROBING = 0.2  # seconds that the last look at the clocks may take at an end that must be fast
 _FINISH_TIMEOUT = 30.0  # seconds that a player may take to report its end
@@ -104,7 +103,6 @@ class Coordinator:
         self._cpu = 0.0  # CPU seconds of this process at t = 0
         self._stopped: float | None = None
         self._is_played = False
-        self._seen = math.inf  # when a device was online, the last time that `_watch` looked
         self._deadline = math.inf  # of the waits at the end
         self._cutting = ""  # why the drain must not take its time
         self._undecided_since: float | None = None  # see `imsim.load.collect.collect`
@@ -327,7 +325,6 @@ class Coordinator:
         head_start = _REMOTE_HEAD_START if self._roster.are_remote else _HEAD_START
         t0 = self._t0 = now() + head_start
         self._status.started = datetime.fromtimestamp(datetime.now(UTC).timestamp() + head_start, UTC).isoformat()
-        self._seen = now()
         self._cpu = time.process_time()
         self._status.enter("play")
         players = sorted(self._roster.present)
@@ -343,7 +340,7 @@ class Coordinator:
             logger.info(f"tasks run for {seconds} (-t, or the duration of the scenario)")
         while (left := end - now()) > 0:
             gevent.sleep(min(left, _WATCH_SECONDS))
-            self._watch()
+            self._population.watch()
         if self.job.has_tasks:
             logger.info(f"tasks end, because {seconds} have passed (-t, or the duration of the scenario)")
         self._is_played = True
@@ -356,20 +353,6 @@ class Coordinator:
             self._roster.bring_in(index)
             self._send(index, "play", t0=self._t0 + self._roster.ahead(index), absent=[])
             self._send(index, "users", numbers=self._population.free, are_present=False)
-
-    def _watch(self) -> None:
-        """End the run if the server has gone away and does not come back.
-
-        Raises: RunError if no device was online for a long time.
-        """
-        population = self._population
-        if population.online or population.away or not population.leased:
-            self._seen = now()
-        elif now() - self._seen > _GONE_SECONDS:
-            raise RunError(
-                f"the server went away: all {population.leased} devices were offline for {_GONE_SECONDS:.0f} s"
-                f" ({population.trouble})"
-            )
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

@@ -40,8 +40,8 @@ rate = {rate}
 #: Locust with short time limits for a server that has gone away.
 LOCUST = """
 import locust.main
-import imsim.load.coordinator as coordinator
-coordinator._GONE_SECONDS = 1.0
+import imsim.load.coordinator as coordinator, imsim.load.population as population
+population._GONE_SECONDS = 1.0
 coordinator.setup_timeout = lambda count: 2.0
 locust.main.main()
 """
