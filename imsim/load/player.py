@@ -76,7 +76,8 @@ class Player:
         self._playing = Playing(context, devices)
         self._added = Added(context, devices)
         self.tasks = Tasks(context, devices, groups)
-        devices.on_admitted, devices.on_logged_in, devices.on_joined = self._admitted, groups.enter, groups.answered
+        devices.on_admitted, devices.on_logged_in = self._admitted, groups.enter
+        devices.on_joined, devices.on_refused = groups.answered, groups.refused
         self._sampler = Sampler(lambda: self._recording.recorded)
         self._cpu = 0.0  # CPU seconds of this process at t = 0
         self._handlers: dict[str, Callable[..., None]] = {

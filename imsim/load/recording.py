@@ -153,7 +153,7 @@ class Recording(Recorder):
         self._count_facts()
         late = max(self.lateness[self._reported :], default=0.0)
         self._reported = len(self.lateness)
-        return self._meter.report(seconds, len(self.lateness) + len(self._extras.pending), late)
+        return self._meter.report(seconds, len(self.lateness) + self._extras.count, late)
 
     def _count_facts(self) -> None:
         if self._flushed % FACT_BYTES:
@@ -284,7 +284,7 @@ class Recording(Recorder):
         if not pending.is_answered:
             self.in_flight -= 1 if error is None else 1 + len(pending.missing)
         pending.is_answered, pending.is_stored, pending.error = True, error is None, error
-        pending.notify()
+        self._extras.changed(pending)
 
     def delivered_extra(self, intent: int, device: int, at: float) -> None:
         """Count the delivery of a message beyond the plan, to a device of this process or of another one."""
@@ -298,7 +298,7 @@ class Recording(Recorder):
             since, sender = pending.extra.at / 1e9, pending.extra.sender
             if since >= self._warmup and device // self._per_user != sender:
                 self._report(DELIVERED, (at - since) * 1e3, pending.extra.size, None)
-            pending.notify()
+            self._extras.changed(pending)
 
     def _is_awaited(self, intent: int, device: int) -> bool:
         if self._awaited is not None:
