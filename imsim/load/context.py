@@ -41,11 +41,6 @@ class Context:
         self.has_stopped = Event()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
 
-    @property
-    def is_playing(self) -> bool:
-        """Whether the plan has begun, or will begin at a known time, and the load was not stopped."""
-        return self.t0 < math.inf and self.stopped == math.inf
-
     def devices_of(self, users: Iterable[int]) -> list[int]:
         """Return the numbers of the devices of these users, in the order of the users."""
         per_user = len(self.plan.devices)

@@ -119,7 +119,7 @@ class Devices:
 
     def _withdraw(self, device: Device) -> None:
         self.online.discard(device.number)
-        if self._context.is_playing:
+        if self._context.t0 < math.inf:  # during the drain, too; the recording ends before Locust stops all users
             self._context.recording.withdrawn(device.number, now() - self._context.t0)
 
     # --- for tasks and the plan -------------------------------------------------------------------------------------
