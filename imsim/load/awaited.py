@@ -17,7 +17,7 @@ class Awaited:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._per_user = len(plan.devices)
-        self._sender = plan.sender.astype(np.int64) * self._per_user + plan.device
+        self._sender = plan.sending_devices
         self._members: dict[int, frozenset[int]] = {}  # by conversation
         self._keys: NDArray[np.int64] | None = None  # device * messages + message, sorted; None: all
         if plan.online_periods is None:

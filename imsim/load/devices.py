@@ -167,7 +167,7 @@ class Devices:
     def make(self, number: int, report: Callable[[Device, AdapterEvent, float], None]) -> Device:
         """Create a device whose events `report` receives. It takes part in the run only through `admit`."""
         context = self._context
-        user, nth = divmod(number, len(context.plan.devices))
+        user, nth = context.plan.user_and_device(number)
         names = context.job.named(user_name(user)), context.plan.devices[nth]
         return Device(number, *names, context.adapter, report, context.crashed)
 

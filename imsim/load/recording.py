@@ -86,7 +86,7 @@ class Recording(Recorder):
         self._intended: list[float] = (plan.at / 1e9).tolist()
         self._size: list[int] = plan.size.tolist()
         self._per_user = len(plan.devices)
-        self._sender: list[int] = (plan.sender.astype(np.int64) * self._per_user + plan.device).tolist()
+        self._sender: list[int] = plan.sending_devices.tolist()
         self._awaited = Awaited(plan)
         self._is_awaited = self._awaited.has
         self._missing: list[int] = self._awaited.counts.tolist()

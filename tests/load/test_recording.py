@@ -91,7 +91,7 @@ def test_failed_message_is_not_in_flight_until_an_ack_shows_that_it_is_stored(ma
 
 def test_delivery_to_a_device_that_is_not_entitled_changes_no_count(made):
     devices = entitled(made.plan, 0)
-    own = made.plan.device_index(int(made.plan.sender[0]), int(made.plan.device[0]))
+    own = int(made.plan.sending_devices[0])
     stranger = next(d for d in range(24) if d not in devices and d != own)
     made.recording.asked(0, 0.0)
     made.recording.sent(0, 0.1)
@@ -221,9 +221,7 @@ def test_awaited_deliveries_are_those_that_the_plan_does_not_excuse(scenario):
 
 def test_acknowledgement_to_a_device_without_a_user_is_not_in_flight(made):
     made.recording.asked(0, 0.0)
-    made.recording.users_changed(
-        [made.plan.device_index(int(made.plan.sender[0]), int(made.plan.device[0]))], False, 0.5
-    )
+    made.recording.users_changed([int(made.plan.sending_devices[0])], False, 0.5)
     assert made.recording.in_flight - made.recording.unreachable() == len(entitled(made.plan, 0))
 
 
