@@ -57,5 +57,5 @@ class Awaited:
         before = np.append(0, np.cumsum(is_chosen.reshape(-1, self._per_user).sum(axis=1)[members]))
         last = np.cumsum(sizes)
         chosen = before[last] - before[last - sizes]  # in each conversation
-        found: NDArray[np.int64] = chosen[plan.conversation[:messages]] - is_chosen[plan.sending_devices[:messages]]
+        found: NDArray[np.int64] = chosen[plan.conversation[:messages]] - is_chosen[np.asarray(self._sender)[:messages]]
         return found
