@@ -221,8 +221,8 @@ class Coordinator:
             self._announce([number], are_present=False)
 
     def _announce(self, numbers: list[int], are_present: bool) -> None:
-        """Tell the players which devices have lost or got a user: tasks must not wait for a device without one."""
-        if self.job.has_tasks and self._t0 is not None and not self._ending:
+        """Tell the players which devices have lost or got a user: they must not wait for a device without one."""
+        if self._t0 is not None and not self._ending:
             self._send_all("users", numbers=numbers, are_present=are_present)
 
     def _on_online(self, index: int, number: int) -> None:

@@ -121,7 +121,7 @@ class Devices:
 
     def _withdraw(self, device: Device) -> None:
         self.online.discard(device.number)
-        if self._context.is_playing:
+        if self._context.t0 < math.inf:  # during the drain, too; the recording ends before Locust stops all users
             self._context.recording.withdrawn(device.number, now() - self._context.t0)
 
     # --- for tasks and the plan -------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class Devices:
     def make(self, number: int, report: Callable[[Device, AdapterEvent, float], None]) -> Device:
         """Create a device whose events `report` receives. It takes part in the run only through `admit`."""
         context = self._context
-        user, nth = divmod(number, len(context.plan.devices))
+        user, nth = context.plan.user_and_device(number)
         names = context.job.named(user_name(user)), context.plan.devices[nth]
         return Device(number, *names, context.adapter, report, context.crashed)
 

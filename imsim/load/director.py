@@ -102,7 +102,7 @@ class Director:
         # These defaults depend on another option, so they cannot be defaults of the parser.
         if options.num_users is None or options.spawn_rate is None:
             population = self._scenario().population
-            options.num_users = options.num_users or self._users_for(population.users * population.devices)
+            options.num_users = options.num_users or self.users_for(population.users * population.devices)
             options.spawn_rate = options.spawn_rate or max(_SPAWN_RATE, options.num_users / _SPAWN_SECONDS)
         self._run_time: float | None = options.run_time
         if options.headless or options.autostart:
@@ -138,9 +138,20 @@ class Director:
         return 0.0 if self._test is None else self._test.elapsed
 
     @property
+    def is_ending(self) -> bool:
+        """Whether the current test has begun to end."""
+        return self._test is not None and self._test.is_ending
+
+    @property
     def scenario(self) -> Scenario:
         """The scenario of the current test, or of the next one."""
         return self._scenario() if self._test is None else self._test.scenario
+
+    @property
+    def devices(self) -> int:
+        """The count of devices of the current test, or of the next one with a shape."""
+        population, given = self.scenario.population, self._most_users if self._test is None else None
+        return given or population.users * population.devices
 
     @property
     def _options(self) -> Any:
@@ -177,8 +188,7 @@ class Director:
         changes: dict[str, object] = {}
         devices, count = scenario.population.devices, self._count_of_devices(self._runner.target_user_count)
         if self._environment.shape_class is not None:
-            # Not all of them need to take part at once.
-            count = self._most_users or scenario.population.users * devices
+            count = self.devices  # not all of them need to take part at once
         if count != scenario.population.users * devices:
             users, rest = divmod(count, devices)
             if rest:
@@ -210,14 +220,13 @@ class Director:
             scenario, url, namespace, key, adapter, {**self._users.adapter_options, **adapter_options}, self._has_tasks
         )
 
-    def _users_for(self, devices: int) -> int:
+    def users_for(self, devices: int) -> int:
         """Return how many users Locust must start so that this many of them are devices, if it can start as many."""
-        count, found = devices, self._count_of_devices(devices)
-        while found < devices:
-            count += devices - found
-            before, found = found, self._count_of_devices(count)
-            if found == before:  # the classes of devices have a fixed_count
-                return devices
+        count, classes = devices, self._environment.user_classes
+        of_devices = [user for user in classes if hasattr(user, "plays_plan")]
+        if len(of_devices) < len(classes) and not all(user.fixed_count for user in of_devices):
+            while (missing := devices - self._count_of_devices(count)) > 0:
+                count += missing
         return count
 
     def _count_of_devices(self, count: int) -> int:

@@ -98,7 +98,7 @@ class Groups:
         """
         missed = self._missed.pop(device.number, [])
         if is_first and self._are_ready:
-            user = device.number // len(self._context.plan.devices)
+            user, _ = self._context.plan.user_and_device(device.number)
             opened = [group for name, group in self.by_name.items() if name in self._opened]
             missed = [conversation for conversation in (*self._used(), *opened) if user in conversation.members]
         for conversation in missed:

@@ -113,7 +113,7 @@ class IM:
         self._tasks = tasks
         self._device = device
         self._plan = tasks.job.plan
-        self._number, nth = divmod(device.number, len(self._plan.devices))
+        self._number, nth = self._plan.user_and_device(device.number)
         self.user = user_name(self._number)
         self.device = self._plan.devices[nth]
         self._draw = Stream(Draws(tasks.job.scenario.seed, "custom"), device.number).next

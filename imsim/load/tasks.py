@@ -78,9 +78,8 @@ class Tasks:
 
     def name_of(self, number: int) -> str:
         """Return the name of the device with this number, with that of its user."""
-        devices = self.job.plan.devices
-        user, nth = divmod(number, len(devices))
-        return f"{user_name(user)}/{devices[nth]}"
+        user, nth = self.job.plan.user_and_device(number)
+        return f"{user_name(user)}/{self.job.plan.devices[nth]}"
 
     def origin(self, id: str) -> tuple[int, PlannedConversation, str | None] | None:
         """Return the sender (a user index), the conversation and the text of a message.

@@ -223,11 +223,11 @@ print(json.dumps([sorted(lost), sorted(fakes[0].numbers)]))
     assert "was lost" in end["failure"]
 
 
-def test_players_with_tasks_learn_which_devices_have_no_user(led):
-    """Otherwise a task would wait for a device that nobody runs."""
+def test_players_learn_which_devices_have_no_user(led):
+    """Otherwise a task, or the drain, would wait for a device that nobody runs."""
     end, seen, known = led("""
 fakes = Fake(0), Fake(1, devices=3)
-lead(fakes, has_tasks=True, drain=0.2)
+lead(fakes, drain=0.2)
 coordinator.spawned()
 absent = set()
 def receive(kind, values, receive=fakes[0].receive):
