@@ -9,12 +9,12 @@ the same by hand. Read the modules in this order:
 - A test: `job` (its scenario, server and adapter), `coordinator` (leads the phases of a run), `player` (the devices of
   one Locust process, and their share of the plan). The two exchange small messages; if they are in different
   processes, `workers`, `worker` and `wire` carry them, and `clocks` compares the clocks.
-- The parts of a coordinator: `roster` (players, losses and clocks), `population` (devices), `flight` (what is under
-  way), `status` (its file, progress), `conclusion` (manifest).
+- The parts of a coordinator: `roster` (players, losses and clocks), `population` (devices), `openings` (groups of
+  tasks), `flight` (what is under way), `status` (its file, progress), `conclusion` (manifest).
 - The parts of a player: `context` (shared by the others), `devices` (users, logins and events), `groups`, `playing`
   (the plan), `added` (users beyond the plan), `tasks` (custom users).
-- What is recorded: `recording` (facts), `extras` (messages beyond the plan), `sampler` and `health` (the generator's
-  delays), `collect` (from the files of all processes to a run).
+- What is recorded: `recording` (facts), `awaited` (expected deliveries), `extras` (messages beyond the plan), `sampler`
+  and `health` (the generator's delays), `collect` (from the files of all processes to a run).
 - Locust: `director` (options and events), `test` (a test that it starts), `users`, `im` (the client of custom users),
   `shapes`, `locust_stats`.
 - Other processes: `launch` (the parent of Locust), `served` (a server in a subprocess), `reset` (an idle server before

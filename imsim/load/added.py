@@ -44,11 +44,11 @@ class Added(Schedule):
             if not self._new:
                 continue
             numbers, self._new = self._new, set()
-            users = max(numbers) // len(self._context.plan.devices) + 1
+            users = self._context.plan.user_and_device(max(numbers))[0] + 1
             scenario = self._context.job.scenario.replace({"population.users": users})
             # In a thread, because a large plan takes many seconds.
             larger: Plan = gevent.get_hub().threadpool.apply(plan, (scenario,))
-            number_of = larger.sender.astype(np.int64) * len(larger.devices) + larger.device
+            number_of = larger.sending_devices
             is_p2p = np.array([one.scene is Scene.P2P for one in larger.conversations])[larger.conversation]
             is_due = larger.at >= round((now() - self._context.t0) * 1e9)
             for intent in np.flatnonzero(is_p2p & is_due & np.isin(number_of, list(numbers))).tolist():

@@ -41,22 +41,17 @@ class Context:
         self.has_stopped = Event()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
 
-    @property
-    def is_playing(self) -> bool:
-        """Whether the plan has begun, or will begin at a known time, and the load was not stopped."""
-        return self.t0 < math.inf and self.stopped == math.inf
-
     def devices_of(self, users: Iterable[int]) -> list[int]:
         """Return the numbers of the devices of these users, in the order of the users."""
-        per_user = len(self.plan.devices)
-        return [user * per_user + device for user in users for device in range(per_user)]
+        plan = self.plan
+        return [plan.device_index(user, device) for user in users for device in range(len(plan.devices))]
 
     def add_extra(self, number: int, conversation: PlannedConversation, at: int, type: str, size: int) -> Pending:
         """Record a message beyond the plan, which the device with this number is about to send.
 
         at: the intended time, ns from the start of the plan.
         """
-        user, nth = divmod(number, len(self.plan.devices))
+        user, nth = self.plan.user_and_device(number)
         scene, name, members = conversation.scene, conversation.name, conversation.members
         pending = self.extras.add(
             lambda intent: Extra(intent, at, user, nth, scene, name, members, type, size),

@@ -4,7 +4,8 @@ There is one for each test, in the process of Locust's master, or in the only pr
 messages, so it does not matter where they are. A player on another process may end at any time: `lose` handles that.
 
 This module has the phases and their waits. `roster` has the players and their clocks, `population` the devices,
-`flight` what is in flight, `status` the file and the progress of the test, `conclusion` what its manifest says.
+`openings` the groups of tasks, `flight` what is in flight, `status` the file and the progress of the test, `conclusion`
+what its manifest says.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from imsim.load.conclusion import conclude
 from imsim.load.device import now
 from imsim.load.flight import Flight
 from imsim.load.job import Job
+from imsim.load.openings import Openings
 from imsim.load.population import Population
 from imsim.load.roster import Roster
 from imsim.load.status import Status
@@ -38,10 +40,10 @@ _HEAD_START = 0.1  # seconds from the last preparation to t = 0
 _REMOTE_HEAD_START = 0.5  # the same if the players are on other processes
 _SETTLE_SECONDS = 6.0  # after the loss of a worker, in which Locust may start its users elsewhere
 _WATCH_SECONDS = 0.5  # between two looks at the count of devices that are online
-_GONE_SECONDS = 30.0  # without any device online, after which the server counts as gone
 _FAILED_PATIENCE = 1.0  # seconds that a failed test may take to end
 _LAST_PROBING = 0.2  # seconds that the last look at the clocks may take at an end that must be fast
 _FINISH_TIMEOUT = 30.0  # seconds that a player may take to report its end
+_HURRIED_FINISH = 2.0  # the same at an end that must be fast
 
 
 def setup_timeout(count: int) -> float:
@@ -92,7 +94,7 @@ class Coordinator:
         self._incomplete: str | None = None  # why a part of the run is missing
         self._with_spawned: set[int] = set()  # players on whose process Locust has started all users
         self._provisioned: set[int] = set()  # players that have done the current step of provisioning
-        self._opened: dict[str, tuple[int, set[int]]] = {}  # of each group of a task: its player, those that joined it
+        self._openings = Openings(lambda: self._roster.present, send)
         self._flight = Flight(lambda: self._roster.present)
         self._ends: dict[int, dict[str, Any]] = {}  # the last report of each player
         self._changed = Event()  # set when one of these has changed
@@ -101,7 +103,6 @@ class Coordinator:
         self._cpu = 0.0  # CPU seconds of this process at t = 0
         self._stopped: float | None = None
         self._is_played = False
-        self._seen = math.inf  # when a device was online, the last time that `_watch` looked
         self._deadline = math.inf  # of the waits at the end
         self._cutting = ""  # why the drain must not take its time
         self._undecided_since: float | None = None  # see `imsim.load.collect.collect`
@@ -173,7 +174,7 @@ class Coordinator:
         self._incomplete = self._incomplete or text
         if not self._roster.present and not self._ending:
             self._on_failed(index, f"all workers were lost; the last one: {reason}")
-        self._report_opened()
+        self._openings.report()
         self._changed.set()
         gevent.spawn_later(_SETTLE_SECONDS, self._changed.set)  # for `_awaited`
 
@@ -220,8 +221,8 @@ class Coordinator:
             self._announce([number], are_present=False)
 
     def _announce(self, numbers: list[int], are_present: bool) -> None:
-        """Tell the players which devices have lost or got a user: tasks must not wait for a device without one."""
-        if self.job.has_tasks and self._t0 is not None and not self._ending:
+        """Tell the players which devices have lost or got a user: they must not wait for a device without one."""
+        if self._t0 is not None and not self._ending:
             self._send_all("users", numbers=numbers, are_present=are_present)
 
     def _on_online(self, index: int, number: int) -> None:
@@ -239,20 +240,11 @@ class Coordinator:
         if owner in self._roster.present:
             self._send(owner, "seen", **values)
 
-    def _on_opened(self, index: int, name: str, members: list[int], creator: int) -> None:
-        self._opened[name] = index, set()
-        self._send_all("opened", name=name, members=members, creator=creator)
+    def _on_opened(self, index: int, **group: Any) -> None:
+        self._openings.opened(index, **group)
 
-    def _on_entered(self, index: int, name: str) -> None:
-        self._opened[name][1].add(index)
-        self._report_opened()
-
-    def _report_opened(self) -> None:
-        """Report the groups of tasks whose members are all in them to the players that opened them."""
-        for name, (creator, entered) in list(self._opened.items()):
-            if entered >= self._roster.present:
-                del self._opened[name]
-                self._send(creator, "ready", name=name)
+    def _on_entered(self, index: int, name: str, error: str | None) -> None:
+        self._openings.entered(index, name, error)
 
     def _on_spawned(self, index: int) -> None:
         self._with_spawned.add(index)
@@ -333,7 +325,6 @@ class Coordinator:
         head_start = _REMOTE_HEAD_START if self._roster.are_remote else _HEAD_START
         t0 = self._t0 = now() + head_start
         self._status.started = datetime.fromtimestamp(datetime.now(UTC).timestamp() + head_start, UTC).isoformat()
-        self._seen = now()
         self._cpu = time.process_time()
         self._status.enter("play")
         players = sorted(self._roster.present)
@@ -349,7 +340,7 @@ class Coordinator:
             logger.info(f"tasks run for {seconds} (-t, or the duration of the scenario)")
         while (left := end - now()) > 0:
             gevent.sleep(min(left, _WATCH_SECONDS))
-            self._watch()
+            self._population.watch()
         if self.job.has_tasks:
             logger.info(f"tasks end, because {seconds} have passed (-t, or the duration of the scenario)")
         self._is_played = True
@@ -362,20 +353,6 @@ class Coordinator:
             self._roster.bring_in(index)
             self._send(index, "play", t0=self._t0 + self._roster.ahead(index), absent=[])
             self._send(index, "users", numbers=self._population.free, are_present=False)
-
-    def _watch(self) -> None:
-        """End the run if the server has gone away and does not come back.
-
-        Raises: RunError if no device was online for a long time.
-        """
-        population = self._population
-        if population.online or population.away or not population.leased:
-            self._seen = now()
-        elif now() - self._seen > _GONE_SECONDS:
-            raise RunError(
-                f"the server went away: all {population.leased} devices were offline for {_GONE_SECONDS:.0f} s"
-                f" ({population.trouble})"
-            )
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -415,9 +392,10 @@ class Coordinator:
             self._deadline = math.inf
             self._status.stop()
             self._send_all("finish")
-            self._wait(lambda: self._ends.keys() >= self._roster.present, _FINISH_TIMEOUT, raises=False)
+            timeout = _HURRIED_FINISH if self._cutting else _FINISH_TIMEOUT
+            self._wait(lambda: self._ends.keys() >= self._roster.present, timeout, raises=False)
             for index in self._roster.present - self._ends.keys():
-                self.lose(index, f"it did not report its end within {_FINISH_TIMEOUT:.0f} s")
+                self.lose(index, f"it did not report its end within {timeout:.0f} s")
             self._conclude(ended)
         finally:
             self._population.close()

@@ -45,6 +45,8 @@ class Devices:
         """Called at each login of a device, with whether it is the first since it got its user or `come_online`."""
         self.on_joined: Callable[[int, Conversation], None] = lambda number, place: None
         """Called when the device with this number is in a group or chatroom."""
+        self.on_refused: Callable[[int, Conversation, str], None] = lambda number, place, reason: None
+        """Called when the server does not let the device with this number into a group or chatroom, and why."""
         self._context = context
         self._record = context.recording.event
         self._report = report
@@ -119,7 +121,7 @@ class Devices:
 
     def _withdraw(self, device: Device) -> None:
         self.online.discard(device.number)
-        if self._context.is_playing:
+        if self._context.t0 < math.inf:  # during the drain, too; the recording ends before Locust stops all users
             self._context.recording.withdrawn(device.number, now() - self._context.t0)
 
     # --- for tasks and the plan -------------------------------------------------------------------------------------
@@ -167,7 +169,7 @@ class Devices:
     def make(self, number: int, report: Callable[[Device, AdapterEvent, float], None]) -> Device:
         """Create a device whose events `report` receives. It takes part in the run only through `admit`."""
         context = self._context
-        user, nth = divmod(number, len(context.plan.devices))
+        user, nth = context.plan.user_and_device(number)
         names = context.job.named(user_name(user)), context.plan.devices[nth]
         return Device(number, *names, context.adapter, report, context.crashed)
 
@@ -199,9 +201,9 @@ class Devices:
     def react(self, device: Device, event: AdapterEvent, at: float) -> None:
         """Record an event, and react to it."""
         number, kind = device.number, type(event)
-        self._record(number, event, at)
-        if number in self.listeners:
+        if number in self.listeners:  # first, because a message is forgotten once all its deliveries are recorded
             self.listeners[number](event)
+        self._record(number, event, at)
         if kind not in _REACTIONS:  # as the events of messages
             return
         e: Any = event
@@ -213,9 +215,7 @@ class Devices:
             self._went_offline(device, e.reason, False)
             device.since = at
         elif kind is NotJoined:
-            scene, name = e.conversation
-            reason = f"the server did not let a device into the {scene} {name}: {e.reason}"
-            self._context.send("failed", reason=reason)
+            self.on_refused(number, e.conversation, e.reason)
         elif kind is Closed:
             self._went_offline(device, e.reason, True)
 

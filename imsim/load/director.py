@@ -55,6 +55,7 @@ _HURRY = 0.5  # seconds that the end of an interrupted test may take
 _INTERRUPTED = 130  # the exit code after Ctrl-C
 _WRONG = 2  # the exit code after a wrong request
 _INVALID = 5  # the exit code after a complete run that the load generator spoilt
+_PRECEDENCE = {_WRONG: 0, _INVALID: 2}  # of several exit codes; all others are 1
 _LONGEST_NAMESPACE = 32  # characters; it leaves room for the name of the user or group itself
 
 
@@ -85,6 +86,8 @@ class Director:
         self._statistics = Statistics(environment)
         self._has_tasks = has_tasks
         self._of[environment] = self
+        # Messages that the server refuses or loses are results of the test, not a failure of this process.
+        self._code_on_error, self._options.exit_code_on_error = self._options.exit_code_on_error, 0
         events.user_error.add_listener(self._user_failed)
         self._spawn_users, self._runner.spawn_users = self._runner.spawn_users, self._spawn_each
         self._worker = Worker(environment, self._statistics) if isinstance(self._runner, WorkerRunner) else None
@@ -99,7 +102,7 @@ class Director:
         # These defaults depend on another option, so they cannot be defaults of the parser.
         if options.num_users is None or options.spawn_rate is None:
             population = self._scenario().population
-            options.num_users = options.num_users or self._users_for(population.users * population.devices)
+            options.num_users = options.num_users or self.users_for(population.users * population.devices)
             options.spawn_rate = options.spawn_rate or max(_SPAWN_RATE, options.num_users / _SPAWN_SECONDS)
         self._run_time: float | None = options.run_time
         if options.headless or options.autostart:
@@ -110,7 +113,7 @@ class Director:
         events.test_stop.add_listener(self._stopped)
         events.quitting.add_listener(self._quitting)
         events.quit.add_listener(self._summarize)
-        self._reason = ""  # why the latest test failed, or is invalid
+        self._reasons: dict[str, int] = {}  # why the latest test is not what the tester wanted, with exit codes
         self._has_failed = False
         self._is_starting = False  # whether a test waits for the server's first answer
         self._kept: Path | None = None  # the folder of its run
@@ -135,9 +138,20 @@ class Director:
         return 0.0 if self._test is None else self._test.elapsed
 
     @property
+    def is_ending(self) -> bool:
+        """Whether the current test has begun to end."""
+        return self._test is not None and self._test.is_ending
+
+    @property
     def scenario(self) -> Scenario:
         """The scenario of the current test, or of the next one."""
         return self._scenario() if self._test is None else self._test.scenario
+
+    @property
+    def devices(self) -> int:
+        """The count of devices of the current test, or of the next one with a shape."""
+        population, given = self.scenario.population, self._most_users if self._test is None else None
+        return given or population.users * population.devices
 
     @property
     def _options(self) -> Any:
@@ -155,7 +169,7 @@ class Director:
     # --- the start of a test ----------------------------------------------------------------------------------------
 
     def _start(self, environment: Environment, **_: Any) -> None:
-        self._test, self._reason, self._has_failed, self._kept = None, "", False, None
+        self._test, self._reasons, self._has_failed, self._kept = None, {}, False, None
         self._is_starting = True
         try:
             self._begin(self._job())
@@ -174,13 +188,15 @@ class Director:
         changes: dict[str, object] = {}
         devices, count = scenario.population.devices, self._count_of_devices(self._runner.target_user_count)
         if self._environment.shape_class is not None:
-            # Not all of them need to take part at once.
-            count = self._most_users or scenario.population.users * devices
+            count = self.devices  # not all of them need to take part at once
         if count != scenario.population.users * devices:
             users, rest = divmod(count, devices)
             if rest:
                 raise UsageError(f"-u: must be a multiple of {devices}, the devices per user (got {count})")
-            changes["population.users"] = users
+            try:
+                scenario = scenario.replace({"population.users": users})
+            except UsageError as error:
+                raise UsageError(f"-u: {error}") from None
         if options.imsim_seed not in (None, ""):
             try:
                 changes["seed"] = int(options.imsim_seed)
@@ -204,14 +220,13 @@ class Director:
             scenario, url, namespace, key, adapter, {**self._users.adapter_options, **adapter_options}, self._has_tasks
         )
 
-    def _users_for(self, devices: int) -> int:
+    def users_for(self, devices: int) -> int:
         """Return how many users Locust must start so that this many of them are devices, if it can start as many."""
-        count, found = devices, self._count_of_devices(devices)
-        while found < devices:
-            count += devices - found
-            before, found = found, self._count_of_devices(count)
-            if found == before:  # the classes of devices have a fixed_count
-                return devices
+        count, classes = devices, self._environment.user_classes
+        of_devices = [user for user in classes if hasattr(user, "plays_plan")]
+        if len(of_devices) < len(classes) and not all(user.fixed_count for user in of_devices):
+            while (missing := devices - self._count_of_devices(count)) > 0:
+                count += missing
         return count
 
     def _count_of_devices(self, count: int) -> int:
@@ -288,6 +303,8 @@ class Director:
             self._fail("the test was stopped before the server answered; is the server running?")
         for test in list(self._writing):
             test.written.wait()
+        if self._code_on_error and (count := self._statistics.failures_of_others):
+            self._exit_with(f"{count} requests of plain Locust users failed", self._code_on_error)
         write_csv()
 
     def _leave(self) -> None:
@@ -320,9 +337,9 @@ class Director:
 
     def _summarize(self, exit_code: int, **_: Any) -> None:
         """Print why the test failed or is invalid, as the last line: Locust has printed its tables after the log."""
-        if self._reason and self._options.headless:
+        if self._reasons and self._options.headless:
             kept = "" if self._kept is None else f"; the run{' until then' * self._has_failed} is {self._kept}"
-            print(f"imsim: {self._reason}{kept}", file=sys.stderr, flush=True)
+            print(f"imsim: {'; '.join(self._reasons)}{kept}", file=sys.stderr, flush=True)
 
     def _write(self, test: Test) -> None:
         self._writing.append(test)
@@ -360,10 +377,11 @@ class Director:
         self._exit_with(reason, exit_code)
 
     def _exit_with(self, reason: str, exit_code: int) -> None:
-        """Let Locust end with this exit code, and the reason as its last line."""
-        self._reason = reason
+        """Let Locust end with this exit code, unless another one comes before it, and the reason in its last line."""
+        self._reasons[reason] = exit_code
         if self._options.headless:
-            self._environment.process_exit_code = exit_code
+            codes = self._reasons.values()
+            self._environment.process_exit_code = min(codes, key=lambda code: _PRECEDENCE.get(code, 1))
 
 
 def _check_positive(option: str, value: float | None) -> None:
@@ -390,8 +408,6 @@ def _add_options(parser: Any) -> None:
     add("--imsim-run", metavar="NAME", help="prefix of this run's users, groups and messages (default: random)")
     add("--imsim-out", metavar="DIR", default="results", help="parent of the run's folder (default: results)")
     add("--imsim-folder", help=argparse.SUPPRESS, include_in_web_ui=False)  # for imsim.load.launch
-    # Messages that the server refuses or loses are results of the test, not a failure of this process.
-    parser.set_defaults(exit_code_on_error=0)
 
 
 events.init_command_line_parser.add_listener(_add_options)

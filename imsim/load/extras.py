@@ -27,10 +27,6 @@ class Pending:
     error: str | None = None
     changed: list[Callable[[], None]] = field(default_factory=list)
 
-    def notify(self) -> None:
-        for call in self.changed:
-            call()
-
 
 class Extras:
     """The messages beyond the plan of one process. Their numbers follow those of the plan.
@@ -42,7 +38,9 @@ class Extras:
 
     def __init__(self, planned: int, index: int, count: int, path: Path) -> None:
         self.pending: dict[int, Pending] = {}
-        """The messages that this process has sent, by their numbers (intents)."""
+        """The messages of this process that lack an answer or a delivery, by their numbers (intents)."""
+        self.count = 0
+        """The count of messages that this process has sent."""
         self._next = planned + index
         self._step = count
         self._path = path
@@ -55,12 +53,20 @@ class Extras:
         """
         extra = make(self._next)
         self._next += self._step
+        self.count += 1
         with disk.errors("write", self._path):
             if self._file is None:
                 self._file = self._path.open("xb")
             self._file.write(f"{extra.line()}\n".encode())
         added = self.pending[extra.intent] = Pending(extra, set(recipients))
         return added
+
+    def changed(self, pending: Pending) -> None:
+        """Let those that wait for a message look at it. Forget it if nothing more can happen to it."""
+        if pending.is_answered and not pending.missing:
+            self.pending.pop(pending.extra.intent, None)
+        for call in list(pending.changed):
+            call()
 
     def flush(self) -> None:
         """Write the messages to the file. Raises: RunError if that fails."""

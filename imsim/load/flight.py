@@ -12,7 +12,7 @@ _QUIET_SECONDS = 0.3  # without an arrival, after which nothing is in flight bet
 
 
 class Flight:
-    """The latest report of each player: `in_flight`, `is_behind` and `is_stopped`.
+    """The latest report of each player: `in_flight` (without devices that have no user), `is_behind` and `is_stopped`.
 
     present: returns the players that take part.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ import gevent
 import numpy as np
 from gevent.event import Event
 
-from imsim.core.exceptions import UsageError
+from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Scene
 from imsim.load.adapters import Closed, Conversation, Joined, NotJoined, Ready
 from imsim.load.adapters.interface import Event as AdapterEvent
@@ -20,6 +21,17 @@ from imsim.load.devices import Devices
 from imsim.scenario.workload import PlannedConversation, conversation_of
 
 _JOINS_AT_ONCE = 200  # groups and chatrooms that a process creates or joins at the same time
+
+
+@dataclass(eq=False)
+class _Opening:
+    """A group that a task opens with the device `creator`. The members are indexes of users."""
+
+    creator: int
+    members: list[int]
+    is_created: bool = False  # by the server
+    over: Event = field(default_factory=Event)
+    error: str | None = None  # why `open` fails, once it is over
 
 
 class Groups:
@@ -40,9 +52,10 @@ class Groups:
         self._missed: defaultdict[int, list[PlannedConversation]] = defaultdict(list)  # opened while it was offline
         self._joined = Event()
         self._are_ready = False  # whether the groups of the plan exist, and all devices that were online are in them
-        self._opening: dict[str, Event] = {}  # groups that tasks open, and whose members are not all in them
+        self._opening: dict[str, _Opening] = {}  # groups that tasks open here, and whose members are not all in them
         self._opened: set[str] = set()  # the names of those that exist
-        self._opening_members: dict[str, list[int]] = {}  # of those that the server has not created yet
+        self._refused: dict[str, str] = {}  # of some of those: why a device is not in it
+        self._chosen: Counter[int] = Counter()  # the count of names that were chosen for the groups of each device
 
     # --- those of the plan ------------------------------------------------------------------------------------------
 
@@ -85,7 +98,7 @@ class Groups:
         """
         missed = self._missed.pop(device.number, [])
         if is_first and self._are_ready:
-            user = device.number // len(self._context.plan.devices)
+            user, _ = self._context.plan.user_and_device(device.number)
             opened = [group for name, group in self.by_name.items() if name in self._opened]
             missed = [conversation for conversation in (*self._used(), *opened) if user in conversation.members]
         for conversation in missed:
@@ -142,17 +155,26 @@ class Groups:
     def open(self, device: Device, name: str | None, members: tuple[int, ...], timeout: float) -> str:
         """Create a group, and return its name once every device of its members is in it.
 
-        Raises: TimeoutError if that takes longer than `timeout` seconds.
+        Raises: TimeoutError if that takes longer than `timeout` seconds; RunError if the server refuses it.
         """
-        name = name or f"c{device.number}-{len(self.by_name)}"
-        if name in self.by_name:
+        name = name or self._free_name(device.number)
+        if name in self.by_name or name in self._opening:
             raise UsageError(f"group: there is already a group {name}")
-        opened = self._opening[name] = Event()
-        self._opening_members[name] = list(members)
+        opening = self._opening[name] = _Opening(device.number, list(members))
         self._join(device, conversation_of(Scene.GROUP, name, members), creates=True)
-        if not opened.wait(timeout):
+        is_over = opening.over.wait(timeout)
+        if opening.error is not None:
+            raise RunError(opening.error)
+        if not is_over:
             raise TimeoutError(f"the group {name} was not ready within {timeout:g} s")
         return name
+
+    def _free_name(self, number: int) -> str:
+        while True:
+            name = f"c{number}-{self._chosen[number]}"
+            self._chosen[number] += 1
+            if name not in self.by_name:  # as it is if the device was in another process before
+                return name
 
     def opened(self, name: str, members: list[int], creator: int) -> None:
         """Let the devices of the members join a group that a task has opened, in this process or in another one."""
@@ -170,12 +192,13 @@ class Groups:
         place = self._job.place(group)
         while any(pending == place for _, pending in self._joins):
             self._wait_for_answer()
-        self._context.send("entered", name=group.name)
+        self._context.send("entered", name=group.name, error=self._refused.get(group.name))
 
-    def ready(self, name: str) -> None:
-        """Let `open` return: the members of the group are in it."""
-        if (opened := self._opening.pop(name, None)) is not None:
-            opened.set()
+    def ready(self, name: str, error: str | None) -> None:
+        """Let `open` return: the members of the group are in it. error: why one of them is not."""
+        if (opening := self._opening.pop(name, None)) is not None:
+            opening.error = error
+            opening.over.set()
 
     # --- requests and answers ---------------------------------------------------------------------------------------
 
@@ -191,16 +214,34 @@ class Groups:
 
     def answered(self, number: int, place: Conversation) -> None:
         """Note that the device with this number is in a group or chatroom."""
+        self._settle(number, place)
+        name = self._job.plain(place.name)
+        opening = self._opening.get(name)
+        if opening is not None and opening.creator == number and not opening.is_created:
+            opening.is_created = True
+            self._context.send("opened", name=name, members=opening.members, creator=number)
+
+    def refused(self, number: int, place: Conversation, reason: str) -> None:
+        """Handle that the server does not let a device into a group or chatroom: `open` fails, or else the test."""
+        name = self._job.plain(place.name)
+        text = f"the server did not let a device into the {place.scene} {name}: {reason}"
+        opening = self._opening.get(name)
+        if opening is not None and opening.creator == number and not opening.is_created:
+            self.ready(name, text)
+        elif name in self._opened:
+            self._refused[name] = text
+        else:
+            self._context.send("failed", reason=text)
+        self._settle(number, place)
+
+    def _settle(self, number: int, place: Conversation) -> None:
+        """Forget a request that has its answer."""
         if (number, place) in self._joins:
             self._joins.remove((number, place))
             self._joining[number] -= 1
             if not self._joining[number]:
                 self._devices.entered(number)
         self._joined.set()
-        name = self._job.plain(place.name)
-        if name in self._opening and name not in self.by_name:
-            members = self._opening_members.pop(name)
-            self._context.send("opened", name=name, members=members, creator=number)
 
     def _wait_for_answer(self) -> None:
         self._joined.clear()

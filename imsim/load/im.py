@@ -51,8 +51,6 @@ class SentMessage:
         self.id = id
         self._pending = pending
         self._tasks = tasks
-        self._changed = Event()
-        pending.changed.append(self._changed.set)
 
     @property
     def stored(self) -> bool:
@@ -87,14 +85,16 @@ class SentMessage:
         return self.delivered
 
     def _wait(self, timeout: float, done: Any) -> None:
-        deadline = now() + timeout
-        self._tasks.waiting.add(self._changed)
+        deadline, changed = now() + timeout, Event()
+        self._pending.changed.append(changed.set)
+        self._tasks.waiting.add(changed)
         try:
             while not done() and (left := deadline - now()) > 0:
-                self._changed.clear()
-                self._changed.wait(left)
+                changed.clear()
+                changed.wait(left)
         finally:
-            self._tasks.waiting.discard(self._changed)
+            self._pending.changed.remove(changed.set)
+            self._tasks.waiting.discard(changed)
 
     def __repr__(self) -> str:
         state = "failed" if self.error else "delivered" if self.delivered else "stored" if self.stored else "sent"
@@ -113,7 +113,7 @@ class IM:
         self._tasks = tasks
         self._device = device
         self._plan = tasks.job.plan
-        self._number, nth = divmod(device.number, len(self._plan.devices))
+        self._number, nth = self._plan.user_and_device(device.number)
         self.user = user_name(self._number)
         self.device = self._plan.devices[nth]
         self._draw = Stream(Draws(tasks.job.scenario.seed, "custom"), device.number).next
@@ -160,7 +160,8 @@ class IM:
     def open_group(self, members: Iterable[str], name: str | None = None, timeout: float = 10.0) -> str:
         """Create a group with these users and this one, wait until its members are in it, and return its name.
 
-        Raises: TimeoutError if that takes longer than `timeout` seconds; UsageError for an unknown user.
+        Raises: TimeoutError if that takes longer than `timeout` seconds; UsageError for an unknown user, or a name that
+        another group has; RunError if the server refuses the group.
         """
         users = sorted({self._number, *map(self._index, members)})
         return self._tasks.groups.open(self._device, name, tuple(users), timeout)

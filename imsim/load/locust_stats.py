@@ -203,6 +203,12 @@ class Statistics:
         if since is not None:
             stats.total.start_time = since
 
+    @property
+    def failures_of_others(self) -> int:
+        """The count of failed requests of users that are not imsim's."""
+        errors = self._environment.stats.errors.values()
+        return sum(error.occurrences for error in errors if not _is_ours(error))
+
     def _run(self) -> None:
         while True:
             gevent.sleep(_PERIOD)
@@ -254,6 +260,10 @@ def write_csv() -> None:
 
 def _is_from_rows(error: locust.stats.StatsError) -> bool:
     return error.method == _TYPE and error.name in _FROM_ROWS
+
+
+def _is_ours(error: locust.stats.StatsError) -> bool:
+    return _is_from_rows(error) or (error.method, error.name) == (_TYPE, LOGIN)
 
 
 def _fire(hook: Any, one: _Reported) -> None:

@@ -76,7 +76,8 @@ class Player:
         self._playing = Playing(context, devices)
         self._added = Added(context, devices)
         self.tasks = Tasks(context, devices, groups)
-        devices.on_admitted, devices.on_logged_in, devices.on_joined = self._admitted, groups.enter, groups.answered
+        devices.on_admitted, devices.on_logged_in = self._admitted, groups.enter
+        devices.on_joined, devices.on_refused = groups.answered, groups.refused
         self._sampler = Sampler(lambda: self._recording.recorded)
         self._cpu = 0.0  # CPU seconds of this process at t = 0
         self._handlers: dict[str, Callable[..., None]] = {
@@ -87,7 +88,7 @@ class Player:
             "opened": groups.opened,
             "ready": groups.ready,
             "seen": self._recording.delivered_extra,
-            "users": self.tasks.users_changed,
+            "users": self._users_changed,
             "stop": self._stop,
             "finish": self._finish,
         }
@@ -167,13 +168,20 @@ class Player:
         self._context.spawn(self._report_state)
         gevent.spawn_later(max(0.0, t0 - now()), self.begun.set)
 
+    def _users_changed(self, numbers: list[int], are_present: bool) -> None:
+        self._recording.users_changed(numbers, are_present, now() - self._context.t0)
+        self.tasks.users_changed(numbers, are_present)
+
     def _report_state(self) -> None:
         context, recording = self._context, self._recording
         next_progress = context.t0
         while True:
             is_stopped = context.stopped < math.inf
             is_behind = self._playing.is_behind
-            self._send("state", in_flight=recording.in_flight, is_behind=is_behind, is_stopped=is_stopped)
+            in_flight = recording.in_flight
+            if is_stopped:
+                in_flight -= recording.unreachable()
+            self._send("state", in_flight=in_flight, is_behind=is_behind, is_stopped=is_stopped)
             if now() >= next_progress:
                 next_progress = now() + _PROGRESS_SECONDS
                 self._send("progress", report=recording.progress(now() - context.t0))

@@ -120,7 +120,7 @@ class Playing(Schedule):
     def _messages_by_device(self) -> tuple[list[int], Any]:
         """Return the messages of each device: the start of its part in the second list, which has the intents."""
         plan = self._plan
-        numbers = plan.sender.astype(np.int64) * len(plan.devices) + plan.device
+        numbers = plan.sending_devices
         order = np.argsort(numbers, kind="stable")
         counts = np.bincount(numbers, minlength=len(plan.users) * len(plan.devices))
         return [0, *np.cumsum(counts).tolist()], order

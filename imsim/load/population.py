@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from imsim.core.exceptions import RunError
+from imsim.load.device import now
 from imsim.results import Recorder
 from imsim.scenario.workload import Plan
+
+_GONE_SECONDS = 30.0  # without any device online, after which the server counts as gone
 
 
 class Population:
@@ -30,6 +34,7 @@ class Population:
         self._per_user = len(plan.devices)
         self._free = list(range(self.size - 1, -1, -1))  # numbers of devices without a user, the lowest last
         self._owner: dict[int, int] = {}  # the player of each device that has a user
+        self._seen: float | None = None  # when a device was online, the last time that `watch` looked
         self._spool = spool
         self._recorder: Recorder | None = None
 
@@ -47,6 +52,19 @@ class Population:
     def expected(self) -> int:
         """The count of devices that would be online if the server let them."""
         return self.leased - len(self.away.difference(self._free))
+
+    def watch(self) -> None:
+        """Look whether a device is online. To be called often while the plan is played.
+
+        Raises: RunError if none was for a long time, so the server has gone away.
+        """
+        if self._seen is None or self.online or self.away or not self.leased:
+            self._seen = now()
+        elif now() - self._seen > _GONE_SECONDS:
+            raise RunError(
+                f"the server went away: all {self.leased} devices were offline for {_GONE_SECONDS:.0f} s"
+                f" ({self.trouble})"
+            )
 
     def owned(self, player: int) -> list[int]:
         """Return the numbers of the devices whose users are in this player, ascending."""

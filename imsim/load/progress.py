@@ -23,6 +23,11 @@ _BASE = 1.05  # the ratio of two buckets of latencies: a percentile is exact to 
 _SMALLEST = 0.01  # ms
 
 
+def overdue_before(seconds: float) -> int:
+    """Return the second of the plan before which messages must be intended for their deliveries to be overdue now."""
+    return max(0, int(seconds - OVERDUE_SECONDS))
+
+
 class Meter:
     """The counts of one Locust process, from its facts.
 
@@ -68,7 +73,7 @@ class Meter:
         late: the largest lateness (seconds) since the last report.
         """
         latencies, self._latencies = self._latencies, Counter()
-        before = max(0, int(seconds - OVERDUE_SECONDS))
+        before = overdue_before(seconds)
         return {
             "offered": offered,
             "delivered": self._delivered,
@@ -96,7 +101,7 @@ class Progress:
         """Return the progress: rates per second and latencies in ms of the last second or so, and counts so far.
 
         p50 and p99 are None if nothing was delivered. `overdue` is the number of deliveries that have not arrived
-        within `OVERDUE_SECONDS`; those to devices that the tester has taken away are among them.
+        within `OVERDUE_SECONDS`, without those to devices that have no user.
         """
         found: dict[str, Any] = {"offered": 0.0, "delivered": 0.0, "p50": None, "p99": None}
         found |= {"late": 0.0, "overdue": 0, "errors": 0}

@@ -6,7 +6,8 @@ This module imports neither Locust nor gevent.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 
 from imsim.core.model import Code, Route
 from imsim.load.adapters.interface import Acked, Delivered, Event, Failed, Offline, Read, Received, Sent
+from imsim.load.awaited import Awaited
 from imsim.load.extras import Extras, Pending
-from imsim.load.progress import Meter
+from imsim.load.progress import Meter, overdue_before
 from imsim.results import Observer, Recorder, SpooledFacts
 from imsim.results.recorder import FACT_BYTES, Kind, decode_facts
 from imsim.scenario import Plan
@@ -83,24 +85,22 @@ class Recording(Recorder):
         self._t0: float | None = None
         self._intended: list[float] = (plan.at / 1e9).tolist()
         self._size: list[int] = plan.size.tolist()
-        self._conversation: list[int] = plan.conversation.tolist()
-        self._members = [conversation.members for conversation in plan.conversations]
-        self._member_sets: dict[int, frozenset[int]] = {}
         self._per_user = len(plan.devices)
-        self._sender: list[int] = (plan.sender.astype(np.int64) * self._per_user + plan.device).tolist()
-        self._missing = [len(self._members[c]) * self._per_user - 1 for c in self._conversation]
-        self._awaited = _awaited(plan)
-        if self._awaited is not None:
-            intents = [intent for intent, _ in self._awaited]
-            self._missing = np.bincount(np.array(intents, np.int64), minlength=len(plan)).tolist()
-        self._meter = Meter(plan.at, np.array(self._missing, np.int64))
+        self._sender: list[int] = plan.sending_devices.tolist()
+        self._awaited = Awaited(plan)
+        self._is_awaited = self._awaited.has
+        self._missing: list[int] = self._awaited.counts.tolist()
+        self._meter = Meter(plan.at, self._awaited.counts)
         self._metered = 0  # count of the facts that the meter has received
         self._reported = 0  # count of the messages whose lateness was reported
         self._state = bytearray(len(plan))
         self._expected_in_rooms = {intent: self._missing[intent] for intent in np.flatnonzero(plan.to_room).tolist()}
         self.in_flight = 0
-        """The count of acknowledgements and deliveries that may still arrive, less those that messages of other
-        processes caused here. So the sum over all processes counts what may still arrive anywhere."""
+        """The count of acknowledgements and deliveries that are missing, less those that messages of other processes
+        caused here. So the sum over all processes counts what is missing anywhere."""
+        self._absent: dict[int, float] = {}  # devices of any process without a user, and since when (seconds)
+        self._recallable = frozenset(action.intent for action in plan.actions if action.kind == "recall")
+        self._arrived = [0] * (len(plan.users) * self._per_user)  # deliveries to each device, for `_undeliverable`
         self._due = array("d")  # the intended times of the messages of `lateness`, in seconds
         self.lateness = array("d")
         """Seconds from the intended time of each message to the request to its device to send it."""
@@ -148,12 +148,50 @@ class Recording(Recorder):
         """Record that a device was requested to send a message beyond the plan."""
         self.in_flight += 1 + len(pending.missing)
 
+    def users_changed(self, numbers: Iterable[int], are_present: bool, at: float) -> None:
+        """Note that devices, of any process, have lost their users or have new ones."""
+        for number in numbers:
+            if are_present:
+                self._absent.pop(number, None)
+            else:
+                self._absent.setdefault(number, at)
+
+    def unreachable(self) -> int:
+        """Return how much of `in_flight` cannot arrive, because the devices have no user. Add it up, too."""
+        absent = self._absent.keys()
+        if not absent:
+            return 0
+        extras = (one.missing & absent for one in self._extras.pending.values() if one.missing and one.error is None)
+        return sum(map(len, extras)) + self._unanswerable() + self._undeliverable(absent, self._planned)
+
+    def _unanswerable(self) -> int:
+        """Return how many acknowledgements are missing whose senders' devices have no user."""
+        asked = np.flatnonzero(np.frombuffer(self._state, np.uint8) == _ASKED).tolist() if self._planned else []
+        return sum(self._sender[intent] in self._absent for intent in asked)
+
+    def _undeliverable(self, devices: Collection[int], messages: int) -> int:
+        """Return how many deliveries of the first messages of the plan to these devices are missing.
+
+        Messages that the plan recalls do not count: nothing tells which devices had them before.
+        """
+        devices = [device for device in devices if device < len(self._arrived)]
+        if not devices or not messages:
+            return 0
+        state = np.frombuffer(self._state, np.uint8, messages)
+        counts = self._awaited.counts_to(devices, messages) * ((state == _ASKED) | (state == _STORED))
+        counts[[intent for intent in self._recallable if intent < messages]] = 0
+        return int(counts.sum()) - sum(self._arrived[device] for device in devices)
+
     def progress(self, seconds: float) -> dict[str, Any]:
         """Return the counts of this process for `Progress.add`. seconds: the time in the plan."""
         self._count_facts()
         late = max(self.lateness[self._reported :], default=0.0)
         self._reported = len(self.lateness)
-        return self._meter.report(seconds, len(self.lateness) + len(self._extras.pending), late)
+        report = self._meter.report(seconds, len(self.lateness) + self._extras.count, late)
+        before = overdue_before(seconds)
+        absent = [device for device, since in self._absent.items() if since <= before]
+        undeliverable = self._undeliverable(absent, bisect_left(self._intended, before))
+        return report | {"overdue": report["overdue"] - undeliverable}
 
     def _count_facts(self) -> None:
         if self._flushed % FACT_BYTES:
@@ -266,6 +304,8 @@ class Recording(Recorder):
             self._missing[intent] -= 1
             if self._state[intent] not in (_FAILED, _RECALLED):
                 self.in_flight -= 1
+                if intent not in self._recallable:
+                    self._arrived[device] += 1
             since = self._intended[intent]
             if since >= self._warmup and device // self._per_user != self._sender[intent] // self._per_user:
                 self._report(DELIVERED, (at - since) * 1e3, self._size[intent], None)
@@ -284,7 +324,7 @@ class Recording(Recorder):
         if not pending.is_answered:
             self.in_flight -= 1 if error is None else 1 + len(pending.missing)
         pending.is_answered, pending.is_stored, pending.error = True, error is None, error
-        pending.notify()
+        self._extras.changed(pending)
 
     def delivered_extra(self, intent: int, device: int, at: float) -> None:
         """Count the delivery of a message beyond the plan, to a device of this process or of another one."""
@@ -298,16 +338,7 @@ class Recording(Recorder):
             since, sender = pending.extra.at / 1e9, pending.extra.sender
             if since >= self._warmup and device // self._per_user != sender:
                 self._report(DELIVERED, (at - since) * 1e3, pending.extra.size, None)
-            pending.notify()
-
-    def _is_awaited(self, intent: int, device: int) -> bool:
-        if self._awaited is not None:
-            return (intent, device) in self._awaited
-        conversation = self._conversation[intent]
-        members = self._member_sets.get(conversation)
-        if members is None:
-            members = self._member_sets[conversation] = frozenset(self._members[conversation])
-        return device // self._per_user in members and device != self._sender[intent]
+            self._extras.changed(pending)
 
     def _move(self, intent: int, state: int) -> None:
         self.in_flight -= self._expects(intent)
@@ -319,15 +350,3 @@ class Recording(Recorder):
         if state == _ASKED:
             return 1 + self._missing[intent]
         return self._missing[intent] if state == _STORED else 0
-
-
-def _awaited(plan: Plan) -> frozenset[tuple[int, int]] | None:
-    """Return the deliveries, as (intent, device), that the drain waits for; None stands for all.
-
-    Deliveries to devices that the plan keeps offline are left out.
-    """
-    if plan.online_periods is None:
-        return None
-    intent, device, _ = (column.astype(np.int64) for column in plan.entitled())
-    is_awaited = ~plan.is_excused(intent, device, np.ones(len(plan), bool))
-    return frozenset(zip(intent[is_awaited].tolist(), device[is_awaited].tolist(), strict=True))

@@ -36,19 +36,27 @@ class LoadShape(LoadTestShape):
     abstract = True
     use_common_options = True  # Locust would warn about -t
     spawn_rate: float = _SPAWN_RATE
+    _devices = _users = 0
 
     @abstractmethod
     def share(self, at: float) -> float:
         """Return the share of the population (0 to 1) at this moment of the test (0: its start, 1: its end)."""
 
     def tick(self) -> tuple[int, float]:
-        """Return the number of users now, at least 1, and the spawn rate. The plan's end ends the test."""
+        """Return how many users Locust must run now, and the spawn rate. At least one user has devices.
+
+        The plan's end ends the test. From then on, the number does not change: the devices wait for what is in flight.
+        """
         assert self.runner is not None
         director = Director.of(self.runner.environment)
-        scenario = director.scenario
-        devices = scenario.population.devices
-        share = min(max(self.share(min(director.elapsed / scenario.duration, 1.0)), 0.0), 1.0)
-        return max(1, round(share * scenario.population.users)) * devices, self.spawn_rate
+        if not director.is_ending:
+            scenario = director.scenario
+            per_user = scenario.population.devices
+            share = min(max(self.share(min(director.elapsed / scenario.duration, 1.0)), 0.0), 1.0)
+            devices = max(1, round(share * (director.devices // per_user))) * per_user
+            if devices != self._devices:  # it takes a while to count the users if other classes stand beside
+                self._devices, self._users = devices, director.users_for(devices)
+        return self._users, self.spawn_rate
 
 
 class Steady(LoadShape):

@@ -78,15 +78,14 @@ class Tasks:
 
     def name_of(self, number: int) -> str:
         """Return the name of the device with this number, with that of its user."""
-        devices = self.job.plan.devices
-        user, nth = divmod(number, len(devices))
-        return f"{user_name(user)}/{devices[nth]}"
+        user, nth = self.job.plan.user_and_device(number)
+        return f"{user_name(user)}/{self.job.plan.devices[nth]}"
 
     def origin(self, id: str) -> tuple[int, PlannedConversation, str | None] | None:
         """Return the sender (a user index), the conversation and the text of a message.
 
-        None if another process has sent it from a task, or if it is not of this run. The text of a planned message is
-        None.
+        None if another process has sent it from a task, if all its devices have had it before, or if it is not of this
+        run. The text of a planned message is None.
         """
         number, plan = id.removeprefix(self.job.prefix), self.job.plan
         if number == id or not (number.isascii() and number.isdecimal()):

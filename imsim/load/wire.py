@@ -19,7 +19,7 @@ from gevent.event import Event
 from gevent.queue import Queue
 
 from imsim import disk
-from imsim.core.exceptions import RunError
+from imsim.core.exceptions import ImsimError, RunError
 from imsim.load.device import now
 
 logger = logging.getLogger("imsim.load")
@@ -33,20 +33,24 @@ _RESEND_SECONDS = 5.0  # without an acknowledgement, after which chunks are sent
 Handle = Callable[[str, int, str, dict[str, Any]], None]
 """Handles a message: `handle(sender, test, kind, values)`."""
 
+Failed = Callable[[str, int, str], None]
+
 
 class Wire:
     """The connection of a Locust process to the others.
 
     runner: Locust's runner of this process.
     handle: called with each message, one after the other, in a greenlet of its own. It may wait.
+    failed: called if `handle` raised an exception: `failed(sender, test, reason)`. The test is then not reliable.
     urgent: kinds that are handled at once, even while `handle` waits. Their handling must not wait.
     """
 
-    def __init__(self, runner: Any, handle: Handle, urgent: Collection[str] = ()) -> None:
+    def __init__(self, runner: Any, handle: Handle, failed: Failed, urgent: Collection[str] = ()) -> None:
         self.heard = now()
         """When the latest message arrived."""
         self._runner = runner
         self._handle = handle
+        self._failed = failed
         self._urgent = frozenset(urgent)
         self._incoming: Queue[tuple[str, int, str, dict[str, Any]]] = Queue()
         self._outgoing: dict[str | None, list[tuple[int, str, dict[str, Any]]]] = {}  # by receiver
@@ -84,8 +88,11 @@ class Wire:
             message = self._incoming.get()
             try:
                 self._handle(*message)
-            except Exception:
-                logger.exception("handling the message %r of another process failed", message[2])
+            except Exception as error:
+                sender, test, kind, _ = message
+                logger.exception("handling the message %r of another process failed", kind)
+                reason = str(error) if isinstance(error, ImsimError) else f"internal error in imsim: {error!r}"
+                self._failed(sender, test, reason)
 
 
 class Outflow:

@@ -85,7 +85,7 @@ class Worker:
         self._has_finished.set()
         self._sent = 0.0
         self._is_welcome = False  # the master has answered `present`
-        self._wire = Wire(self._runner, self._handle, urgent=("stored",))
+        self._wire = Wire(self._runner, self._handle, self._failed, urgent=("stored",))
         events: Any = environment.events
         events.test_start.add_listener(self._start)
         events.spawning_complete.add_listener(self._spawned)
@@ -156,6 +156,10 @@ class Worker:
             self._player.handle(kind, **values)
             if kind == "play":
                 self._has_player.set()
+
+    def _failed(self, sender: str, test: int, reason: str) -> None:
+        if test == self._test:
+            self._send("failed", reason=reason)
 
     def _hired(self, test: int, job: Mapping[str, object], index: int, count: int, is_late: bool) -> None:
         while self._is_running and self._player is not None:  # Locust has not stopped the users of the last test so far

@@ -196,7 +196,7 @@ class Workers:
 
     def __init__(self, environment: Environment) -> None:
         self._runner: Any = environment.runner
-        self._wire = Wire(self._runner, self._handle)
+        self._wire = Wire(self._runner, self._handle, self._failed)
         self._test = 0
         self._present: set[str] = set()
         self._crew: Crew | None = None
@@ -228,6 +228,9 @@ class Workers:
                 self._crew.appear(sender)
         elif self._crew is not None and test == self._test:
             self._crew.handle(sender, kind, values)
+
+    def _failed(self, sender: str, test: int, reason: str) -> None:
+        self._handle(sender, test, "failed", {"reason": reason})
 
     def _connected(self, client_id: str, **_: Any) -> None:
         if self._crew is not None:

@@ -242,7 +242,7 @@ class Assembly:
         found = is_device & (row < count)
         found[found] = entitled[row[found]] == pair[found]
 
-        own_device = _sending_devices(plan)
+        own_device = plan.sending_devices
         strays = facts[~found & (facts["device"] != own_device[facts["intent"]])]
         strays = strays[~_is_of_guest(plan, strays)]
         self.stray += len(np.unique(strays[_PAIR]))
@@ -316,7 +316,7 @@ class Assembly:
             cut_off = np.union1d(cut_off, missed[is_early])
         is_absent[cut_off] = True
         if absences.has_withdrawn:
-            is_without_answer = is_due & ~is_stored & absences.is_withdrawn_after(_sending_devices(plan), plan.at)
+            is_without_answer = is_due & ~is_stored & absences.is_withdrawn_after(plan.sending_devices, plan.at)
             is_withdrawn = (absences.is_withdrawn_at_end(device) | is_without_answer[intent]) & ~is_absent
             is_withdrawn[cut_off] = absences.was_withdrawn(device[cut_off])
             is_absent |= is_withdrawn
@@ -335,12 +335,6 @@ def _starts(plan: Plan) -> list[int]:
     rows = 1 + plan.memberships[0][plan.conversation] * len(plan.devices)
     number = (np.cumsum(rows) - rows) // _PART
     return [0, *(np.flatnonzero(np.diff(number)) + 1).tolist()]
-
-
-def _sending_devices(plan: Plan) -> NDArray[np.int64]:
-    """Return the number of the sending device of each message."""
-    devices: NDArray[np.int64] = plan.sender.astype(np.int64) * len(plan.devices) + plan.device
-    return devices
 
 
 def _accepted_at(plan: Plan, facts: Facts) -> NDArray[np.int64]:

@@ -223,11 +223,11 @@ print(json.dumps([sorted(lost), sorted(fakes[0].numbers)]))
     assert "was lost" in end["failure"]
 
 
-def test_players_with_tasks_learn_which_devices_have_no_user(led):
-    """Otherwise a task would wait for a device that nobody runs."""
+def test_players_learn_which_devices_have_no_user(led):
+    """Otherwise a task, or the drain, would wait for a device that nobody runs."""
     end, seen, known = led("""
 fakes = Fake(0), Fake(1, devices=3)
-lead(fakes, has_tasks=True, drain=0.2)
+lead(fakes, drain=0.2)
 coordinator.spawned()
 absent = set()
 def receive(kind, values, receive=fakes[0].receive):
@@ -423,3 +423,48 @@ finish()
 """)
     assert end["failure"] == "the test was interrupted"
     assert "undecided_since" not in end["status"]
+
+
+def test_group_of_a_task_is_ready_when_the_devices_of_all_players_are_in_it(led):
+    """A player that comes later is not waited for. A second group of this name is refused, whatever the server says."""
+    _, ready = led("""
+fakes = Fake(0), Fake(1), Fake(9, devices=0)
+lead(fakes[:2], duration=1.0)
+players[9] = fakes[2]
+ready = []
+for fake in fakes:
+    def receive(kind, values, fake=fake, receive=fake.receive):
+        if kind == "ready": ready.append([fake.index, values["name"], values["error"]])
+        receive(kind, values)
+    fake.receive = receive
+for fake in fakes[:2]: fake.hello()
+while coordinator.elapsed == 0: gevent.sleep(0.01)
+for index, creator in ((0, 0), (1, 4)): coordinator.handle(index, "opened", name="a", members=[0, 1], creator=creator)
+coordinator.add(9)
+fakes[2].hello()
+while fakes[2].t0 is None: gevent.sleep(0.01)
+coordinator.handle(0, "entered", name="a", error="full")
+gevent.sleep(0.05)
+ready.append("waits")
+coordinator.handle(1, "entered", name="a", error=None)
+finish()
+print(json.dumps(ready))
+""")
+    assert ready == [[1, "a", "there is already a group a"], "waits", [0, "a", "full"]]
+
+
+def test_player_that_hangs_does_not_keep_an_interrupted_test(led):
+    (end,) = led("""
+import imsim.load.coordinator as module
+module._HURRIED_FINISH = 0.2
+fakes = Fake(0), Fake(1)
+fakes[1].ignored = {"finish", "stop"}
+lead(fakes, duration=60.0)
+for fake in fakes: fake.hello()
+while coordinator.elapsed < 0.1: gevent.sleep(0.005)
+with gevent.Timeout(10):
+    coordinator.end("the test was interrupted", patience=0.2)
+finish()
+""")
+    assert end["failure"] == "the test was interrupted"
+    assert [entry["died_at"] is None for entry in end["status"]["manifest"]["workers"]] == [True, False]

@@ -40,8 +40,8 @@ rate = {rate}
 #: Locust with short time limits for a server that has gone away.
 LOCUST = """
 import locust.main
-import imsim.load.coordinator as coordinator
-coordinator._GONE_SECONDS = 1.0
+import imsim.load.coordinator as coordinator, imsim.load.population as population
+population._GONE_SECONDS = 1.0
 coordinator.setup_timeout = lambda count: 2.0
 locust.main.main()
 """
@@ -181,7 +181,7 @@ def test_signal_to_locust(phase, number, reason, locust_with, load_test):
     os.kill(child.pid, number)
     since = time.monotonic()
     result = child.wait()
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < 5  # 2 s on an idle computer, as docs/load-reference.md says
     assert result.returncode == 1, result.stderr
     load_test.check(phase, reason, last_line(result.stderr))
 
@@ -293,7 +293,7 @@ def test_signal_to_imsim_load(phase, number, code, imsim_load, load_test):
     child.send_signal(number)
     since = time.monotonic()
     _, stderr = child.communicate(timeout=20)
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < 5  # 2 s on an idle computer, as docs/load-reference.md says
     assert child.returncode == code, stderr
     reason = "interrupted" if number == signal.SIGINT else "terminated by SIGTERM"
     # A run may have further warnings, such as one about the generator's health.

@@ -1,8 +1,10 @@
-"""Tests of groups and joins in a player, with sessions that answer when a test wants it."""
+"""Tests of groups, joins and tasks in a player, with sessions that answer when a test wants it."""
 
 from __future__ import annotations
 
 import json
+
+import pytest
 
 #: A player whose sessions are online at once, unless their users are in `silent`. `join` has no answer until `answer`.
 PLAYER = """
@@ -136,3 +138,87 @@ print(json.dumps(facts()[2:]))
     assert missed == [["DISCONNECTED", 1]]
     assert joins == ["ns.new"]
     assert entered == [["DISCONNECTED", 1], ["ENTERED", 1]]
+
+
+OPENING = """
+from imsim.load.adapters import NotJoined
+sent = []
+player._context.send = lambda kind, **values: sent.append([kind, values])
+
+def open(number, name=None):
+    def step():
+        try:
+            return player.tasks.groups.open(devices[number], name, (0, 1), 0.3)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+    opened = gevent.spawn(step)
+    gevent.sleep(0)
+    return opened
+
+def refuse(number):
+    for place in sessions[number].joins:
+        give(number, NotJoined(place, "bad name"))
+    sessions[number].joins.clear()
+"""
+
+
+@pytest.fixture
+def run_opening(python):
+    return lambda script: run(python, OPENING + script)
+
+
+def test_group_that_the_server_refuses_is_an_exception_of_the_task_alone(run_opening):
+    refused, again, sent = run_opening("""
+first = open(0, "my lunch"); refuse(0)
+print(json.dumps(first.get()))
+second = open(0, "my lunch"); answer(0)
+values = sent[-1][1]
+player.handle("opened", **values); gevent.sleep(0); refuse(1); gevent.sleep(0)
+player.handle("ready", **sent[-1][1])
+print(json.dumps(second.get()))
+print(json.dumps(sent))
+""")
+    reason = "the server did not let a device into the group my lunch: bad name"
+    assert refused == again == f"RunError: {reason}"
+    group = {"name": "my lunch", "members": [0, 1], "creator": 0}
+    assert sent == [["opened", group], ["entered", {"name": "my lunch", "error": reason}]]
+
+
+def test_group_whose_name_is_taken_is_an_exception_and_the_first_one_is_ready(run_opening):
+    second, first, names = run_opening("""
+first = open(0, "lunch")
+print(json.dumps(open(1, "lunch").get()))
+answer(0)
+player.handle("opened", **sent[-1][1]); gevent.sleep(0); answer(1); gevent.sleep(0)
+player.handle("ready", **sent[-1][1])
+print(json.dumps(first.get()))
+for _ in range(3): open(0)
+print(json.dumps(sorted({place.name for place in sessions[0].joins})))
+""")
+    assert second == "UsageError: group: there is already a group lunch"
+    assert first == "lunch"
+    assert names == ["ns.c0-0", "ns.c0-1", "ns.c0-2"]
+
+
+def test_messages_of_tasks_are_forgotten_once_they_are_answered_and_delivered(python):
+    """Each receiver still learns the text, which the server does not say here."""
+    left, count, sent = run(
+        python,
+        """
+from imsim.load.adapters import Acked, Delivered
+from imsim.load.im import IM
+one, other = (IM(player.tasks, devices[number]) for number in (0, 1))
+before = player._recording.progress(0.0)["offered"]
+for n in range(3000):
+    message = one.send_text("u1", f"text {n}")
+    for number, event in ((0, Acked(message.id)), (1, Delivered(message.id)))[:: 1 if n % 2 else -1]:
+        give(number, event)
+    assert message.wait_stored(1) and message.wait_delivered(1)
+    assert other.expect(timeout=0).text == f"text {n}"
+print(len(player._context.extras.pending))
+print(len(message._pending.changed))
+print(player._recording.progress(1.0)["offered"] - before)
+""",
+    )
+    assert (left, count) == (0, 0)
+    assert sent >= 3000

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
+import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from importlib.metadata import version
 from itertools import compress
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -14,6 +19,7 @@ from load.conftest import forking_child
 from mixed_workload import SCENARIO, check_storage
 
 import imsim
+from imsim.analysis.latency import delivery_latencies
 from imsim.core import events, frames
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.policies import Policies
@@ -147,7 +153,7 @@ def test_messages_shed_in_a_chatroom_are_lost_and_give_a_warning(server_with):
 def test_full_chatroom_gives_a_one_line_error(server_with):
     with (
         server_with(policies=Policies(room_size=3)) as server,
-        pytest.raises(RunError, match=r"did not let a device into the chatroom r\w+\.r\d: too_large: "),
+        pytest.raises(RunError, match=r"did not let a device into the chatroom r\d: too_large: "),
     ):
         loadtest(SCENARIO, server.url)
 
@@ -247,3 +253,41 @@ def test_error_of_a_child_that_dies_contains_the_last_error_of_its_log(tiny, url
     monkeypatch.setattr(launch, "_environment", lambda key: {"PATH": "", "PYTHONHOME": "/nowhere"})
     with pytest.raises(RunError, match=r"Locust ended without a result; its last error is: .+ \(log: "):
         loadtest(tiny, url)
+
+
+def stalled(folder) -> tuple[imsim.Run, list[int]]:
+    """Return a run whose server is stopped for a second. The times (ns) are its stop, its end and the next answer."""
+    users = {"population.users": 20, "population.devices": 1, "conversations.p2p_share": 1, "conversations.groups": 0}
+    scenario = imsim.Scenario.load("office", users | {"workload.rate": 4, "warmup": 0, "duration": 2.5})
+    times = []
+
+    def stop_once(phase: str, share: float) -> None:
+        if share > 0.2 and not times:
+            times.append(time.time())
+            os.kill(server._process.pid, signal.SIGSTOP)
+            time.sleep(1)
+            os.kill(server._process.pid, signal.SIGCONT)
+            times.append(time.time())
+            urlopen(server.url.replace("ws", "http") + "/healthz").close()
+            times.append(time.time())
+
+    with imsim.serve(scenario) as server:
+        run = loadtest(scenario, server.url, out=folder, progress=stop_once)
+    started = datetime.fromisoformat(run.manifest["started"]).timestamp()
+    return run, [round((at - started) * 1e9) for at in times]
+
+
+@pytest.mark.usefixtures("forked_child")
+def test_tail_after_a_stall_of_the_server_counts_from_the_intended_times(tmp_path):
+    """Every message that was due during the stall waits for its end."""
+    run, (since, until, answered) = stalled(tmp_path)
+    if not run.valid:  # the computer was too busy
+        run, (since, until, answered) = stalled(tmp_path)
+    assert run.valid, run.invalid_because
+    at = plan(run.scenario).at
+    due = at[(at >= since) & (at < until)]
+    found = delivery_latencies(run, since=since, until=until)
+    assert len(found) == len(due) > 40
+    for percent in (95, 100):
+        least, most = (np.percentile(end - due, percent) / 1e6 for end in (until, answered))
+        assert 0.95 * least - 5 < np.percentile(found, percent) < 1.05 * most + 5, percent

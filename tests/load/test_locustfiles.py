@@ -83,6 +83,17 @@ print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child i
 """
 
 
+def test_custom_is_the_example_of_the_page():
+    code = (ROOT / "locustfiles" / "custom.py").read_text().partition('"""\n\n')[2]
+    assert f"```python\n{code}```" in (ROOT / "docs" / "custom-users.md").read_text()
+
+
+def test_locustfiles_name_the_commands_that_start_them():
+    for file, _, _ in FILES:
+        text = (ROOT / "locustfiles" / f"{file}.py").read_text()
+        assert re.search(rf"    imsim serve \S+ --port 8765\n    locust -f locustfiles/{file}.py ", text), file
+
+
 def arguments_for(file: str, url: str, seconds: int, folder: Path, *options: str) -> list[str]:
     arguments = ["-f", f"locustfiles/{file}.py", "-H", url, "--headless", "--only-summary", "-t", f"{seconds}s"]
     return [*arguments, *options, "--imsim-out", str(folder / file)]
@@ -138,7 +149,7 @@ def test_locustfiles_load_other_servers(forked, tmp_path):
         (["-H", "ws://127.0.0.1:1"], 1, "no server at ws://127.0.0.1:1; start one with `imsim serve`"),
         (["-H", "127.0.0.1"], 2, "url: must be ws://host:port or wss://host:port (got '127.0.0.1')"),
         (["-H", "URL", "--imsim-run", "a:b"], 2, "--imsim-run: "),
-        (["-H", "URL", "-u", "3"], 2, "conversations.partners: "),
+        (["-H", "URL", "-u", "3"], 2, "-u: scenario office: conversations.partners: "),
         (["-H", "URL", "--imsim-key", "wrong"], 1, "refused the key"),
     ],
 )

@@ -10,12 +10,15 @@ import pytest
 from imsim.core import events
 from imsim.core.model import Code, Route
 from imsim.load.adapters import Acked, Delivered, Failed, Read, Received, Sent
+from imsim.load.awaited import Awaited
 from imsim.load.collect import extras_name, spool_name
 from imsim.load.extras import Extras
 from imsim.load.recording import Recording
 from imsim.results import Kind, read_facts
 from imsim.results.recorder import CODES, ROUTES
 from imsim.scenario import Scenario, actor, plan
+
+from .conftest import TINY
 
 
 @pytest.fixture
@@ -88,7 +91,7 @@ def test_failed_message_is_not_in_flight_until_an_ack_shows_that_it_is_stored(ma
 
 def test_delivery_to_a_device_that_is_not_entitled_changes_no_count(made):
     devices = entitled(made.plan, 0)
-    own = made.plan.device_index(int(made.plan.sender[0]), int(made.plan.device[0]))
+    own = int(made.plan.sending_devices[0])
     stranger = next(d for d in range(24) if d not in devices and d != own)
     made.recording.asked(0, 0.0)
     made.recording.sent(0, 0.1)
@@ -193,3 +196,63 @@ def test_recording_starts_with_the_plan(made):
         (Kind.DISCONNECTED, -1, 3, 2 * 10**9, 0),
     ]
     assert len(read_facts([made.folder / spool_name(1)])) == 0
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(Scenario.from_toml(f"{TINY}\n[population.sessions]\nonline = 1\noffline = 1\n"), id="sessions"),
+        pytest.param(Scenario.from_toml(TINY), id="all"),
+    ],
+)
+def test_awaited_deliveries_are_those_that_the_plan_does_not_excuse(scenario):
+    the_plan = plan(scenario)
+    rows = the_plan.entitled()
+    excused = the_plan.is_excused(rows.intent, rows.device, np.ones(len(the_plan), bool))
+    expected = set(zip(rows.intent[~excused].tolist(), rows.device[~excused].tolist(), strict=True))
+    awaited, some, messages = Awaited(the_plan), {0, 3, 4, 5, 17}, len(the_plan) - 3
+    pairs = {(intent, device) for intent in range(len(the_plan)) for device in range(24) if awaited.has(intent, device)}
+    assert pairs == expected
+    assert awaited.counts.tolist() == [sum(i == intent for i, _ in expected) for intent in range(len(the_plan))]
+    to_some = [intent for intent, device in expected if device in some and intent < messages]
+    assert awaited.counts_to(some, messages).tolist() == np.bincount(to_some, minlength=messages).tolist()
+    assert awaited.counts_to([], messages).sum() == 0
+
+
+def test_acknowledgement_to_a_device_without_a_user_is_not_in_flight(made):
+    made.recording.asked(0, 0.0)
+    made.recording.users_changed([int(made.plan.sending_devices[0])], False, 0.5)
+    assert made.recording.in_flight - made.recording.unreachable() == len(entitled(made.plan, 0))
+
+
+def test_deliveries_to_devices_without_a_user_are_neither_in_flight_nor_overdue(made, tmp_path):
+    """The sender is in one process, and the recipients, of which one leaves after it has received, in another."""
+    other, devices = made_in(tmp_path, made.plan, 1), entitled(made.plan, 0)
+    assert len(devices) >= 3
+    gone, late = devices[:2]
+    count = len(made.plan)
+    for intent in range(count):
+        made.recording.asked(intent, 0.0)
+        made.recording.sent(intent, 0.0)
+        made.recording.acked(intent, 0.1)
+        for device in entitled(made.plan, intent):
+            if device not in (gone, late):
+                other.delivered(intent, device, 0.4, Route.PUSH)
+    other.delivered(0, gone, 0.4, Route.PUSH)
+
+    def left() -> tuple[int, int]:
+        both = made.recording, other
+        return (
+            sum(recording.in_flight - recording.unreachable() for recording in both),
+            sum(recording.progress(8.0)["overdue"] for recording in both),
+        )
+
+    missing = sum(device in (gone, late) for intent in range(count) for device in entitled(made.plan, intent)) - 1
+    assert left() == (missing, missing)
+    for recording in (made.recording, other):
+        recording.users_changed([gone, late], False, 0.5)
+    assert left() == (0, 0)
+    for recording in (made.recording, other):
+        recording.users_changed([late], True, 0.9)
+    assert left()[0] == sum(late in entitled(made.plan, intent) for intent in range(count))
+    other.close()

@@ -1,4 +1,4 @@
-"""Tests of the load shapes: the share of the population that takes part at each moment."""
+"""Tests of the load shapes: the devices that take part at each moment."""
 
 from __future__ import annotations
 
@@ -44,3 +44,79 @@ def test_shape_has_its_shares(shares, name, values, moments, expected):
     found, spawn_rate = shares(name, values, moments)
     assert found == pytest.approx(expected)
     assert spawn_rate == (1000 if name == "Storm" else 100)
+
+
+#: Users of two classes under the shape Share, without a server: `tick` is called by hand.
+TICKS = """
+import json, locust
+from types import SimpleNamespace
+from locust.env import Environment
+from imsim.load.director import Director
+from imsim.load.shapes import LoadShape
+from imsim.load.users import IMUser
+from imsim.scenario import Scenario
+
+scenario = Scenario.load("office", {"population.users": 100, "population.devices": 1, "duration": 10})
+
+class Office(IMUser):
+    pass
+Office.scenario = scenario
+
+class Web(locust.User):
+    @locust.task
+    def browse(self): pass
+
+class Share(LoadShape):
+    def share(self, at):
+        return 0.2 + at / 2
+
+def ticks(users, *classes, **test):
+    environment = Environment(user_classes=list(classes), shape_class=Share())
+    runner = environment.create_local_runner()
+    environment.shape_class.runner = runner
+    options = {"num_users": users, "spawn_rate": None, "run_time": None, "imsim_scenario": None}
+    environment.parsed_options = SimpleNamespace(**options, headless=True, autostart=False)
+    director = Director(environment, Office, False)
+    first, rate = environment.shape_class.tick()
+    counts = [first]
+    for elapsed, is_ending in ((2.0, False), (9.0, False), (9.5, True), (20.0, True)):
+        sized = scenario.replace({"population.users": users or 100})
+        director._test = SimpleNamespace(scenario=sized, elapsed=elapsed, is_ending=is_ending)
+        counts.append(environment.shape_class.tick()[0])
+    return counts
+"""
+
+
+def test_shape_is_relative_to_the_population_and_keeps_its_devices_in_the_drain(python):
+    """The first tick is before the test starts."""
+    alone, resized, mixed = json.loads(
+        python(f"{TICKS}\nprint(json.dumps([ticks(None, Office), ticks(20, Office), ticks(None, Office, Web)]))")
+    )
+    assert alone == [20, 30, 65, 65, 65]
+    assert resized == [4, 6, 13, 13, 13]
+    assert [count - devices for count, devices in zip(mixed, alone, strict=True)] == pytest.approx(alone, abs=1)
+
+
+def test_device_that_leaves_in_the_drain_is_withdrawn(python):
+    found = python("""
+import json
+from types import SimpleNamespace
+from imsim.load.context import Context
+from imsim.load.device import now
+from imsim.load.devices import Devices
+from imsim.load.job import Job
+from imsim.scenario import Scenario
+withdrawn = []
+recording = SimpleNamespace(event=None, withdrawn=lambda number, at: withdrawn.append((number, round(at))))
+job = Job(Scenario.load("office"), "ws://127.0.0.1:1", "ns")
+context = Context(job, job.make_adapter(), recording, None, lambda kind, **values: None)
+devices = Devices(context, lambda *report: None)
+for number in (3, 4, 5):
+    devices.present[number] = devices.make(number, devices.react)
+devices.release(devices.present[3])  # before the plan
+context.t0, context.stopped = now() - 2, now() - 1
+devices.release(devices.present[4])
+devices.go_offline(devices.present[5])
+print(json.dumps(withdrawn))
+""")
+    assert json.loads(found) == [[4, 2], [5, 2]]

@@ -155,6 +155,7 @@ class Failing(IMUser):
             for other in ("u2", "u3"):  # one whose user ends in on_start, one without a user
                 sent = self.im.send_text(other, "hello")
                 print(other, sent.wait_delivered(30), sent.error)
+            self.im.open_group(["u3"], name="my lunch group")  # the server refuses the name
         else:
             raise ValueError("sold out\\nfor today")
 
@@ -180,7 +181,9 @@ def test_failures_of_users_are_counted_and_named_and_nobody_waits_for_them(locus
     run = imsim.read_run(path)
     assert run.scenario.population.users == 4
     found = {one["error"]: one for one in run.manifest["exceptions"]}
-    assert set(found) == {"OSError", "RuntimeError", "ValueError", "AttributeError"}
+    assert set(found) == {"OSError", "RuntimeError", "ValueError", "AttributeError", "RunError"}
+    refusal = "the server did not let a device into the group my lunch group: "
+    assert found["RunError"]["message"].startswith(refusal)
     assert found["OSError"]["count"] == found["RuntimeError"]["count"] == 1
     assert found["ValueError"]["count"] > 3
     assert found["OSError"]["place"] == "failing.py:20, in __init__"

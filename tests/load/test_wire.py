@@ -42,7 +42,7 @@ seen = []
 def slow(sender, test, kind, values):
     if kind == "first": gevent.sleep(0.05)
     seen.append([sender, test, kind, values])
-one, two = Wire(here, print), Wire(there, slow)
+one, two = Wire(here, print, print), Wire(there, slow, print)
 for kind in ("first", "second"): one.send(None, 1, kind, number=2)
 gevent.sleep(0.02)
 one.send(None, 1, "third")
@@ -59,11 +59,26 @@ seen = []
 def slow(sender, test, kind, values):
     if kind == "slow": gevent.sleep(0.1)
     seen.append(kind)
-one, two = Wire(here, print), Wire(there, slow, urgent=("stored",))
+one, two = Wire(here, print, print), Wire(there, slow, print, urgent=("stored",))
 for kind in ("slow", "later", "stored"): one.send(None, 1, kind)
 gevent.sleep(0.3)
 print(json.dumps(seen))
 """) == ["stored", "slow", "later"]
+
+
+def test_exception_in_a_handler_is_reported_and_later_messages_are_handled(play):
+    assert play("""
+here, there = Runner("a"), Runner("b")
+here.other, there.other = there, here
+seen = []
+def handle(sender, test, kind, values):
+    if kind == "bad": raise ValueError("oops")
+    seen.append(kind)
+one, two = Wire(here, print, print), Wire(there, handle, lambda *failed: seen.append(failed))
+for kind in ("bad", "good"): one.send(None, 4, kind)
+gevent.sleep(0.1)
+print(json.dumps(seen))
+""") == [["a", 4, "internal error in imsim: ValueError('oops')"], "good"]
 
 
 @pytest.mark.parametrize("lost", [[], [0], [1, 2]])
@@ -143,6 +158,15 @@ def stop(): environment.events.test_stop.fire(environment=environment)
 def kinds(): return [kind for sent in runner.sent for _, kind, _ in sent if kind not in ("present", "alive")]
 def names(): return [None if player is None else player._context.job.namespace for player in found]
 """
+
+
+def test_exception_in_a_worker_ends_the_test(play):
+    assert play(f"""{WORKER}
+job(1); begin(); gevent.sleep(0.5)
+receive(1, "unknown")
+gevent.sleep(0.1)
+print(json.dumps([values for sent in runner.sent for _, kind, values in sent if kind == "failed"]))
+""") == [{"reason": "internal error in imsim: KeyError('unknown')"}]
 
 
 @pytest.mark.parametrize("steps", ["job(1); begin()", "begin(); gevent.sleep(0.05); job(1)"])

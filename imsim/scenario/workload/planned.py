@@ -192,6 +192,15 @@ class Plan:
         """Return the number of a user's device among all devices."""
         return user * len(self.devices) + device
 
+    def user_and_device(self, number: int) -> tuple[int, int]:
+        """Return the user that has the device with this number, and the place of the device among the user's."""
+        return divmod(number, len(self.devices))
+
+    @property
+    def sending_devices(self) -> Int64s:
+        """The number of the device that sends each message."""
+        return self.sender.astype(np.int64) * len(self.devices) + self.device
+
     @cached_property
     def rooms(self) -> list[PlannedConversation]:
         """The chatrooms of the plan."""
@@ -241,7 +250,7 @@ class Plan:
         """
         if self.online_periods is None:
             return np.zeros(len(intent), bool)
-        own = self.sender.astype(np.int64) * len(self.devices) + self.device
+        own = self.sending_devices
         is_kept_back = ~is_stored & ~self.online_periods.is_online_at_end(own)
         at = self.at[intent]
         was_there = self.online_periods.is_online_throughout(device, at - self.room_patience, at + self.room_patience)
@@ -260,7 +269,7 @@ class Plan:
         user = members[first[self.conversation][intent] + nth // per_user]
         device = (user * per_user + nth % per_user).astype(np.int32)
 
-        other = device != (self.sender * per_user + self.device)[intent]
+        other = device != self.sending_devices[intent]
         intent, device, user = intent[other], device[other], user[other]
         return Entitled(intent, device, user == self.sender[intent])
 

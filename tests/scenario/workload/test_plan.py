@@ -17,6 +17,8 @@ def test_columns_have_their_types_and_order() -> None:
     assert p.users == [f"u{i}" for i in range(100)]
     assert p.devices == ["d0", "d1", "d2"]
     assert p.device_index(7, 2) == 23
+    assert p.user_and_device(23) == (7, 2)
+    assert p.sending_devices.tolist() == [p.device_index(*pair) for pair in zip(p.sender, p.device, strict=True)]
     assert (np.lexsort((p.sender, p.at)) == np.arange(len(p))).all()
     assert p.at[0] >= 0
     assert p.at[-1] < 10e9
