@@ -408,7 +408,7 @@ def late_message_becomes_the_last(patch: Any) -> None:
 
     def overwrite(self: Any, frame: Any, now: float) -> None:
         if isinstance(frame, frames.Stored) and self.status(frame.id_client) is Status.SENDING:
-            self._receiver.conversation(frame.conversation_id).last_msg = None
+            self._receiver.conversations[frame.conversation_id].last_msg = None
         receive(self, frame, now)
 
     patch.setattr(client.Client, "receive", overwrite)

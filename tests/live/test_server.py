@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import itertools
 import json
 import os
@@ -375,7 +376,8 @@ async def test_server_counts_shed_messages(world):
             alice.send("chatroom", "lounge", str(number))
         await w.run_until_idle()
         assert w.server.shed == 3
-        assert w.server.answer(Request("/healthz", Headers())).body == b'{"status": "ok", "connections": 2, "shed": 3}'
+        health = json.loads(w.server.answer(Request("/healthz", Headers())).body)
+        assert health == {"status": "ok", "version": importlib.metadata.version("imsim"), "connections": 2, "shed": 3}
 
 
 async def test_connections_have_tcp_nodelay(world):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import threading
 
@@ -110,7 +111,7 @@ async def test_adapter_of_imsim_passes_all_checks():
         await server.stop()
     assert report.passed, str(report)
     assert {one.outcome for one in report.results} == {Outcome.OK}
-    assert report.server == {"shed": 0}
+    assert report.server == {"name": "imsim", "version": importlib.metadata.version("imsim"), "shed": 0}
 
 
 def test_adapter_of_mqtt_passes(tmp_path):

@@ -165,8 +165,8 @@ def locust_with(forked, load_test, chat, tmp_path):
 
 
 def last_line(text: str) -> str:
-    """Return the last line of the text that is not about the generator, which a busy computer makes slow."""
-    return [line for line in text.splitlines() if "the generator" not in line][-1]
+    """Return the last line of the text. On a busy computer it also says that the run is invalid."""
+    return text.splitlines()[-1]
 
 
 @pytest.mark.parametrize("phase", PHASES)

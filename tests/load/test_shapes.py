@@ -75,7 +75,7 @@ def ticks(users, *classes, **test):
     runner = environment.create_local_runner()
     environment.shape_class.runner = runner
     options = {"num_users": users, "spawn_rate": None, "run_time": None, "imsim_scenario": None}
-    environment.parsed_options = SimpleNamespace(**options, headless=True, autostart=False)
+    environment.parsed_options = SimpleNamespace(**options, headless=True, autostart=False, exit_code_on_error=1)
     director = Director(environment, Office, False)
     first, rate = environment.shape_class.tick()
     counts = [first]
