@@ -14,6 +14,7 @@ from pathlib import Path
 from imsim import disk
 from imsim.analysis.metrics import value_of
 from imsim.analysis.run import Run
+from imsim.analysis.verdicts import Verdict
 from imsim.core.exceptions import UsageError
 from imsim.experiments.check import live, servers
 from imsim.experiments.check.baseline import NAME, Baseline
@@ -172,6 +173,7 @@ def _of_run(entry: BudgetEntry, run: Run) -> Finding:
     value = value_of(run, entry.measure)
     shown = value if math.isfinite(value) else None
     is_held = (value <= entry.bound if entry.is_upper else value >= entry.bound) and shown is not None
+    verdict: Verdict
     if not run.valid:
         verdict, reason = "invalid", f"the run is invalid: {run.invalid_because}"
     elif is_held:
@@ -182,4 +184,4 @@ def _of_run(entry: BudgetEntry, run: Run) -> Finding:
         verdict, reason = "breached", f"beyond the limit {entry.limit}"
     if run.partial:
         reason = "; ".join(filter(None, [reason, "the run is partial"]))
-    return Finding(entry.name, entry.measure, entry.limit, verdict, shown, evidence="one run", reason=reason)  # type: ignore[arg-type]
+    return Finding(entry.name, entry.measure, entry.limit, verdict, shown, evidence="one run", reason=reason)
