@@ -6,21 +6,9 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from small_scenario import SMALL
 
 from imsim.cli import cli
-
-SMALL = """
-seed = 3
-duration = "2s"
-warmup = "0s"
-drain = "2s"
-[population]
-users = 10
-[workload]
-rate = 6
-[network.client]
-latency = "{latency}"
-"""
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ the same by hand. Read the modules in this order:
   tasks), `flight` (what is under way), `status` (its file, progress), `conclusion` (manifest).
 - The parts of a player: `context` (shared by the others), `devices` (users, logins and events), `groups`, `playing`
   (the plan), `added` (users beyond the plan), `tasks` (custom users).
-- What is recorded: `recording` (facts), `awaited` (expected deliveries), `extras` (messages beyond the plan), `sampler`
+- The records: `recording` (facts), `awaited` (expected deliveries), `extras` (messages beyond the plan), `sampler`
   and `health` (the generator's delays), `collect` (from the files of all processes to a run).
 - Locust: `director` (options and events), `test` (a test that it starts), `users`, `im` (the client of custom users),
   `shapes`, `locust_stats`.

@@ -5,22 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from small_scenario import SMALL
 
 from imsim.core.exceptions import UsageError
 from imsim.experiments.check.check import check, save_baseline
-
-SMALL = """
-seed = 3
-duration = "2s"
-warmup = "0s"
-drain = "2s"
-[population]
-users = 10
-[workload]
-rate = 6
-[network.client]
-latency = "{latency}"
-"""
 
 
 @pytest.fixture
