@@ -198,6 +198,7 @@ def test_signal_before_the_server_answers_ends_locust_with_the_reason(number, fo
     assert last_line(result.stderr).startswith("imsim: the test was stopped before the server answered")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may die while it accepts
 @pytest.mark.parametrize("phase", PHASES)
 def test_server_that_dies_under_locust(phase, locust_with, load_test, chat):
     child = locust_with(phase, "--headless")
